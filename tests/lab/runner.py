@@ -1,0 +1,712 @@
+"""Starts the lab's virtual machine, runs one command in it and ends with the command's exit status. See tests/lab/README.md.
+
+Only the standard library, and few modules of it: this runs before every command in the lab.
+"""
+
+import ctypes
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+USAGE = """\
+usage: tests/lab/run [options] -- COMMAND...
+
+Runs COMMAND in a virtual machine that has virtual cameras and displays behind real kernel drivers. The checkout is there under the same
+path, read and write; the working directory is the same; output is streamed; the exit status is the command's own (124: time-out,
+125: the lab itself failed, and says why). COMMAND runs as root; `su user -c ...` is a user in the groups video and render.
+
+  --kernel 6.12|backports|6.1   Debian 13's kernel (default), Debian 13's newest backport, Debian 12's kernel
+  --display KIND                virtio (default), bochs, vkms, all (cards in that order), none
+  --cameras N                   vivid cameras (default 1, up to 8): captures /dev/video0..N-1, outputs /dev/video10..; every second
+                                camera has the multi-planar API (the first is single-planar)
+  --module "NAME [PARAM=...]"   load a module more, or one of the lab's with these parameters instead; "-NAME": without it. Repeatable
+  --timeout SECONDS             for the command, without boot (default 300)
+  --screenshot FILE             a PNG of the screen, seen from outside: taken while COMMAND runs, after 1 s and then every 2 s, each replacing
+                                the one before. COMMAND itself can take one at a chosen moment with: lab-screenshot FILE [DISPLAY]
+  --kernel-log FILE             save the kernel's log
+  --env NAME[=VALUE]            set it in the command's environment; without a value, this environment's. Repeatable
+  --share DIR                   make another directory visible under the same path. Repeatable
+  --icount                      guest time counts executed instructions: exactly repeatable, for benchmarks (one processor; slow)
+  --smp N, --memory MIB         processors (default 2) and memory (default 2048)
+  --accel auto|kvm|tcg          default auto: KVM where a stock kernel really boots under it, else emulation
+  --verbose                     say what happens when
+"""
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CHECKOUT = os.path.dirname(os.path.dirname(HERE))
+BOOT_SECONDS = 90  # A boot takes 4 to 10; a machine busy with compilers takes longer.
+SCREENS = {
+    "virtio": ["-device", "virtio-gpu-pci,id=virtio,xres=1280,yres=720"],
+    # 4K XRGB needs 33 MB a frame, and a flip needs two.
+    "bochs": ["-device", "bochs-display,id=bochs,vgamem=128M,xres=1280,yres=720"],
+    "vkms": [],
+}
+DISPLAY_MODULES = {"virtio": "virtio_gpu", "bochs": "bochs", "vkms": "vkms"}
+
+
+class LabError(Exception):
+    """The lab cannot do what was asked; the message says why."""
+
+
+class Interrupted(Exception):
+    def __init__(self, signum):
+        super().__init__(signum)
+        self.signum = signum
+
+
+def say(text):
+    print(f"lab: {text}", file=sys.stderr, flush=True)
+
+
+def quote(text):
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+class Options:
+    def __init__(self):
+        self.kernel = "6.12"
+        self.display = "virtio"
+        self.cameras = 1
+        self.modules = []
+        self.timeout = 300.0
+        self.screenshot = None
+        self.kernel_log = None
+        self.env = []
+        self.shares = []
+        self.icount = False
+        self.smp = 2
+        self.memory = 2048
+        self.accel = "auto"
+        self.verbose = False
+        self.command = []
+
+
+def parse(arguments):
+    options = Options()
+    rest = list(arguments)
+
+    def usage(problem):
+        sys.stderr.write(f"error: {problem}\n\n{USAGE}")
+        sys.exit(125)
+
+    def number(text, kind, low, high, name):
+        try:
+            value = kind(text)
+        except ValueError:
+            usage(f"{name}: not a number: {text}")
+        if not low <= value <= high:
+            usage(f"{name}: must be from {low} to {high}: {text}")
+        return value
+
+    def choice(text, values, name):
+        if text not in values:
+            usage(f"{name}: must be one of {', '.join(values)}: {text}")
+        return text
+
+    while rest:
+        name = rest.pop(0)
+        if name == "--":
+            break
+        if name in ("-h", "--help"):
+            sys.stdout.write(USAGE)
+            sys.exit(0)
+        if not name.startswith("-"):
+            rest.insert(0, name)
+            break
+        if name in ("--icount", "--verbose"):
+            setattr(options, name[2:], True)
+            continue
+        name, equals, value = name.partition("=")
+        if not equals:
+            if not rest:
+                usage(f"{name} needs a value")
+            value = rest.pop(0)
+        if name == "--kernel":
+            options.kernel = choice(value, ("6.12", "backports", "6.1"), name)
+        elif name == "--display":
+            options.display = choice(value, ("virtio", "bochs", "vkms", "all", "none"), name)
+        elif name == "--accel":
+            options.accel = choice(value, ("auto", "kvm", "tcg"), name)
+        elif name == "--cameras":
+            options.cameras = number(value, int, 0, 8, name)
+        elif name == "--timeout":
+            options.timeout = number(value, float, 0.1, 1e6, name)
+        elif name == "--smp":
+            options.smp = number(value, int, 1, 64, name)
+        elif name == "--memory":
+            options.memory = number(value, int, 256, 1 << 20, name)
+        elif name == "--screenshot":
+            options.screenshot = os.path.abspath(value)
+        elif name == "--kernel-log":
+            options.kernel_log = os.path.abspath(value)
+        elif name == "--module":
+            if not value.split():
+                usage("--module needs a name")
+            options.modules.append(value.split())
+        elif name == "--env":
+            key, equals, text = value.partition("=")
+            if not equals:
+                text = os.environ.get(key, "")
+            options.env.append((key, text))
+        elif name == "--share":
+            if not os.path.isdir(value):
+                usage(f"--share: no such directory: {value}")
+            options.shares.append(os.path.realpath(value))
+        else:
+            usage(f"no such option: {name}")
+    options.command = rest
+    if not options.command:
+        usage("no command")
+    return options
+
+
+def displays(options):
+    if options.display == "none":
+        return []
+    if options.display == "all":
+        return ["virtio", "bochs", "vkms"]
+    return [options.display]
+
+
+def modules(options, available):
+    """The modules to load in order, each with its parameters. The order decides the numbers of the DRM cards."""
+    wanted = {}
+    for display in displays(options):
+        name = DISPLAY_MODULES[display]
+        if name == "vkms":
+            if not available("vkms"):
+                if options.display == "all":
+                    continue
+                raise LabError(f"vkms is not there on kernel {options.kernel} (it could not be built for it)")
+            # Its buffers come from there, and it does not say so.
+            wanted["drm_shmem_helper"] = []
+            wanted["vkms"] = ["enable_overlay=1", "enable_writeback=1"]
+        else:
+            wanted[name] = []
+    wanted["vgem"] = []
+    if options.cameras:
+        each = range(options.cameras)
+        wanted["vivid"] = [
+            f"n_devs={options.cameras}",
+            # Capture and output only: the other kinds (VBI, radio, touch) cost time at boot.
+            "node_types=" + ",".join("0x101" for _ in each),
+            "vid_cap_nr=" + ",".join(str(i) for i in each),
+            "vid_out_nr=" + ",".join(str(10 + i) for i in each),
+            "multiplanar=" + ",".join(str(1 + i % 2) for i in each),
+        ]
+    wanted["udmabuf"] = []
+    if available("sw_sync"):
+        wanted["sw_sync"] = []
+    for name, *parameters in options.modules:
+        if name.startswith("-"):
+            wanted.pop(name[1:].replace("-", "_"), None)
+            continue
+        name = name.replace("-", "_")
+        # Parameters given replace those of the same name; the others stay as the lab sets them.
+        given = {parameter.partition("=")[0] for parameter in parameters}
+        kept = [p for p in wanted.get(name, []) if p.partition("=")[0] not in given]
+        wanted[name] = kept + parameters
+    return wanted
+
+
+def cpio(entries):
+    """A newc archive of (name, mode, content); the kernel unpacks it over the image's own initramfs."""
+    out = bytearray()
+    for inode, (name, mode, content) in enumerate(entries + [("TRAILER!!!", 0, b"")], 1):
+        encoded = name.encode() + b"\0"
+        fields = [inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(encoded), 0]
+        out += b"070701" + b"".join(b"%08x" % field for field in fields) + encoded
+        out += b"\0" * (-len(out) % 4)
+        out += content
+        out += b"\0" * (-len(out) % 4)
+    return bytes(out)
+
+
+def job_archive(options, wanted):
+    """What this run adds to the initramfs: the guest's scripts and the job."""
+    directory, script, plain = 0o040755, 0o100755, 0o100644
+    entries = [(name, directory, b"") for name in ("lab", "lab/bin", "lab/job")]
+    guest = os.path.join(HERE, "guest")
+    for name, source in [("init", "init"), ("lab/main", "main")] + [
+        (f"lab/bin/{tool}", f"bin/{tool}") for tool in sorted(os.listdir(os.path.join(guest, "bin")))
+    ]:
+        with open(os.path.join(guest, source), "rb") as file:
+            entries.append((name, script, file.read()))
+    cwd = os.getcwd()
+    if os.path.commonpath([cwd, CHECKOUT]) != CHECKOUT and not any(os.path.commonpath([cwd, s]) == s for s in options.shares):
+        cwd = CHECKOUT
+    environment = [
+        ("DMAFLOW_LAB", "1"),
+        ("DMAFLOW_LAB_KERNEL", options.kernel),
+        ("DMAFLOW_LAB_DISPLAY", options.display),
+        ("DMAFLOW_LAB_CAMERAS", str(options.cameras)),
+        ("VK_DRIVER_FILES", "/usr/share/vulkan/icd.d/lvp_icd.json"),
+        ("XDG_RUNTIME_DIR", "/run/user/0"),
+    ] + options.env
+    run = "".join(f"export {name}={quote(value)}\n" for name, value in environment)
+    run += f"cd {quote(cwd)} || exit 125\nexec {' '.join(quote(word) for word in options.command)}\n"
+    config = {
+        "LAB_SHARES": " ".join(f"share{i}" for i in range(1 + len(options.shares))),
+        "LAB_MODULES": " ".join(wanted),
+        "LAB_KERNEL_LOG": "1" if options.kernel_log else "",
+        "LAB_MSIZE": os.environ.get("LAB_MSIZE", "524288"),
+        "LAB_CACHE": os.environ.get("LAB_CACHE", "mmap"),
+    }
+    for i, share in enumerate([CHECKOUT] + options.shares):
+        config[f"LAB_PATH_share{i}"] = share
+    conf = "".join(f"options {name} {' '.join(parameters)}\n" for name, parameters in wanted.items() if parameters)
+    entries += [
+        ("lab/job/run", plain, run.encode()),
+        ("lab/job/config", plain, "".join(f"{k}={quote(v)}\n" for k, v in config.items()).encode()),
+        ("lab/job/modprobe.conf", plain, conf.encode()),
+    ]
+    return cpio(entries)
+
+
+def die_with_parent():
+    # QEMU ends when this process ends, however it ends (PR_SET_PDEATHSIG, SIGKILL).
+    LIBC.prctl(1, signal.SIGKILL)
+
+
+LIBC = ctypes.CDLL(None)
+
+
+class Machine:
+    """One boot. Reports through run(): the command's exit status, or LabError."""
+
+    PORTS = ("control", "out", "err", "screenshot", "log")
+
+    def __init__(self, options, image, accel, directory):
+        self.options = options
+        self.image = image
+        self.accel = accel
+        self.directory = directory
+        self.serial = os.path.join(directory, "serial")
+        self.sockets = {}
+        self.buffers = {}
+        self.log = bytearray()
+        self.process = None
+        self.selector = selectors.DefaultSelector()
+        self.state = "boot"
+        self.status = None
+        self.timed_out = False
+        self.shot_at = None
+        self.shot_file_made = False
+        self.qmp_ready = False
+        self.qmp_queue = []
+        self.qmp_pending = {}
+        self.qmp_number = 0
+        self.started = time.monotonic()
+
+    def trace(self, text):
+        if self.options.verbose:
+            say(f"{time.monotonic() - self.started:6.2f} s {text}")
+
+    def command_line(self, fds, initrd):
+        options = self.options
+        kernel = os.path.join(self.image, options.kernel)
+        append = (
+            "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic panic_print=0x20 mitigations=off nokaslr init_on_alloc=0 "
+            "nowatchdog audit=0 apparmor=0 selinux=0 rcupdate.rcu_expedited=1 cryptomgr.notests no_timer_check "
+            "random.trust_cpu=on net.ifnames=0 drm_kms_helper.fbdev_emulation=0 rdinit=/init"
+        )
+        append += " " + os.environ.get("LAB_APPEND", "")
+        if options.icount:
+            accel = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-smp", "1"]
+        else:
+            accel = ["-accel", "kvm" if self.accel == "kvm" else "tcg,thread=multi", "-smp", str(options.smp)]
+        line = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        line += ["-machine", os.environ.get("LAB_MACHINE", "q35,vmport=off,smbus=off,sata=off,usb=off")]
+        line += ["-cpu", "host" if self.accel == "kvm" and not options.icount else os.environ.get("LAB_CPU", "max,la57=off")]
+        line += accel + ["-m", str(options.memory)]
+        line += ["-kernel", os.path.join(kernel, "vmlinux"), "-initrd", initrd, "-append", append]
+        for i, file in enumerate((os.path.join(self.image, "root.erofs"), os.path.join(kernel, "modules.erofs"))):
+            line += ["-drive", f"file={comma(file)},format=raw,if=none,id=disk{i},readonly=on,cache=unsafe"]
+            line += ["-device", f"virtio-blk-pci,drive=disk{i}"]
+        for i, share in enumerate([CHECKOUT] + options.shares):
+            line += ["-fsdev", f"local,id=fs{i},path={comma(share)},security_model=none,multidevs=remap"]
+            line += ["-device", f"virtio-9p-pci,fsdev=fs{i},mount_tag=share{i}"]
+        line += ["-device", "virtio-rng-pci", "-device", "virtio-serial-pci,max_ports=8"]
+        for name in self.PORTS:
+            line += ["-chardev", f"socket,id={name},fd={fds[name]}"]
+            line += ["-device", f"virtserialport,chardev={name},name={name}"]
+        line += ["-chardev", f"socket,id=qmp,fd={fds['qmp']}", "-mon", "chardev=qmp,mode=control"]
+        line += ["-chardev", f"file,id=serial,path={comma(self.serial)}", "-serial", "chardev:serial"]
+        for display in displays(options):
+            line += SCREENS[display]
+        return line
+
+    def start(self, wanted):
+        initrd = os.path.join(self.directory, "initrd")
+        with open(os.path.join(self.image, self.options.kernel, "initramfs.cpio"), "rb") as base, open(initrd, "wb") as out:
+            out.write(base.read())
+            out.write(job_archive(self.options, wanted))
+        theirs = {}
+        for name in self.PORTS + ("qmp",):
+            ours, their = socket.socketpair()
+            ours.setblocking(False)
+            self.sockets[name] = ours
+            self.buffers[name] = b""
+            theirs[name] = their
+            self.selector.register(ours, selectors.EVENT_READ, name)
+        numbers = {name: their.fileno() for name, their in theirs.items()}
+        with open(os.path.join(self.directory, "qemu"), "wb") as errors:
+            self.process = subprocess.Popen(
+                self.command_line(numbers, initrd),
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                pass_fds=tuple(numbers.values()),
+                # Ctrl-C is for us; we end the machine.
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        for their in theirs.values():
+            their.close()
+        self.send_qmp({"execute": "qmp_capabilities"}, lambda _: None, first=True)
+        self.trace("QEMU started")
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for ours in self.sockets.values():
+            ours.close()
+        self.selector.close()
+
+    # -- QMP -----------------------------------------------------------------------------------------------------------------------
+
+    def send_qmp(self, message, done, first=False):
+        if not self.qmp_ready and not first:
+            self.qmp_queue.append((message, done))
+            return
+        self.qmp_number += 1
+        self.qmp_pending[self.qmp_number] = done
+        try:
+            self.sockets["qmp"].send(json.dumps({**message, "id": self.qmp_number}).encode() + b"\n")
+        except OSError:
+            pass  # QEMU has ended; the main loop sees that.
+
+    def on_qmp(self, line):
+        message = json.loads(line)
+        done = self.qmp_pending.pop(message.get("id"), None)
+        if done is None:
+            return
+        if not self.qmp_ready:
+            self.qmp_ready = True
+            queue, self.qmp_queue = self.qmp_queue, []
+            for item in queue:
+                self.send_qmp(*item)
+        error = message.get("error")
+        done(error["desc"] if error else None)
+
+    def screenshot(self, display, file, done):
+        """Takes one and calls done(None or what went wrong). The file appears whole or not at all."""
+        seen = [name for name in displays(self.options) if name != "vkms"]
+        if display is None and seen:
+            display = seen[0]
+        if display not in seen:
+            have = ", ".join(seen) if seen else "none"
+            done(f"no display {display or ''} that can be seen from outside (there is: {have}; vkms is read through its writeback)")
+            return
+        directory, base = os.path.split(file)
+        part = os.path.join(directory, f".{base}.part")
+
+        def finished(problem):
+            if problem is None:
+                try:
+                    os.replace(part, file)
+                except OSError as error:
+                    problem = str(error)
+            done(problem)
+
+        if not os.path.isdir(directory):
+            done(f"no directory {directory} on the host")
+            return
+        arguments = {"filename": part, "format": "png", "device": display}
+        self.send_qmp({"execute": "screendump", "arguments": arguments}, finished)
+
+    def on_screenshot_request(self, line):
+        tag, display, file = line.decode(errors="surrogateescape").split(" ", 2)
+
+        def answer(problem):
+            try:
+                self.sockets["screenshot"].send(f"{tag} {problem or 'ok'}\n".encode())
+            except OSError:
+                pass
+
+        # Only where the guest may write anyway.
+        real = os.path.realpath(os.path.dirname(file))
+        if not any(os.path.commonpath([real, share]) == share for share in [CHECKOUT] + self.options.shares):
+            answer(f"{file} is not in the checkout")
+            return
+        self.screenshot(None if display == "-" else display, file, answer)
+
+    def periodic_screenshot(self):
+        def done(problem):
+            if problem is None:
+                self.shot_file_made = True
+            elif self.shot_at is not None:
+                say(f"no screenshot: {problem}")
+                self.shot_at = None
+
+        self.shot_at = time.monotonic() + 2
+        self.screenshot(None, self.options.screenshot, done)
+
+    # -- what the guest says -------------------------------------------------------------------------------------------------------
+
+    def on_control(self, line):
+        word, _, rest = line.decode().partition(" ")
+        self.trace(f"guest: {line.decode()}")
+        if word == "running":
+            self.state = "running"
+            self.deadline = time.monotonic() + self.options.timeout
+            if self.options.screenshot:
+                self.shot_at = time.monotonic() + 1
+        elif word == "ended":
+            self.state = "ending"
+            self.shot_at = None
+            self.deadline = time.monotonic() + 20
+        elif word == "exit":
+            self.status = int(rest)
+
+    def receive(self, name):
+        """Takes what is there; false when the other end is closed."""
+        try:
+            data = self.sockets[name].recv(1 << 16)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not data:
+            return False
+        if name in ("out", "err"):
+            write_all(1 if name == "out" else 2, data)
+        elif name == "log":
+            self.log += data
+        else:
+            lines = (self.buffers[name] + data).split(b"\n")
+            self.buffers[name] = lines.pop()
+            handler = {"control": self.on_control, "qmp": self.on_qmp, "screenshot": self.on_screenshot_request}[name]
+            for line in lines:
+                if line.strip():
+                    handler(line)
+        return True
+
+    def drain(self):
+        """After the guest's last word: what it sent before is all in the sockets already."""
+        for name in ("out", "err", "log"):
+            sock = self.sockets[name]
+            while True:
+                try:
+                    data = sock.recv(1 << 16)
+                except OSError:
+                    break
+                if not data:
+                    break
+                if name == "log":
+                    self.log += data
+                else:
+                    write_all(1 if name == "out" else 2, data)
+
+    def run(self):
+        """Until the command has ended. Returns its exit status."""
+        self.deadline = self.started + BOOT_SECONDS * (3 if self.options.icount else 1)
+        while self.status is None:
+            now = time.monotonic()
+            if self.shot_at is not None and now >= self.shot_at:
+                self.periodic_screenshot()
+            if now >= self.deadline:
+                if self.state == "running":
+                    self.timed_out = True
+                    self.drain()
+                    say(f"the command took longer than {self.options.timeout:g} s and was ended")
+                    return 124
+                raise LabError("the machine did not start in time" if self.state == "boot" else "the machine did not finish in time")
+            until = min(self.deadline, self.shot_at or self.deadline)
+            for key, _ in self.selector.select(min(1.0, max(0.0, until - now))):
+                if not self.receive(key.data):
+                    self.selector.unregister(key.fileobj)
+            if self.status is None and self.process.poll() is not None:
+                self.drain()
+                if self.receive("control") and self.status is not None:
+                    break
+                raise LabError("the machine ended by itself (a kernel panic?)")
+        self.drain()
+        self.trace(f"command ended with {self.status}")
+        return self.status
+
+    def explain(self):
+        """What the kernel and QEMU said last, for a person to read."""
+        for name, path in (("QEMU", os.path.join(self.directory, "qemu")), ("the kernel", self.serial)):
+            try:
+                with open(path, "rb") as file:
+                    lines = file.read().decode(errors="replace").splitlines()
+            except OSError:
+                continue
+            if lines:
+                say(f"the last that {name} said:")
+                for line in lines[-40:]:
+                    print(f"    {line}", file=sys.stderr)
+
+    def save_kernel_log(self):
+        if not self.options.kernel_log:
+            return
+        data = bytes(self.log)
+        if not data:
+            with open(self.serial, "rb") as file:
+                data = file.read()
+        with open(self.options.kernel_log, "wb") as file:
+            file.write(data)
+
+
+def comma(path):
+    # QEMU's way to say a comma inside a value.
+    return path.replace(",", ",,")
+
+
+def write_all(fd, data):
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            # Somebody made our output non-blocking; wait for room.
+            time.sleep(0.01)
+
+
+def boot_and_run(options, image, wanted, accel):
+    with tempfile.TemporaryDirectory(prefix="dmaflow-lab-") as directory:
+        machine = Machine(options, image, accel, directory)
+        try:
+            machine.start(wanted)
+            status = machine.run()
+            machine.save_kernel_log()
+            if options.screenshot and not machine.shot_file_made:
+                say("no screenshot was taken: the command ended within a second")
+            return status
+        except LabError as error:
+            if machine.state == "boot":
+                error.boot = True
+            say(str(error))
+            machine.explain()
+            machine.save_kernel_log()
+            raise
+        finally:
+            machine.stop()
+
+
+def machine_key():
+    """Whether KVM works depends on the host and its kernel; a cache directory may be shared between hosts."""
+    model = ""
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return f"{os.uname().nodename} {os.uname().release} {model}"
+
+
+def choose_accel(options, image):
+    if options.icount:
+        return "tcg"
+    if options.accel != "auto":
+        return options.accel
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    file = os.path.join(os.path.dirname(image), "accel.json")
+    try:
+        with open(file, encoding="utf-8") as stream:
+            known = json.load(stream)
+    except (OSError, ValueError):
+        known = {}
+    key = machine_key()
+    if key not in known:
+        global BOOT_SECONDS
+        probe = Options()
+        probe.kernel, probe.display, probe.cameras, probe.command = options.kernel, "none", 0, ["true"]
+        normal, BOOT_SECONDS = BOOT_SECONDS, 20
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="dmaflow-lab-") as directory:
+            machine = Machine(probe, image, "kvm", directory)
+            try:
+                machine.start({})
+                known[key] = "kvm" if machine.run() == 0 else "tcg"
+            except LabError:
+                known[key] = "tcg"
+            finally:
+                machine.stop()
+        BOOT_SECONDS = normal
+        took = time.monotonic() - started
+        if known[key] == "kvm":
+            say(f"KVM works here (tried in {took:.1f} s)")
+        else:
+            say(f"KVM is here, but a stock kernel does not boot under it (tried in {took:.1f} s): using emulation")
+        remember(file, known)
+    return known[key]
+
+
+def remember(file, known):
+    part = f"{file}.{os.getpid()}"
+    with open(part, "w", encoding="utf-8") as stream:
+        json.dump(known, stream)
+    os.replace(part, file)
+
+
+def module_finder(image, kernel):
+    try:
+        with open(os.path.join(image, kernel, "extra-modules"), encoding="utf-8") as file:
+            names = set(file.read().split())
+    except OSError:
+        names = set()
+    return lambda name: name in names
+
+
+def main():
+    options = parse(sys.argv[1:])
+
+    def on_signal(signum, _frame):
+        raise Interrupted(signum)
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, on_signal)
+    try:
+        built = subprocess.run([os.path.join(HERE, "build-image"), "--kernel", options.kernel], stdout=subprocess.PIPE, check=False)
+        if built.returncode:
+            raise LabError("the image could not be built")
+        image = built.stdout.decode().strip().splitlines()[-1]
+        wanted = modules(options, module_finder(image, options.kernel))
+        accel = choose_accel(options, image)
+        try:
+            return boot_and_run(options, image, wanted, accel)
+        except LabError as error:
+            if not getattr(error, "boot", False):
+                return 125
+            say("trying once more")
+            return boot_and_run(options, image, wanted, "tcg" if options.accel == "auto" else accel)
+    except LabError as error:
+        if not hasattr(error, "boot"):
+            say(str(error))
+        return 125
+    except BrokenPipeError:
+        return 141
+    except Interrupted as interrupt:
+        say(f"ended by {signal.Signals(interrupt.signum).name}")
+        return 128 + interrupt.signum
+
+
+if __name__ == "__main__":
+    code = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        pass
+    # Nothing is left to clean up, and the interpreter's own end takes time.
+    os._exit(code)

@@ -1,0 +1,117 @@
+# shellcheck shell=bash
+# Sourced by every command that a person starts (examples/demo, tests/run, tests/lab/run). It gives them two things:
+#   step "What is being done" command...   one line with the time it took; the command's output goes to a log
+#   need_packages package...               installs those that are missing, and is quick when none is
+# Nothing here asks a question, and nothing is installed that is already there.
+
+DMAFLOW_CACHE=${DMAFLOW_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/dmaflow}
+DMAFLOW_LOGS=${DMAFLOW_LOGS:-$DMAFLOW_CACHE/logs}
+export DMAFLOW_CACHE DMAFLOW_LOGS
+
+# Package groups. Whoever needs one writes: need_packages "${PACKAGES_BUILD[@]}"
+# shellcheck disable=SC2034  # used by the scripts that source this file
+PACKAGES_BUILD=(g++ cmake ninja-build pkg-config git ca-certificates libdrm-dev libgbm-dev libvulkan-dev libgtest-dev
+  libgmock-dev libbenchmark-dev libcli11-dev libfmt-dev nlohmann-json3-dev)
+# shellcheck disable=SC2034
+PACKAGES_LINT=(clang-19 clang-tidy-19 clang-format-19)
+# shellcheck disable=SC2034  # to run the lab; building its image needs the second group too, once
+PACKAGES_LAB=(qemu-system-x86 python3-minimal libpython3-stdlib)
+# shellcheck disable=SC2034
+PACKAGES_LAB_IMAGE=(mmdebstrap erofs-utils kmod cpio zstd xz-utils ca-certificates debian-archive-keyring)
+
+# as_root command...: runs it as root, through sudo where that is needed.
+as_root() {
+  if ((EUID == 0)); then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo -- "$@"
+  else
+    echo "error: this needs root, and there is no sudo: $*" >&2
+    return 1
+  fi
+}
+
+# Tenths of a second since some fixed point, without starting a process.
+_tenths() { local us=${EPOCHREALTIME/[.,]/}; echo $((us / 100000)); }
+
+_step_line() { # tenths text [carriage return first]
+  printf '%s[%4d.%ds] %s' "${3:-}" $(($1 / 10)) $(($1 % 10)) "$2" >&2
+}
+
+# step TEXT command...: says TEXT and the time it took in one line on stderr, and hides the command's output in a log. On a terminal
+# the time runs along. When the command fails, its last lines and the log's path are shown and its status is returned.
+# The command runs in a subshell: it cannot set variables of the caller.
+step() {
+  local text=$1 log start status=0 ticker='' keep_e=''
+  shift
+  mkdir -p "$DMAFLOW_LOGS"
+  log=$DMAFLOW_LOGS/$(printf '%s' "$text" | tr -cs 'A-Za-z0-9.-' '-' | cut -c1-60)-$$.log
+  start=$(_tenths)
+  if [[ -t 2 ]]; then
+    # The pid of this shell, so that the ticker ends also when we are killed and cannot stop it.
+    (
+      sleep 2
+      while kill -0 "$$" 2>/dev/null; do
+        _step_line $(($(_tenths) - start)) "$text ..." $'\r'
+        sleep 0.5
+      done
+    ) &
+    ticker=$!
+  fi
+  # `if step ...` and `step || ...` switch off set -e inside; the subshell switches it on again for the command.
+  [[ $- == *e* ]] && keep_e=1
+  set +e
+  (
+    [[ -n $keep_e ]] && set -e
+    # Nothing may wait for an answer from the terminal.
+    "$@"
+  ) >"$log" 2>&1 </dev/null
+  status=$?
+  [[ -n $keep_e ]] && set -e
+  if [[ -n $ticker ]]; then
+    kill "$ticker" 2>/dev/null
+    wait "$ticker" 2>/dev/null || true
+    printf '\r\033[K' >&2
+  fi
+  if ((status == 0)); then
+    _step_line $(($(_tenths) - start)) "$text"$'\n'
+    # Logs of what went well are only kept for a while.
+    find "$DMAFLOW_LOGS" -name '*.log' -mtime +7 -delete 2>/dev/null || true
+  else
+    _step_line $(($(_tenths) - start)) "$text: failed (status $status). The end of $log:"$'\n'
+    tail -n "${STEP_TAIL:-25}" "$log" | sed 's/^/    /' >&2
+  fi
+  return "$status"
+}
+
+# missing_packages package...: prints those that are not installed.
+missing_packages() {
+  local package state
+  local -A installed=()
+  while read -r package state; do
+    # With several architectures a package is listed once for each.
+    [[ $state == *installed && $state != *not-installed ]] && installed[$package]=1
+  done < <(dpkg-query -W -f='${Package} ${db:Status-Status}\n' "$@" 2>/dev/null || true)
+  for package; do
+    [[ -n ${installed[$package]:-} ]] || printf '%s\n' "$package"
+  done
+}
+
+_apt_get() {
+  as_root env DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true \
+    apt-get -y -q -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 "$@"
+}
+
+_install() {
+  # The lists may be absent (fresh machine) or so old that the versions in them are gone from the mirror: first try what is there.
+  _apt_get install --no-install-recommends "$@" || { _apt_get update && _apt_get install --no-install-recommends "$@"; }
+}
+
+# need_packages package...: after it, all of them are installed.
+need_packages() {
+  local missing
+  mapfile -t missing < <(missing_packages "$@")
+  ((${#missing[@]} == 0)) && return 0
+  # Two commands started at once would both install; apt's lock makes the second wait, and it then finds them installed.
+  step "Installing ${#missing[@]} packages (${missing[*]:0:4}$( ((${#missing[@]} > 4)) && echo ' ...'))" _install "${missing[@]}"
+}
