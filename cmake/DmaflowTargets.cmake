@@ -1,0 +1,40 @@
+# One function makes every library of the house, so that all get the same warnings, sanitizers, exports and install rules.
+
+# Flags for all our own targets (libraries, programs, tests); not passed on to users.
+add_library(dmaflow_flags INTERFACE)
+target_compile_options(dmaflow_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wnon-virtual-dtor -Wold-style-cast
+  -Woverloaded-virtual -Wnull-dereference
+  $<$<BOOL:${DMAFLOW_WERROR}>:-Werror>)
+if(DMAFLOW_SANITIZE)
+  target_compile_options(dmaflow_flags INTERFACE -fsanitize=${DMAFLOW_SANITIZE} -fno-omit-frame-pointer
+                         -fno-sanitize-recover=all)
+  target_link_options(dmaflow_flags INTERFACE -fsanitize=${DMAFLOW_SANITIZE})
+endif()
+
+# dmaflow_library(NAME SOURCES... [LINKS ...] [PRIVATE_LINKS ...]): the target dmaflow_NAME, as dmaflow::NAME.
+function(dmaflow_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
+  set(target dmaflow_${name})
+  add_library(${target} ${ARG_SOURCES})
+  add_library(dmaflow::${name} ALIAS ${target})
+  target_compile_features(${target} PUBLIC cxx_std_23)
+  target_include_directories(${target}
+    PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
+    PRIVATE ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(${target} PUBLIC ${ARG_LINKS} PRIVATE $<BUILD_INTERFACE:dmaflow_flags> ${ARG_PRIVATE_LINKS})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${name} VERSION ${PROJECT_VERSION}
+                        SOVERSION ${PROJECT_VERSION_MAJOR} POSITION_INDEPENDENT_CODE ON)
+  set_property(GLOBAL APPEND PROPERTY DMAFLOW_LIBRARIES ${target})
+endfunction()
+
+# dmaflow_backend(NAME ...): the same, and part of dmaflow::dmaflow.
+function(dmaflow_backend name)
+  dmaflow_library(${name} ${ARGN})
+  set_property(GLOBAL APPEND PROPERTY DMAFLOW_BACKENDS ${name})
+  message(STATUS "dmaflow: backend ${name}: yes")
+endfunction()
+
+function(dmaflow_no_backend name reason)
+  message(STATUS "dmaflow: backend ${name}: no (${reason})")
+endfunction()

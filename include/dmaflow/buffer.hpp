@@ -1,0 +1,80 @@
+// Buffer: dma-bufs with one immutable layout, and the imported forms that hang on them.
+#pragma once
+
+#include <dmaflow/error.hpp>
+#include <dmaflow/fd.hpp>
+#include <dmaflow/layout.hpp>
+
+#include <compare>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include <sys/types.h>
+
+namespace dmaflow {
+
+class Attachment;
+class AttachmentDomain;
+
+/// Which dma-buf a descriptor is of: its inode. Valid only while the dma-buf is held; a descriptor number says nothing,
+/// for numbers are recycled. Equal ids are the same dma-buf. Different ids do not prove different memory: exporting a
+/// V4L2 buffer twice gives two dma-bufs.
+struct ObjectId {
+  dev_t device = 0;
+  ino_t inode = 0;
+  friend auto operator<=>(const ObjectId&, const ObjectId&) = default;
+};
+
+/// A frame's memory: one to four dma-bufs and the layout of the planes in them. A handle: copying it is cheap and shares
+/// the buffer; the last copy closes the descriptors and tears down what devices imported. Copies may be used from
+/// several threads; one handle object is not synchronised.
+class Buffer {
+ public:
+  struct Options {
+    bool is_protected = false;  ///< the CPU may not map it
+    const char* origin = "";    ///< who allocated it, for reports; static storage
+  };
+
+  /// No buffer.
+  Buffer() = default;
+
+  /// Takes @p objects, in the order the layout's planes name them. Two descriptors of one dma-buf become one object, and
+  /// the planes are renumbered. On an error every descriptor is still the caller's.
+  /// Errors: EINVAL (none or more than four; not a dma-buf; the layout does not fit its dma-bufs), EBADF.
+  [[nodiscard]] static Result<Buffer> create(const Layout& layout, std::span<Fd> objects, const Options& options);
+  [[nodiscard]] static Result<Buffer> create(const Layout& layout, std::span<Fd> objects);
+  /// One object.
+  [[nodiscard]] static Result<Buffer> create(const Layout& layout, Fd& object, const Options& options);
+
+  explicit operator bool() const noexcept { return impl_ != nullptr; }
+  [[nodiscard]] const Layout& layout() const noexcept;
+  /// Distinct dma-bufs.
+  [[nodiscard]] std::uint32_t object_count() const noexcept;
+  /// The descriptor of an object; owned by the buffer. Dup it to pass it on.
+  [[nodiscard]] int fd(std::uint32_t object) const noexcept;
+  [[nodiscard]] ObjectId id(std::uint32_t object) const noexcept;
+  /// Bytes of an object, as the kernel reports them.
+  [[nodiscard]] std::uint64_t size(std::uint32_t object) const noexcept;
+  [[nodiscard]] bool is_protected() const noexcept;
+  [[nodiscard]] std::string_view origin() const noexcept;
+
+  /// What @p domain's device attached, or nullptr. No system call, no lock, no hash: a walk over the few devices.
+  [[nodiscard]] Attachment* attachment(const AttachmentDomain& domain) const noexcept;
+  /// Hangs an imported form on the buffer and on its device. Where the domain has one here already, that one is kept and
+  /// returned, and the new one is torn down. Errors: ENODEV (the domain was detached; the new one is torn down).
+  Result<Attachment*> attach(const std::shared_ptr<AttachmentDomain>& domain,
+                             std::unique_ptr<Attachment> attachment) const;
+
+  /// The same buffer, not merely equal.
+  friend bool operator==(const Buffer& a, const Buffer& b) noexcept { return a.impl_ == b.impl_; }
+
+  struct Impl;
+
+ private:
+  explicit Buffer(std::shared_ptr<const Impl> impl) noexcept : impl_(std::move(impl)) {}
+  std::shared_ptr<const Impl> impl_;
+};
+
+}  // namespace dmaflow

@@ -1,0 +1,69 @@
+// CPU access to a buffer: mapped, waited for, and bracketed with DMA_BUF_IOCTL_SYNC, exactly once each.
+#pragma once
+
+#include <dmaflow/buffer.hpp>
+#include <dmaflow/deadline.hpp>
+
+#include <array>
+#include <cstddef>
+#include <span>
+
+namespace dmaflow {
+
+/// The objects of a buffer in the address space: one mapping per distinct object, whole. Holds the buffer.
+/// Keep one to access a buffer again and again without mapping it each time. Move-only; not synchronised.
+class CpuMap {
+ public:
+  /// Errors: EACCES (protected buffer), ENOMEM, those of mmap (EINVAL: the exporter cannot be mapped).
+  [[nodiscard]] static Result<CpuMap> create(const Buffer& buffer);
+  CpuMap(CpuMap&& other) noexcept;
+  CpuMap& operator=(CpuMap&& other) noexcept;
+  ~CpuMap();
+
+  [[nodiscard]] const Buffer& buffer() const noexcept { return buffer_; }
+  /// All bytes of an object.
+  [[nodiscard]] std::span<std::byte> object(std::uint32_t index) const noexcept { return objects_[index]; }
+  /// A plane's bytes, from its first row to the end of its last.
+  [[nodiscard]] std::span<std::byte> plane(std::uint32_t index) const noexcept;
+
+ private:
+  explicit CpuMap(const Buffer& buffer) : buffer_(buffer) {}
+  void unmap() noexcept;
+  Buffer buffer_;
+  std::array<std::span<std::byte>, max_planes> objects_{};
+};
+
+/// A stretch of time in which the CPU may touch the buffer. Reads and writes outside it may see stale caches or be lost.
+/// begin() first waits, by poll, for the fences on every object: for writers to read (POLLIN), for readers too to write
+/// (POLLOUT). DMA_BUF_IOCTL_SYNC alone would wait for them without a deadline. Destroying the object ends the access.
+/// Kernel rules: include/uapi/linux/dma-buf.h. Move-only; not synchronised.
+class [[nodiscard("the access ends when this object is destroyed")]] CpuAccess {
+ public:
+  enum class Mode : std::uint8_t { read, write, read_write };
+
+  /// Maps for this access alone. Errors: those of CpuMap::create; ETIMEDOUT; those of DMA_BUF_IOCTL_SYNC.
+  [[nodiscard]] static Result<CpuAccess> begin(const Buffer& buffer, Mode mode, Deadline deadline);
+  /// Uses a mapping the caller keeps, which must outlive the access.
+  [[nodiscard]] static Result<CpuAccess> begin(const CpuMap& map, Mode mode, Deadline deadline);
+
+  CpuAccess(CpuAccess&& other) noexcept;
+  CpuAccess& operator=(CpuAccess&& other) noexcept;
+  ~CpuAccess();
+
+  [[nodiscard]] std::span<std::byte> object(std::uint32_t index) const noexcept { return map().object(index); }
+  [[nodiscard]] std::span<std::byte> plane(std::uint32_t index) const noexcept { return map().plane(index); }
+  /// Ends the access now and says whether the kernel took it. A second call does nothing and succeeds.
+  Result<void> end() noexcept;
+
+ private:
+  CpuAccess() = default;
+  [[nodiscard]] const CpuMap& map() const noexcept;
+  Result<void> start(Mode mode, Deadline deadline) noexcept;
+
+  std::unique_ptr<CpuMap> own_;     // the mapping made for this access alone
+  const CpuMap* shared_ = nullptr;  // or the caller's
+  std::uint64_t flags_ = 0;         // DMA_BUF_SYNC_READ/WRITE
+  std::uint32_t begun_ = 0;         // objects whose START was sent and whose END was not
+};
+
+}  // namespace dmaflow

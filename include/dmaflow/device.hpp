@@ -1,0 +1,191 @@
+// What a device is to the rest of the house: a source of frames, a stage that changes them, a sink that takes them.
+//
+// Negotiation and the pipeline know devices only through these interfaces, so a new device is a new backend and nothing
+// else. All calls come from one thread, the loop's. Everything pollable names a descriptor and what to wait for,
+// so it plugs into any event loop: wait, then dispatch() with what poll reported. No hidden threads, no signal handlers.
+#pragma once
+
+#include <dmaflow/allocator.hpp>
+#include <dmaflow/error.hpp>
+#include <dmaflow/frame.hpp>
+#include <dmaflow/layout.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace dmaflow {
+
+/// Time from one frame to the next, as a fraction of a second (1/60); 0/0 = not stated.
+struct Interval {
+  std::uint32_t numerator = 0;
+  std::uint32_t denominator = 0;
+  friend constexpr bool operator==(Interval, Interval) = default;
+};
+
+/// A stream as both ends understand it.
+struct StreamConfig {
+  Layout layout;
+  ColorInfo color;
+  Interval interval;
+  Constraints constraints;  ///< what the device needs of buffers for this stream
+
+  /// "1280x720 XRGB8888 LINEAR 60.00/s".
+  [[nodiscard]] std::string describe() const;
+};
+
+/// What the user wants; everything left out is the device's choice.
+struct StreamRequest {
+  std::optional<Size> size;
+  std::vector<PixelFormat> formats;    ///< acceptable ones, best first; empty = any
+  std::optional<Interval> interval;
+  std::string allocator;               ///< only this one, by name ("display", "heap:system"); empty = any
+  std::uint32_t buffers = 0;           ///< how many; 0 = as many as needed
+  bool allow_copy = false;             ///< accept a plan that copies each frame, where nothing else works
+};
+
+/// Something with a descriptor to wait on.
+class Pollable {
+ public:
+  Pollable() = default;
+  Pollable(const Pollable&) = delete;
+  Pollable& operator=(const Pollable&) = delete;
+  virtual ~Pollable() = default;
+
+  /// Owned by the object; constant while it is started.
+  [[nodiscard]] virtual int poll_fd() const noexcept = 0;
+  /// What to wait for now (POLLIN, ...); 0 = nothing now: leave the descriptor out of the wait.
+  [[nodiscard]] virtual short poll_events() const noexcept = 0;
+  /// Does what is to be done. @p revents: what poll reported, 0 for none. Never blocks.
+  [[nodiscard]] virtual Result<void> dispatch(short revents) = 0;
+};
+
+/// Who takes part in a negotiation.
+class Participant {
+ public:
+  /// For messages, e.g. "/dev/video0 (vivid)".
+  [[nodiscard]] virtual std::string_view name() const noexcept = 0;
+  /// True once after something changed so that the plan no longer holds (a camera's signal, a display's mode): the
+  /// pipeline drains, negotiates again and goes on.
+  [[nodiscard]] virtual bool take_changed() noexcept { return false; }
+
+ protected:
+  ~Participant() = default;
+};
+
+/// Fills buffers: a camera, or the output side of a stage.
+class Producer : public virtual Participant {
+ public:
+  /// The streams it could give that meet @p request, best first. Where the device says strides only once it is set,
+  /// layouts have zero strides; set_output() makes them exact.
+  /// Errors: EINVAL with the formats, sizes and rates it has, where nothing fits.
+  [[nodiscard]] virtual Result<std::vector<StreamConfig>> offers(const StreamRequest& request) = 0;
+  /// Sets the device to @p config; where its layout has strides, asks for those. output() then says what the device made
+  /// of it: the same size and format, strides and constraints of its own.
+  /// Errors: EBUSY (in use, or started), EINVAL (the device insists on another size or format).
+  [[nodiscard]] virtual Result<void> set_output(const StreamConfig& config) = 0;
+  [[nodiscard]] virtual const StreamConfig& output() const noexcept = 0;
+  /// Really tries whether it can write to @p buffer, laid out as output() says. Leaves nothing behind but what hangs on
+  /// the buffer. Errors: EINVAL (the strides differ) and what the device answered.
+  [[nodiscard]] virtual Result<void> try_output(const Buffer& buffer) = 0;
+  /// Buffers it keeps to itself while running.
+  [[nodiscard]] virtual std::uint32_t min_buffers() const noexcept = 0;
+  /// Its own allocator, or nullptr.
+  [[nodiscard]] virtual Allocator* output_allocator() noexcept { return nullptr; }
+
+ protected:
+  ~Producer() = default;
+};
+
+/// Takes foreign buffers: a display, or the input side of a stage.
+class Importer : public virtual Participant {
+ public:
+  /// Asks, changing nothing: could it take such a stream? Errors: EINVAL and others, with what it takes in the detail.
+  [[nodiscard]] virtual Result<void> check(const StreamConfig& config) = 0;
+  /// Prepares for such a stream, replacing an earlier one. For a display: finds the mode and the place on the screen.
+  [[nodiscard]] virtual Result<void> configure(const StreamConfig& config) = 0;
+  /// Really tries @p buffer, and keeps the import on the buffer for later: a second call costs no system call.
+  [[nodiscard]] virtual Result<void> import(const Buffer& buffer) = 0;
+  /// Frames it may hold at once: on the screen, under way and waiting.
+  [[nodiscard]] virtual std::uint32_t max_held() const noexcept = 0;
+  /// Its own allocator, or nullptr.
+  [[nodiscard]] virtual Allocator* allocator() noexcept { return nullptr; }
+
+ protected:
+  ~Importer() = default;
+};
+
+/// Where frames come from. Destroying it while frames are held is allowed: they stay readable.
+class Source : public Pollable, public Producer {
+ public:
+  /// Takes the buffers and begins. They came from its own allocator, or try_output() accepted one like them.
+  /// On an error it is stopped and holds none.
+  [[nodiscard]] virtual Result<void> start(std::span<const Buffer> buffers) = 0;
+  /// Ends the stream and lets go of the buffers. Frames still held stay valid. Stopping twice is allowed.
+  virtual Result<void> stop() noexcept = 0;
+  /// The next frame, or an empty one where there is none yet. Never blocks.
+  /// Errors: ENODEV (gone), EPIPE (the stream has ended), EIO and others from the device.
+  [[nodiscard]] virtual Result<Frame> take() = 0;
+  /// The holds of the running stream; nullptr while stopped. dispatch() gives returned buffers back to the device.
+  [[nodiscard]] virtual HoldSet* holds() noexcept = 0;
+};
+
+/// When a frame reached its viewer.
+struct Presentation {
+  std::uint64_t sequence = 0;             ///< FrameInfo::sequence
+  std::chrono::nanoseconds captured{0};   ///< FrameInfo::timestamp
+  std::chrono::nanoseconds presented{0};  ///< CLOCK_MONOTONIC
+};
+
+/// Where frames go.
+class Sink : public Pollable, public Importer {
+ public:
+  /// Every buffer it will see, so that nothing is imported later. Default: import() each.
+  [[nodiscard]] virtual Result<void> start(std::span<const Buffer> buffers);
+  /// True where accept() would displace nothing.
+  [[nodiscard]] virtual bool ready() const noexcept = 0;
+  /// Takes the frame to show next. A frame accepted before and not yet submitted is given back: displaced.
+  /// Errors: those of the device; the frame is then let go.
+  [[nodiscard]] virtual Result<Frame> accept(Frame frame) = 0;
+  /// Submits what was accepted, all planes of an output together. Not yet possible is no error: a later dispatch()
+  /// does it.
+  [[nodiscard]] virtual Result<void> flush() = 0;
+  /// Moves up to out.size() reports of presented frames to @p out and returns how many.
+  [[nodiscard]] virtual std::size_t take_presented(std::span<Presentation> out) noexcept = 0;
+  /// A buffer of the sink's own to be filled and accepted, where it works that way (a compositor's, a PipeWire node's).
+  /// Default: ENOTSUP.
+  [[nodiscard]] virtual Result<Frame> acquire_target();
+  /// Waits until what was submitted is shown. Errors: ETIMEDOUT.
+  virtual Result<void> drain(Deadline deadline) = 0;
+  /// Ends the stream, restores what configure() and start() changed, lets go of every frame. Stopping twice is allowed.
+  virtual Result<void> stop() noexcept = 0;
+};
+
+/// What turns frames into other frames: N into M, late, and in another order if need be. The frames it gives are
+/// either in buffers of its own (a Pool) or those it took.
+class Stage : public Pollable, public Importer, public Producer {
+ public:
+  /// True where it gives on the frames it took; then its followers import the buffers of whoever is before it, and
+  /// start() gets no outputs.
+  [[nodiscard]] virtual bool passes_through() const noexcept { return false; }
+  /// Its input buffers and its output buffers, each imported once, here.
+  [[nodiscard]] virtual Result<void> start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) = 0;
+  /// True where accept() has room.
+  [[nodiscard]] virtual bool ready() const noexcept = 0;
+  /// Takes a frame. Errors: EAGAIN (no room; the frame is let go), those of the device.
+  [[nodiscard]] virtual Result<void> accept(Frame frame) = 0;
+  /// The next finished frame, or an empty one. Never blocks.
+  [[nodiscard]] virtual Result<Frame> take() = 0;
+  /// Finishes what it holds; take() then gives the rest.
+  virtual Result<void> drain(Deadline deadline) = 0;
+  /// Lets go of every frame and buffer. Stopping twice is allowed.
+  virtual Result<void> stop() noexcept = 0;
+  /// Bytes it copied since start: counted, never silent.
+  [[nodiscard]] virtual std::uint64_t bytes_copied() const noexcept { return 0; }
+};
+
+}  // namespace dmaflow

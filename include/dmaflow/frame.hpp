@@ -1,0 +1,146 @@
+// Frame: a hold on a buffer while somebody uses its contents.
+//
+// A source owns its buffers for the whole stream and lends them, one Frame per captured image. Whoever has the Frame may
+// use the buffer; when the last holder lets go, the buffer goes back to the source, from any thread, and is written
+// again. Nothing else ends a hold, and nothing else lets the camera write: that is how a buffer on the screen is never
+// queued to the camera.
+//
+//     source: holds.lend(i) --> Frame --> sink ... ~Frame --> holds.take_returned() --> source writes again
+//
+#pragma once
+
+#include <dmaflow/buffer.hpp>
+#include <dmaflow/fence.hpp>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace dmaflow {
+
+/// What is known of one image.
+struct FrameInfo {
+  /// Counted by the device; a gap means the device dropped images.
+  std::uint64_t sequence = 0;
+  /// When the image was captured, on `clock`.
+  std::chrono::nanoseconds timestamp{0};
+  enum class Clock : std::uint8_t { unknown, monotonic } clock = Clock::unknown;
+  /// The part of the buffer that holds the image, in pixels.
+  Rect visible;
+  /// Bytes used per plane; 0 where the device does not say (then all of it).
+  std::array<std::uint32_t, max_planes> bytes_used{};
+  /// The device flagged the contents as damaged; delivered all the same, for a display may prefer it to nothing.
+  bool is_erroneous = false;
+  /// The last image of the stream.
+  bool is_last = false;
+  ColorInfo color;
+};
+
+class HoldSet;
+
+/// One hold on one buffer. Move-only; empty after a move. Destroying it lets go. A Frame may be moved to and destroyed
+/// in any thread; one Frame object is not synchronised. It may outlive its source.
+class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
+ public:
+  Frame() = default;
+  Frame(Frame&& other) noexcept = default;
+  Frame& operator=(Frame&& other) noexcept;
+  Frame(const Frame&) = delete;
+  Frame& operator=(const Frame&) = delete;
+  ~Frame() { release(); }
+
+  explicit operator bool() const noexcept { return set_ != nullptr; }
+  [[nodiscard]] const Buffer& buffer() const noexcept;
+  [[nodiscard]] const FrameInfo& info() const noexcept;
+  /// The buffer may be read once this has signalled. Null for cameras: V4L2 hands out finished images.
+  [[nodiscard]] const Fence& ready() const noexcept;
+  /// The slot of the buffer in its source, 0 to count - 1.
+  [[nodiscard]] std::uint32_t index() const noexcept { return index_; }
+
+  /// Another hold on the same image. From then on every holder only reads. The buffer goes back when the last has let
+  /// go, and the source then waits for the fences of all of them.
+  /// Errors: EMFILE (more than HoldSet::max_holders holds were made of one image).
+  [[nodiscard]] Result<Frame> split();
+  /// True for the only holder: it may write. False once split, until the others have let go.
+  [[nodiscard]] bool is_sole() const noexcept;
+
+  /// Lets go now. Does nothing on an empty frame.
+  void release() noexcept;
+  /// Lets go now, and the buffer may be written again once @p done has signalled.
+  void release(Fence done) noexcept;
+
+ private:
+  friend class HoldSet;
+  Frame(std::shared_ptr<HoldSet> set, std::uint32_t index) noexcept : set_(std::move(set)), index_(index) {}
+  std::shared_ptr<HoldSet> set_;
+  std::uint32_t index_ = 0;
+};
+
+/// The source's side: a fixed set of buffers, lent and returned without an allocation, a lock or, on the source's own
+/// thread, a system call. lend(), take_returned(), arm() and disarm() belong to the source's thread; frames return
+/// from any.
+class HoldSet : public std::enable_shared_from_this<HoldSet> {
+ public:
+  /// The most holds on one image, over its whole life.
+  static constexpr std::uint32_t max_holders = 16;
+  /// The most buffers in a set (V4L2's VIDEO_MAX_FRAME times two).
+  static constexpr std::size_t max_buffers = 64;
+
+  /// A buffer that came back, and what to wait for before it is written.
+  struct Returned {
+    std::uint32_t index = 0;
+    std::span<Fence> fences;  ///< valid until the buffer is lent again
+  };
+
+  /// Errors: EINVAL (no buffers, or over max_buffers), EMFILE (no eventfd).
+  [[nodiscard]] static Result<std::shared_ptr<HoldSet>> create(std::vector<Buffer> buffers);
+  HoldSet(const HoldSet&) = delete;
+  HoldSet& operator=(const HoldSet&) = delete;
+  ~HoldSet();
+
+  [[nodiscard]] std::span<const Buffer> buffers() const noexcept { return buffers_; }
+  /// Lends buffer @p index, which must not be lent. @p ready: from when it may be read.
+  [[nodiscard]] Frame lend(std::uint32_t index, const FrameInfo& info, Fence ready = {}) noexcept;
+  /// The next buffer that came back, in the order they came, or nothing.
+  [[nodiscard]] std::optional<Returned> take_returned() noexcept;
+  /// Buffers lent and not yet returned.
+  [[nodiscard]] std::uint32_t lent() const noexcept { return lent_.load(std::memory_order_acquire); }
+
+  /// Readable after a frame came back while armed. A loop arms before it sleeps, and disarms when it wakes, so that
+  /// frames returned by the loop itself cost no system call.
+  [[nodiscard]] int wake_fd() const noexcept { return wake_.get(); }
+  /// False where something has come back already: do not sleep, take it.
+  [[nodiscard]] bool arm() noexcept;
+  void disarm() noexcept;
+
+ private:
+  friend class Frame;
+  struct Hold {
+    std::atomic<std::uint32_t> holders{0};
+    std::atomic<std::uint32_t> holds_made{0};
+    std::atomic<std::uint32_t> fence_count{0};
+    std::array<Fence, max_holders> fences;
+    FrameInfo info;
+    Fence ready;
+    std::uint32_t next = none;  // link in the stack of returned holds
+  };
+  static constexpr std::uint32_t none = ~0U;
+
+  explicit HoldSet(std::vector<Buffer> buffers, Fd wake);
+  void give_back(std::uint32_t index) noexcept;
+
+  std::vector<Buffer> buffers_;
+  std::unique_ptr<Hold[]> holds_;
+  Fd wake_;
+  std::atomic<std::uint32_t> returned_{none};  // stack of returned holds, newest first; any thread pushes
+  std::uint32_t in_order_ = none;              // the same, oldest first; the source's thread only
+  std::atomic<std::uint32_t> lent_{0};
+  std::atomic<bool> armed_{false};
+};
+
+}  // namespace dmaflow

@@ -1,0 +1,96 @@
+// Pipeline: frames from sources through stages to sinks, in one loop, in one thread.
+//
+//     camera --+-- "screen"   (latest)       --> display
+//              +-- "recorder" (every frame)  --> file
+//
+// Each branch has its own policy and its own limit, so a slow one loses its own frames and nobody else's. In the steady
+// state the loop allocates nothing, imports nothing, copies nothing and prints nothing; it makes one system call to wait,
+// and the devices make theirs.
+#pragma once
+
+#include <dmaflow/device.hpp>
+#include <dmaflow/negotiate.hpp>
+#include <dmaflow/stats.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+namespace dmaflow {
+
+/// What a branch does with frames its sink is not ready for.
+enum class Policy : std::uint8_t {
+  latest,       ///< the newest replaces what waits: for displays
+  every_frame,  ///< they wait in order, up to the limit; over it, the new one is dropped: for recorders
+};
+
+struct BranchOptions {
+  Policy policy = Policy::latest;
+  /// Frames that may wait for this branch's sink, beside those in the sink: 1 to 32. With Policy::latest nothing
+  /// beyond the sink's own place waits.
+  std::uint32_t max_queued = 4;
+  /// Between source and sink, in order. They and the sink outlive the pipeline.
+  std::vector<Stage*> stages;
+};
+
+struct RunOptions {
+  /// Ends the run from another thread.
+  std::stop_token stop;
+  /// Ends the run when readable (a signalfd, see stop.hpp); -1 = none. Stays the caller's, and nothing is read from it.
+  int stop_fd = -1;
+  /// Ends the run after this time; unset = runs until stopped.
+  std::optional<std::chrono::nanoseconds> duration;
+  /// Ends the run after this many captured frames of every stream; 0 = no limit.
+  std::uint64_t frames = 0;
+  /// Without any frame for this long, the run fails with ETIMEDOUT: a wait always has a deadline.
+  std::chrono::nanoseconds frame_timeout = std::chrono::seconds(5);
+  /// Called in the loop's thread about once a second.
+  std::function<void(const Stats&)> progress;
+};
+
+/// Joins devices and moves their frames. Not synchronised: one thread builds and runs it. The devices outlive it.
+class Pipeline {
+ public:
+  Pipeline();
+  ~Pipeline();
+  Pipeline(Pipeline&&) noexcept;
+  Pipeline& operator=(Pipeline&&) noexcept;
+
+  /// Adds a source, or finds it again, and adds a branch of it to @p sink.
+  /// Errors: EINVAL (the sink has a branch already; a limit out of range; no name), EBUSY (prepared already).
+  Result<void> connect(Source& source, Sink& sink, std::string name = "screen", BranchOptions options = {});
+  /// Offers an allocator to every negotiation, beside the devices' own.
+  void offer(Allocator& allocator);
+
+  /// Negotiates every link, makes the buffers and imports each everywhere: after it, nothing is imported. Starts nothing.
+  /// Returns the plan of each link, the sources' first. On refusal everything is as before.
+  [[nodiscard]] std::expected<std::vector<Plan>, Refused> prepare(const StreamRequest& request = {});
+
+  /// Prepares where that was not done, starts the devices, moves frames until stopped, drains and stops the devices.
+  /// A source that changes under way (Participant::take_changed) is drained and negotiated anew.
+  /// Errors: the first device error that ended the run, after which all is stopped; ETIMEDOUT; those of prepare().
+  Result<void> run(const RunOptions& options = {});
+
+  /// For a loop of one's own, instead of run(): start(), then step() again and again, then stop().
+  Result<void> start();
+  /// Waits until a device has something, or the deadline, and does it. ETIMEDOUT is not an error here: true = something
+  /// was done.
+  Result<bool> step(Deadline deadline, int stop_fd = -1);
+  /// Drains up to the deadline and stops every device.
+  Result<void> stop(Deadline deadline);
+
+  /// The plans in force; empty before prepare().
+  [[nodiscard]] const std::vector<Plan>& plans() const noexcept;
+  [[nodiscard]] const Stats& stats() const noexcept;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dmaflow

@@ -1,0 +1,76 @@
+// What a running pipeline counts. Plain counters and fixed tables: counting allocates nothing.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace dmaflow {
+
+/// A distribution of times from 1 microsecond to over an hour, each known to about 3 percent. Fixed size.
+class Histogram {
+ public:
+  void add(std::chrono::nanoseconds value) noexcept;
+  [[nodiscard]] std::uint64_t count() const noexcept { return count_; }
+  /// The value below which @p percent (0 to 100) of the values lie; 0 where there are none.
+  [[nodiscard]] std::chrono::nanoseconds percentile(double percent) const noexcept;
+  [[nodiscard]] std::chrono::nanoseconds max() const noexcept { return max_; }
+
+  /// One non-empty bucket: values from `from` up to `to`.
+  struct Bucket {
+    std::chrono::nanoseconds from{0};
+    std::chrono::nanoseconds to{0};
+    std::uint64_t count = 0;
+  };
+  /// The non-empty buckets in rising order. Allocates.
+  [[nodiscard]] std::vector<Bucket> buckets() const;
+
+ private:
+  static constexpr std::size_t sub_bits = 5;  // 32 steps per doubling
+  static constexpr std::size_t doublings = 32;
+  static std::size_t index_of(std::uint64_t micros) noexcept;
+  static std::uint64_t start_of(std::size_t index) noexcept;
+  std::array<std::uint64_t, (doublings + 1) << sub_bits> counts_{};
+  std::uint64_t count_ = 0;
+  std::chrono::nanoseconds max_{0};
+};
+
+/// One branch: what its viewer got.
+struct BranchStats {
+  std::string name;
+  std::uint64_t delivered = 0;  ///< frames the sink took and submitted or still has
+  std::uint64_t presented = 0;  ///< frames reported as shown
+  std::uint64_t dropped = 0;    ///< frames this branch let go unshown, by its policy or limit
+  Histogram latency;            ///< capture to presentation
+};
+
+/// One source and its branches.
+struct StreamStats {
+  std::string name;
+  std::uint64_t captured = 0;        ///< frames taken from the source
+  std::uint64_t lost = 0;            ///< gaps in the source's sequence: the device had no buffer or no time
+  std::uint64_t erroneous = 0;       ///< of the captured, those flagged as damaged
+  std::uint64_t bytes_copied = 0;    ///< by stages, in user space
+  std::uint64_t renegotiations = 0;  ///< the stream's format changed under way
+  std::vector<BranchStats> branches;
+};
+
+/// A whole pipeline.
+struct Stats {
+  std::chrono::nanoseconds elapsed{0};  ///< since the first frame
+  std::vector<StreamStats> streams;
+
+  /// One line for people: rate of the last second, latency p50 and p99, dropped. Of the first branch of each stream.
+  [[nodiscard]] std::string line() const;
+  /// JSON, with every counter, the latency distribution and the presented frames of each second.
+  [[nodiscard]] std::string json() const;
+
+  /// Presented frames (of every stream's first branch) in each second since the first frame; the first hour is kept.
+  std::vector<std::uint32_t> per_second;
+};
+
+}  // namespace dmaflow

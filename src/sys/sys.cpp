@@ -1,0 +1,128 @@
+#include "sys/sys.hpp"
+
+#include <cerrno>
+#include <ctime>
+
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+namespace dmaflow::sys {
+namespace {
+
+std::atomic<Hook*> current_hook{nullptr};
+
+/// 0, or the errno a test wants instead of the call.
+int before(const char* name, int fd = -1, unsigned long request = 0) noexcept {
+  Hook* hook = current_hook.load(std::memory_order_acquire);
+  return hook == nullptr ? 0 : hook->before({name, fd, request});
+}
+
+template <typename Function>
+auto retried(Function call) noexcept -> decltype(call()) {
+  while (true) {
+    const auto result = call();
+    if (result >= 0) return result;
+    if (errno != EINTR) return -errno;
+  }
+}
+
+}  // namespace
+
+void set_hook(Hook* hook) noexcept { current_hook.store(hook, std::memory_order_release); }
+
+int open(const char* path, int flags, mode_t mode) noexcept {
+  if (const int error = before("open")) return -error;
+  return retried([&] { return ::open(path, flags | O_CLOEXEC, mode); });
+}
+
+void close(int fd) noexcept {
+  before("close", fd);
+  ::close(fd);  // never retried: Linux has closed it also when it says EINTR
+}
+
+int ioctl(int fd, unsigned long request, void* argument) noexcept {
+  if (const int error = before("ioctl", fd, request)) return -error;
+  return retried([&] { return ::ioctl(fd, request, argument); });
+}
+
+int ioctl_value(int fd, unsigned long request, unsigned long argument) noexcept {
+  if (const int error = before("ioctl", fd, request)) return -error;
+  return retried([&] { return ::ioctl(fd, request, argument); });
+}
+
+Mapping mmap(std::size_t length, int protection, int flags, int fd, off_t offset) noexcept {
+  if (const int error = before("mmap", fd)) return {nullptr, error};
+  void* address = ::mmap(nullptr, length, protection, flags, fd, offset);
+  return address == MAP_FAILED ? Mapping{nullptr, errno} : Mapping{address, 0};
+}
+
+int munmap(void* address, std::size_t length) noexcept {
+  before("munmap");
+  return ::munmap(address, length) == 0 ? 0 : -errno;
+}
+
+ssize_t read(int fd, void* buffer, std::size_t size) noexcept {
+  if (const int error = before("read", fd)) return -error;
+  return retried([&] { return ::read(fd, buffer, size); });
+}
+
+ssize_t write(int fd, const void* buffer, std::size_t size) noexcept {
+  if (const int error = before("write", fd)) return -error;
+  return retried([&] { return ::write(fd, buffer, size); });
+}
+
+int fstat(int fd, struct stat* out) noexcept {
+  if (const int error = before("fstat", fd)) return -error;
+  return retried([&] { return ::fstat(fd, out); });
+}
+
+off_t size_of(int fd) noexcept {
+  if (const int error = before("lseek", fd)) return -error;
+  return retried([&] { return ::lseek(fd, 0, SEEK_END); });
+}
+
+int dup(int fd) noexcept {
+  if (const int error = before("dup", fd)) return -error;
+  return retried([&] { return ::fcntl(fd, F_DUPFD_CLOEXEC, 3); });
+}
+
+int fcntl(int fd, int command, long argument) noexcept {
+  if (const int error = before("fcntl", fd)) return -error;
+  return retried([&] { return ::fcntl(fd, command, argument); });
+}
+
+int ftruncate(int fd, off_t size) noexcept {
+  if (const int error = before("ftruncate", fd)) return -error;
+  return retried([&] { return ::ftruncate(fd, size); });
+}
+
+int memfd_create(const char* name, unsigned flags) noexcept {
+  if (const int error = before("memfd_create")) return -error;
+  return retried([&] { return ::memfd_create(name, flags); });
+}
+
+int eventfd(unsigned flags) noexcept {
+  if (const int error = before("eventfd")) return -error;
+  return retried([&] { return ::eventfd(0, static_cast<int>(flags)); });
+}
+
+int wait(std::span<pollfd> fds, Deadline deadline) noexcept {
+  if (const int error = before("ppoll", fds.empty() ? -1 : fds.front().fd)) return -error;
+  while (true) {
+    const timespec left = deadline.remaining_timespec();
+    const int ready = ::ppoll(fds.data(), fds.size(), &left, nullptr);
+    if (ready >= 0) return ready;
+    if (errno != EINTR) return -errno;
+  }
+}
+
+int wait(int fd, short events, Deadline deadline) noexcept {
+  pollfd one{.fd = fd, .events = events, .revents = 0};
+  const int ready = wait(std::span(&one, 1), deadline);
+  return ready > 0 ? one.revents : ready;
+}
+
+}  // namespace dmaflow::sys

@@ -1,0 +1,86 @@
+// What several tests need: failing the n-th system call, and seeing leaks from outside the library.
+#pragma once
+
+#include "sys/sys.hpp"
+
+#include <dmaflow/error.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace dmaflow::test {
+
+/// Fails the n-th call (counted from 1) that matches, with an errno; counts all calls that match. Set for as long as it
+/// lives.
+class FailNth : public sys::Hook {
+ public:
+  /// @p name: "ioctl", "mmap", ...; empty = every call. @p request: only this ioctl; 0 = every one.
+  FailNth(std::size_t nth, int error, std::string name = {}, unsigned long request = 0);
+  ~FailNth() override;
+  int before(const sys::Call& call) noexcept override;
+  [[nodiscard]] std::size_t calls() const noexcept { return calls_; }
+  [[nodiscard]] bool fired() const noexcept { return calls_ >= nth_; }
+
+ private:
+  std::size_t nth_;
+  int error_;
+  std::string name_;
+  unsigned long request_;
+  std::atomic<std::size_t> calls_{0};
+};
+
+/// Counts calls and fails none.
+class CountCalls : public FailNth {
+ public:
+  explicit CountCalls(std::string name = {}, unsigned long request = 0) : FailNth(~std::size_t{0}, 0, std::move(name), request) {}
+};
+
+/// The process's open descriptors with what they point to ("3 -> /dmabuf:"), from /proc/self/fd.
+[[nodiscard]] std::set<std::string> open_fds();
+/// Lines of /proc/self/maps that map a dma-buf or a video buffer.
+[[nodiscard]] std::vector<std::string> device_mappings();
+/// Live dma-bufs in the whole kernel, from debugfs dma_buf/bufinfo (needs root; -1 where it cannot be read).
+[[nodiscard]] long live_dma_bufs();
+
+/// Checks at the end of a scope that the descriptors, the device mappings and, within a second, the kernel's live
+/// dma-bufs are as they were at its beginning.
+class LeakCheck {
+ public:
+  LeakCheck();
+  ~LeakCheck();
+  LeakCheck(const LeakCheck&) = delete;
+  LeakCheck& operator=(const LeakCheck&) = delete;
+
+ private:
+  std::set<std::string> fds_;
+  std::vector<std::string> mappings_;
+  long dma_bufs_;
+};
+
+/// The value of a Result, or a fatal-looking test failure with its message.
+template <typename T>
+T must(Result<T> result, const char* what = "") {
+  if (!result) {
+    ADD_FAILURE() << what << ": " << result.error().message();
+    std::abort();
+  }
+  if constexpr (!std::is_void_v<T>) return std::move(*result);
+}
+
+/// Asserts that a Result failed with this errno, and prints what came instead.
+template <typename T>
+::testing::AssertionResult fails_with(const Result<T>& result, int code) {
+  if (result) return ::testing::AssertionFailure() << "it succeeded";
+  if (result.error().code() != code) return ::testing::AssertionFailure() << result.error().message();
+  return ::testing::AssertionSuccess();
+}
+
+/// True inside the lab, where every device must be there and nothing may be skipped.
+[[nodiscard]] bool in_lab();
+
+}  // namespace dmaflow::test
