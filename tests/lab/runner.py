@@ -47,6 +47,7 @@ SCREENS = {
     "bochs": ["-device", "bochs-display,id=bochs,vgamem=128M,xres=1280,yres=720"],
     "vkms": [],
 }
+BUILT_IN = ("udmabuf",)  # Their parameters go on the kernel's command line.
 DISPLAY_MODULES = {"virtio": "virtio_gpu", "bochs": "bochs", "vkms": "vkms"}
 
 
@@ -200,7 +201,6 @@ def modules(options, available):
             "vid_out_nr=" + ",".join(str(10 + i) for i in each),
             "multiplanar=" + ",".join(str(1 + i % 2) for i in each),
         ]
-    wanted["udmabuf"] = []
     if available("sw_sync"):
         wanted["sw_sync"] = []
     for name, *parameters in options.modules:
@@ -253,9 +253,9 @@ def job_archive(options, wanted):
     run += f"cd {quote(cwd)} || exit 125\nexec {' '.join(quote(word) for word in options.command)}\n"
     config = {
         "LAB_SHARES": " ".join(f"share{i}" for i in range(1 + len(options.shares))),
-        "LAB_MODULES": " ".join(wanted),
+        "LAB_MODULES": " ".join(name for name in wanted if name not in BUILT_IN),
         "LAB_KERNEL_LOG": "1" if options.kernel_log else "",
-        "LAB_MSIZE": os.environ.get("LAB_MSIZE", "524288"),
+        "LAB_MSIZE": os.environ.get("LAB_MSIZE", "512000"),
         "LAB_CACHE": os.environ.get("LAB_CACHE", "mmap"),
     }
     for i, share in enumerate([CHECKOUT] + options.shares):
@@ -308,7 +308,7 @@ class Machine:
         if self.options.verbose:
             say(f"{time.monotonic() - self.started:6.2f} s {text}")
 
-    def command_line(self, fds, initrd):
+    def command_line(self, fds, initrd, wanted):
         options = self.options
         kernel = os.path.join(self.image, options.kernel)
         append = (
@@ -316,6 +316,8 @@ class Machine:
             "nowatchdog audit=0 apparmor=0 selinux=0 rcupdate.rcu_expedited=1 cryptomgr.notests no_timer_check "
             "random.trust_cpu=on net.ifnames=0 drm_kms_helper.fbdev_emulation=0 rdinit=/init"
         )
+        for name in BUILT_IN:
+            append += "".join(f" {name}.{parameter}" for parameter in wanted.get(name, []))
         append += " " + os.environ.get("LAB_APPEND", "")
         if options.icount:
             accel = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-smp", "1"]
@@ -358,7 +360,7 @@ class Machine:
         numbers = {name: their.fileno() for name, their in theirs.items()}
         with open(os.path.join(self.directory, "qemu"), "wb") as errors:
             self.process = subprocess.Popen(
-                self.command_line(numbers, initrd),
+                self.command_line(numbers, initrd, wanted),
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
