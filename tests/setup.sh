@@ -14,6 +14,8 @@ PACKAGES_BUILD=(g++ cmake ninja-build pkg-config git ca-certificates libdrm-dev 
   libgmock-dev libbenchmark-dev libcli11-dev libfmt-dev nlohmann-json3-dev)
 # shellcheck disable=SC2034
 PACKAGES_LINT=(clang-19 clang-tidy-19 clang-format-19)
+# shellcheck disable=SC2034  # the pictures in the demo's report
+PACKAGES_REPORT=(gnuplot-nox)
 # shellcheck disable=SC2034  # to run the lab; building its image needs the second group too, once
 PACKAGES_LAB=(qemu-system-x86 python3-minimal libpython3-stdlib)
 # shellcheck disable=SC2034

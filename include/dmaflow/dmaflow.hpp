@@ -1,0 +1,39 @@
+// All of dmaflow: the core's concepts, one header each, and every backend that was built.
+//
+// For programs. A library that wants to be quick to compile includes the headers it needs.
+#pragma once
+
+#include <dmaflow/config.hpp>
+
+#include <dmaflow/allocator.hpp>
+#include <dmaflow/attachment.hpp>
+#include <dmaflow/buffer.hpp>
+#include <dmaflow/copy_stage.hpp>
+#include <dmaflow/cpu_access.hpp>
+#include <dmaflow/deadline.hpp>
+#include <dmaflow/device.hpp>
+#include <dmaflow/error.hpp>
+#include <dmaflow/fd.hpp>
+#include <dmaflow/fence.hpp>
+#include <dmaflow/format.hpp>
+#include <dmaflow/frame.hpp>
+#include <dmaflow/layout.hpp>
+#include <dmaflow/log.hpp>
+#include <dmaflow/negotiate.hpp>
+#include <dmaflow/pipeline.hpp>
+#include <dmaflow/pool.hpp>
+#include <dmaflow/stats.hpp>
+#include <dmaflow/stop.hpp>
+
+#ifdef DMAFLOW_HAS_HEAP
+#include <dmaflow/heap.hpp>
+#endif
+#ifdef DMAFLOW_HAS_UDMABUF
+#include <dmaflow/udmabuf.hpp>
+#endif
+#ifdef DMAFLOW_HAS_V4L2
+#include <dmaflow/v4l2.hpp>
+#endif
+#ifdef DMAFLOW_HAS_KMS
+#include <dmaflow/kms.hpp>
+#endif
