@@ -12,8 +12,11 @@ class Deadline {
  public:
   using Clock = std::chrono::steady_clock;
 
-  /// @p span from now; a negative span has already passed.
-  static Deadline after(Clock::duration span) noexcept { return Deadline(Clock::now() + span); }
+  /// @p span from now, however long; a negative span has already passed.
+  static Deadline after(Clock::duration span) noexcept {
+    const auto now = Clock::now();
+    return Deadline(span < Clock::time_point::max() - now ? now + span : Clock::time_point::max());
+  }
   static Deadline at(Clock::time_point point) noexcept { return Deadline(point); }
   /// Already passed: a wait with it only looks and never sleeps.
   static Deadline passed() noexcept { return Deadline(Clock::time_point::min()); }

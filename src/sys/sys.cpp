@@ -7,6 +7,8 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 namespace dmaflow::sys {
@@ -14,11 +16,14 @@ namespace {
 
 std::atomic<Hook*> current_hook{nullptr};
 
-/// 0, or the errno a test wants instead of the call.
+/// Hook::proceed, Hook::pretend, or the errno a test wants instead of the call.
 int before(const char* name, int fd = -1, unsigned long request = 0) noexcept {
   Hook* hook = current_hook.load(std::memory_order_acquire);
-  return hook == nullptr ? 0 : hook->before({name, fd, request});
+  return hook == nullptr ? Hook::proceed : hook->before({name, fd, request});
 }
+
+/// What a call that was not made returns.
+int unmade(int answer) noexcept { return answer == Hook::pretend ? 0 : -answer; }
 
 template <typename Function>
 auto retried(Function call) noexcept -> decltype(call()) {
@@ -34,7 +39,7 @@ auto retried(Function call) noexcept -> decltype(call()) {
 void set_hook(Hook* hook) noexcept { current_hook.store(hook, std::memory_order_release); }
 
 int open(const char* path, int flags, mode_t mode) noexcept {
-  if (const int error = before("open")) return -error;
+  if (const int error = before("open")) return unmade(error);
   return retried([&] { return ::open(path, flags | O_CLOEXEC, mode); });
 }
 
@@ -44,17 +49,17 @@ void close(int fd) noexcept {
 }
 
 int ioctl(int fd, unsigned long request, void* argument) noexcept {
-  if (const int error = before("ioctl", fd, request)) return -error;
+  if (const int error = before("ioctl", fd, request)) return unmade(error);
   return retried([&] { return ::ioctl(fd, request, argument); });
 }
 
 int ioctl_value(int fd, unsigned long request, unsigned long argument) noexcept {
-  if (const int error = before("ioctl", fd, request)) return -error;
+  if (const int error = before("ioctl", fd, request)) return unmade(error);
   return retried([&] { return ::ioctl(fd, request, argument); });
 }
 
 Mapping mmap(std::size_t length, int protection, int flags, int fd, off_t offset) noexcept {
-  if (const int error = before("mmap", fd)) return {nullptr, error};
+  if (const int error = before("mmap", fd)) return {nullptr, error > 0 ? error : ENODEV};
   void* address = ::mmap(nullptr, length, protection, flags, fd, offset);
   return address == MAP_FAILED ? Mapping{nullptr, errno} : Mapping{address, 0};
 }
@@ -65,52 +70,70 @@ int munmap(void* address, std::size_t length) noexcept {
 }
 
 ssize_t read(int fd, void* buffer, std::size_t size) noexcept {
-  if (const int error = before("read", fd)) return -error;
+  if (const int error = before("read", fd)) return unmade(error);
   return retried([&] { return ::read(fd, buffer, size); });
 }
 
 ssize_t write(int fd, const void* buffer, std::size_t size) noexcept {
-  if (const int error = before("write", fd)) return -error;
+  if (const int error = before("write", fd)) return unmade(error);
   return retried([&] { return ::write(fd, buffer, size); });
 }
 
 int fstat(int fd, struct stat* out) noexcept {
-  if (const int error = before("fstat", fd)) return -error;
+  if (const int error = before("fstat", fd)) return unmade(error);
   return retried([&] { return ::fstat(fd, out); });
 }
 
 off_t size_of(int fd) noexcept {
-  if (const int error = before("lseek", fd)) return -error;
+  if (const int error = before("lseek", fd)) return unmade(error);
   return retried([&] { return ::lseek(fd, 0, SEEK_END); });
 }
 
+int is_dma_buf(int fd) noexcept {
+  constexpr long magic = 0x444d4142;  // DMA_BUF_MAGIC, include/uapi/linux/magic.h
+  if (const int answer = before("fstatfs", fd)) return answer == Hook::pretend ? 1 : -answer;
+  struct statfs fs {};
+  const int result = retried([&] { return ::fstatfs(fd, &fs); });
+  return result < 0 ? result : static_cast<int>(fs.f_type == magic);
+}
+
 int dup(int fd) noexcept {
-  if (const int error = before("dup", fd)) return -error;
+  if (const int error = before("dup", fd)) return unmade(error);
   return retried([&] { return ::fcntl(fd, F_DUPFD_CLOEXEC, 3); });
 }
 
 int fcntl(int fd, int command, long argument) noexcept {
-  if (const int error = before("fcntl", fd)) return -error;
+  if (const int error = before("fcntl", fd)) return unmade(error);
   return retried([&] { return ::fcntl(fd, command, argument); });
 }
 
 int ftruncate(int fd, off_t size) noexcept {
-  if (const int error = before("ftruncate", fd)) return -error;
+  if (const int error = before("ftruncate", fd)) return unmade(error);
   return retried([&] { return ::ftruncate(fd, size); });
 }
 
 int memfd_create(const char* name, unsigned flags) noexcept {
-  if (const int error = before("memfd_create")) return -error;
+  if (const int error = before("memfd_create")) return unmade(error);
   return retried([&] { return ::memfd_create(name, flags); });
 }
 
 int eventfd(unsigned flags) noexcept {
-  if (const int error = before("eventfd")) return -error;
+  if (const int error = before("eventfd")) return unmade(error);
   return retried([&] { return ::eventfd(0, static_cast<int>(flags)); });
 }
 
+int signalfd(const sigset_t& signals) noexcept {
+  if (const int error = before("signalfd")) return unmade(error);
+  return retried([&] { return ::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK); });
+}
+
+int block_signals(const sigset_t& signals) noexcept {
+  if (const int error = before("pthread_sigmask")) return unmade(error);
+  return -::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
+
 int wait(std::span<pollfd> fds, Deadline deadline) noexcept {
-  if (const int error = before("ppoll", fds.empty() ? -1 : fds.front().fd)) return -error;
+  if (const int error = before("ppoll", fds.empty() ? -1 : fds.front().fd)) return unmade(error);
   while (true) {
     const timespec left = deadline.remaining_timespec();
     const int ready = ::ppoll(fds.data(), fds.size(), &left, nullptr);

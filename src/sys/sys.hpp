@@ -15,6 +15,7 @@
 #include <span>
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
@@ -27,11 +28,13 @@ struct Call {
   unsigned long request;  ///< of an ioctl, else 0
 };
 
-/// Looked at before each call; a test's. Returning 0 lets the call be made; an errno value fails it with that, unmade.
-/// close() is counted but never failed: the kernel closes whatever it returns.
+/// Looked at before each call; a test's. close() and munmap() are counted but always made.
 class Hook {
  public:
+  static constexpr int proceed = 0;   ///< make the call
+  static constexpr int pretend = -1;  ///< do not make it, and succeed with 0 (is_dma_buf: yes); for unit tests only
   virtual ~Hook() = default;
+  /// proceed, pretend, or an errno to fail with.
   virtual int before(const Call& call) noexcept = 0;
 };
 
@@ -54,11 +57,15 @@ ssize_t read(int fd, void* buffer, std::size_t size) noexcept;
 ssize_t write(int fd, const void* buffer, std::size_t size) noexcept;
 int fstat(int fd, struct stat* out) noexcept;
 off_t size_of(int fd) noexcept;  // lseek(SEEK_END), which dma-bufs answer with their size
+/// 1 or 0 by the file system's magic number (DMA_BUF_MAGIC, since kernel 5.3), or -errno.
+int is_dma_buf(int fd) noexcept;
 int dup(int fd) noexcept;        // F_DUPFD_CLOEXEC
 int fcntl(int fd, int command, long argument) noexcept;
 int ftruncate(int fd, off_t size) noexcept;
 int memfd_create(const char* name, unsigned flags) noexcept;
 int eventfd(unsigned flags) noexcept;
+int signalfd(const sigset_t& signals) noexcept;       // nonblocking, CLOEXEC
+int block_signals(const sigset_t& signals) noexcept;  // for the calling thread, beside those it blocks already
 
 /// ppoll until something happens or the deadline: the number of ready entries, 0 at the deadline, or -errno.
 /// EINTR-transparent. A deadline that has passed only looks.

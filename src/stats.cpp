@@ -1,0 +1,216 @@
+#include <dmaflow/stats.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <charconv>
+#include <cmath>
+#include <string_view>
+
+namespace dmaflow {
+namespace {
+
+using std::chrono::nanoseconds;
+constexpr std::int64_t nanos_per_second = 1'000'000'000;
+
+/// A number with a fixed count of decimals and a point in every locale.
+std::string decimal(double value, int places) {
+  char text[64];
+  const auto [end, error] = std::to_chars(text, text + sizeof text, value, std::chars_format::fixed, places);
+  return error == std::errc{} ? std::string(text, end) : std::string("0");
+}
+
+double millis(nanoseconds value) { return std::chrono::duration<double, std::milli>(value).count(); }
+
+std::string millis_text(nanoseconds value) { return decimal(millis(value), 1) + " ms"; }
+
+// --- rates ----------------------------------------------------------------------------------------------------------
+
+std::uint64_t presented_first_branches(const Stats& stats) {
+  std::uint64_t presented = 0;
+  for (const StreamStats& stream : stats.streams) {
+    if (!stream.branches.empty()) presented += stream.branches.front().presented;
+  }
+  return presented;
+}
+
+/// Of the last second that is over; before there is one, and after the seconds kept, the average since the start.
+double current_rate(const Stats& stats) {
+  const auto full_seconds =
+      static_cast<std::uint64_t>(std::max<std::int64_t>(stats.elapsed.count(), 0) / nanos_per_second);
+  constexpr std::uint64_t kept = 3600;
+  if (full_seconds >= 1 && full_seconds <= kept) {
+    const std::size_t last = full_seconds - 1;
+    return last < stats.per_second.size() ? stats.per_second[last] : 0;  // no entry: nothing was presented in it
+  }
+  if (stats.elapsed.count() <= 0) return 0;
+  return static_cast<double>(presented_first_branches(stats)) / std::chrono::duration<double>(stats.elapsed).count();
+}
+
+// --- JSON -----------------------------------------------------------------------------------------------------------
+
+/// Length of the well-formed UTF-8 sequence that @p text begins with, or 0.
+std::size_t utf8_length(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char lead = byte(0);
+  const std::size_t length = lead < 0x80                   ? 1
+                             : lead >= 0xc2 && lead < 0xe0 ? 2
+                             : (lead & 0xf0U) == 0xe0      ? 3
+                             : lead >= 0xf0 && lead < 0xf5 ? 4
+                                                           : 0;
+  if (length == 0 || length > text.size()) return 0;
+  for (std::size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xc0U) != 0x80) return 0;
+  }
+  const bool overlong = (lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xf0 && byte(1) < 0x90);
+  const bool surrogate_or_beyond = (lead == 0xed && byte(1) >= 0xa0) || (lead == 0xf4 && byte(1) >= 0x90);
+  return overlong || surrogate_or_beyond ? 0 : length;
+}
+
+/// A JSON string. Names come from drivers, so bytes that are no UTF-8 become U+FFFD.
+std::string quoted(std::string_view text) {
+  std::string result = "\"";
+  while (!text.empty()) {
+    const auto c = static_cast<unsigned char>(text.front());
+    const std::size_t length = utf8_length(text);
+    if (length == 0) {
+      result += "\\ufffd";
+    } else if (c < 0x20) {
+      constexpr std::string_view digits = "0123456789abcdef";
+      result.append("\\u00").append(1, digits[c >> 4U]).append(1, digits[c & 0xfU]);
+    } else {
+      if (c == '"' || c == '\\') result += '\\';
+      result += text.substr(0, length);
+    }
+    text.remove_prefix(std::max<std::size_t>(length, 1));
+  }
+  return result + "\"";
+}
+
+std::string member(std::string_view key, const std::string& value) { return quoted(key) + ":" + value; }
+
+std::string member(std::string_view key, std::uint64_t value) { return member(key, std::to_string(value)); }
+
+template <typename Range, typename Function>
+std::string array(const Range& range, Function to_text) {
+  std::string text = "[";
+  for (const auto& value : range) {
+    if (text.size() > 1) text += ",";
+    text += to_text(value);
+  }
+  return text + "]";
+}
+
+std::string object(std::initializer_list<std::string> members) {
+  std::string text = "{";
+  for (const std::string& one : members) {
+    if (text.size() > 1) text += ",";
+    text += one;
+  }
+  return text + "}";
+}
+
+std::string json_of(const Histogram& latency) {
+  const auto ms = [](nanoseconds value) { return decimal(millis(value), 3); };
+  return object({
+      member("count", latency.count()),
+      member("p50", ms(latency.percentile(50))),
+      member("p99", ms(latency.percentile(99))),
+      member("max", ms(latency.max())),
+      member("buckets", array(latency.buckets(),
+                              [&](const Histogram::Bucket& bucket) {
+                                return object({member("from", ms(bucket.from)), member("to", ms(bucket.to)),
+                                               member("count", bucket.count)});
+                              })),
+  });
+}
+
+std::string json_of(const BranchStats& branch) {
+  return object({member("name", quoted(branch.name)), member("delivered", branch.delivered),
+                 member("presented", branch.presented), member("dropped", branch.dropped),
+                 member("latency_ms", json_of(branch.latency))});
+}
+
+std::string json_of(const StreamStats& stream) {
+  return object(
+      {member("name", quoted(stream.name)), member("captured", stream.captured), member("lost", stream.lost),
+       member("erroneous", stream.erroneous), member("bytes_copied", stream.bytes_copied),
+       member("renegotiations", stream.renegotiations),
+       member("branches", array(stream.branches, [](const BranchStats& branch) { return json_of(branch); }))});
+}
+
+}  // namespace
+
+// --- Histogram ------------------------------------------------------------------------------------------------------
+
+// Up to 2^sub_bits microseconds each has a bucket of its own; above, each doubling is cut into 2^sub_bits of them.
+
+std::size_t Histogram::index_of(std::uint64_t micros) noexcept {
+  constexpr std::uint64_t steps = 1U << sub_bits;
+  if (micros < steps) return static_cast<std::size_t>(micros);
+  const auto shift = static_cast<unsigned>(std::bit_width(micros)) - sub_bits - 1;
+  if (shift >= doublings) return ((doublings + 1) << sub_bits) - 1;
+  return static_cast<std::size_t>((shift << sub_bits) + (micros >> shift));
+}
+
+std::uint64_t Histogram::start_of(std::size_t index) noexcept {
+  constexpr std::size_t steps = 1U << sub_bits;
+  if (index < 2 * steps) return index;
+  const std::size_t shift = index / steps - 1;
+  return (std::uint64_t{index % steps} + steps) << shift;
+}
+
+void Histogram::add(nanoseconds value) noexcept {
+  const nanoseconds positive = std::max(value, nanoseconds{0});
+  ++counts_[index_of(static_cast<std::uint64_t>(positive.count()) / 1000)];
+  ++count_;
+  max_ = std::max(max_, positive);
+}
+
+nanoseconds Histogram::percentile(double percent) const noexcept {
+  if (count_ == 0) return nanoseconds{0};
+  const double wanted = std::ceil(std::clamp(percent, 0.0, 100.0) / 100.0 * static_cast<double>(count_));
+  const auto rank = std::clamp<std::uint64_t>(static_cast<std::uint64_t>(wanted), 1, count_);
+  std::uint64_t seen = 0;
+  for (std::size_t i = 0; i < counts_.size(); ++i) {
+    seen += counts_[i];
+    if (seen < rank) continue;
+    // The middle of the bucket; but nothing lies above the largest value, and the last one is it exactly.
+    if (rank == count_ || i + 1 == counts_.size()) return max_;
+    return std::min(nanoseconds(static_cast<std::int64_t>((start_of(i) + start_of(i + 1)) * 500)), max_);
+  }
+  return max_;
+}
+
+std::vector<Histogram::Bucket> Histogram::buckets() const {
+  std::vector<Bucket> result;
+  for (std::size_t i = 0; i < counts_.size(); ++i) {
+    if (counts_[i] == 0) continue;
+    const auto bound = [](std::size_t index) { return std::chrono::microseconds(start_of(index)); };
+    result.push_back({.from = bound(i), .to = bound(i + 1), .count = counts_[i]});
+  }
+  return result;
+}
+
+// --- Stats ----------------------------------------------------------------------------------------------------------
+
+std::string Stats::line() const {
+  std::string text = decimal(current_rate(*this), 1) + " fps";
+  for (const StreamStats& stream : streams) {
+    if (stream.branches.empty()) continue;
+    const BranchStats& branch = stream.branches.front();
+    if (streams.size() > 1) text += "  " + stream.name + ":";
+    text += "  latency p50 " + millis_text(branch.latency.percentile(50)) + "  p99 " +
+            millis_text(branch.latency.percentile(99)) + "  dropped " + std::to_string(branch.dropped);
+    if (stream.lost > 0) text += "  lost " + std::to_string(stream.lost);
+  }
+  return text;
+}
+
+std::string Stats::json() const {
+  return object({member("elapsed_s", decimal(std::chrono::duration<double>(elapsed).count(), 3)),
+                 member("fps", decimal(current_rate(*this), 2)),
+                 member("per_second", array(per_second, [](std::uint32_t count) { return std::to_string(count); })),
+                 member("streams", array(streams, [](const StreamStats& stream) { return json_of(stream); }))});
+}
+
+}  // namespace dmaflow
