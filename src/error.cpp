@@ -13,7 +13,7 @@ namespace {
 template <std::size_t size>
 void store(char (&field)[size], std::string_view text) noexcept {
   const std::size_t length = std::min(text.size(), size - 1);
-  std::memmove(field, text.data(), length);  // the text may lie in the field itself
+  if (length > 0) std::memmove(field, text.data(), length);  // the text may lie in the field itself
   field[length] = '\0';
 }
 

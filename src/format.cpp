@@ -60,10 +60,11 @@ constexpr FormatInfo planar(const char (&fourcc)[5], std::string_view name, std:
       .format = {code(fourcc)}, .name = name, .plane_count = plane_count, .bits_per_component = bits, .is_yuv = true};
   info.planes[0] = luma;
   for (std::size_t plane = 1; plane < plane_count; ++plane) info.planes[plane] = chroma;
+  // Sums of fractions of a pixel, on one denominator: P030's planes have 10 2/3 and 5 1/3 bits.
   const int chroma_bits = chroma.block_bytes * 8 * (plane_count - 1);
   const int chroma_pixels = chroma.block_width * chroma.horizontal_sub * chroma.vertical_sub;
-  info.bits_per_pixel =
-      static_cast<std::uint8_t>(luma.block_bytes * 8 / luma.block_width + chroma_bits / chroma_pixels);
+  info.bits_per_pixel = static_cast<std::uint8_t>(
+      (luma.block_bytes * 8 * chroma_pixels + chroma_bits * luma.block_width) / (luma.block_width * chroma_pixels));
   return info;
 }
 
@@ -290,7 +291,7 @@ constexpr V4l2Row v4l2_table[] = {
     row("YUYV", "YUYV"), row("YVYU", "YVYU"), row("UYVY", "UYVY"), row("VYUY", "VYUY"),
     row("Y210", "Y210"), row("Y212", "Y212"), row("Y216", "Y216"),  // Linux 6.3
     row("YUV3", "VU24"),  // V4L2 YUV24: Y, Cb, Cr
-    row("VUYA", "AYUV"),  // V4L2 VUYA32: Cr, Cb, Y, A. V4L2's own "AYUV" is the other way round: see `misleading`
+    row("VUYA", "AYUV"),  // V4L2 VUYA32: Cr, Cb, Y, A. V4L2's own "AYUV" is the other way round: see misleads()
     row("VUYX", "XYUV"),
 
     row("NV12", "NV12"), row("NM12", "NV12", Objects::separate),
@@ -322,20 +323,17 @@ constexpr V4l2Row v4l2_table[] = {
 };
 // clang-format on
 
-/// V4L2 codes that are no format of DRM, though DRM has the same four characters for something else. Carried with a
-/// lower-case letter, so that nobody takes Bayer data for RGB565.
-constexpr V4l2Row misleading[] = {
-    row("RG16", "rG16"),  // V4L2 SRGGB16, DRM RGB565
-    row("BA12", "bA12"),  // V4L2 SGRBG12, DRM BGRA4444
-    row("AYUV", "aYUV"),  // V4L2 AYUV32: A first; DRM: A last
-    row("XYUV", "xYUV"),  // V4L2 XYUV32, likewise
-};
-
-template <std::size_t size>
-const V4l2Row* find_code(const V4l2Row (&table)[size], std::uint32_t v4l2) noexcept {
-  const auto found = std::ranges::find(table, v4l2, &V4l2Row::v4l2);
-  return found == std::end(table) ? nullptr : found;
+const V4l2Row* find_code(std::uint32_t v4l2) noexcept {
+  const auto found = std::ranges::find(v4l2_table, v4l2, &V4l2Row::v4l2);
+  return found == std::end(v4l2_table) ? nullptr : found;
 }
+
+/// V4L2 has codes that DRM uses for other pixels: RG16 is Bayer data in V4L2 and RGB565 in DRM; AYUV begins with alpha
+/// in one and ends with it in the other. Such a code is carried with a small first letter, so that nobody takes it for
+/// what it is not. No kernel header has a code that would look like the result.
+constexpr std::uint32_t disguise = 0x20;  // from 'R' to 'r'
+
+bool misleads(std::uint32_t v4l2) noexcept { return find_code(v4l2) == nullptr && format_info({v4l2}) != nullptr; }
 
 bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
   return std::ranges::equal(a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
@@ -390,11 +388,10 @@ std::string Modifier::name() const {
 // --- V4L2 -----------------------------------------------------------------------------------------------------------
 
 V4l2Meaning from_v4l2(std::uint32_t code) noexcept {
-  if (const V4l2Row* row = find_code(v4l2_table, code)) {
+  if (const V4l2Row* row = find_code(code)) {
     return {{row->drm}, modifier_of(row->tiling), row->objects == Objects::separate, true};
   }
-  if (const V4l2Row* row = find_code(misleading, code)) return {{row->drm}, Modifier::implicit(), false, false};
-  return {{code}, Modifier::implicit(), false, false};
+  return {{misleads(code) ? code | disguise : code}, Modifier::implicit(), false, false};
 }
 
 std::optional<std::uint32_t> to_v4l2(PixelFormat format, Modifier modifier, bool separate_objects) noexcept {
@@ -406,9 +403,9 @@ std::optional<std::uint32_t> to_v4l2(PixelFormat format, Modifier modifier, bool
   }
   if (format_info(format) != nullptr || !modifier.is_implicit() || separate_objects) return std::nullopt;
   // A code that from_v4l2() carried goes back as it came.
-  const auto found = std::ranges::find(misleading, format.fourcc, &V4l2Row::drm);
-  const std::uint32_t code = found != std::end(misleading) ? found->v4l2 : format.fourcc;
-  return code != 0 && !from_v4l2(code).known ? std::optional(code) : std::nullopt;
+  const std::uint32_t plain = format.fourcc & ~disguise;
+  if (plain != format.fourcc && misleads(plain)) return plain;
+  return format.fourcc != 0 && find_code(format.fourcc) == nullptr ? std::optional(format.fourcc) : std::nullopt;
 }
 
 // --- Colour ---------------------------------------------------------------------------------------------------------

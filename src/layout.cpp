@@ -117,8 +117,8 @@ Result<void> check_rows(const Layout& layout, std::uint32_t index, std::uint64_t
   return {};
 }
 
-/// Opaque, vendor-arranged and unknown planes: what we know of them is where they begin, and of the first how many
-/// bytes it holds.
+/// All that is known of opaque, vendor-arranged and unknown planes: where they begin, and of the first how many bytes
+/// it holds.
 Result<void> check_bytes(const Layout& layout, std::uint32_t index, std::uint64_t object_size) noexcept {
   const Plane& plane = layout.planes[index];
   const std::uint64_t bytes = index == 0 ? std::max<std::uint64_t>(layout.opaque_bytes, 1) : 1;
@@ -282,8 +282,8 @@ Result<void> Layout::validate(std::span<const std::uint64_t> object_sizes) const
       return std::unexpected(
           invalid(checking).detail("plane %u: lies in dma-buf %u, but there are %zu", i, object, object_sizes.size()));
     }
-    const auto checked = has_rows(*this, info) ? check_rows(*this, i, object_sizes[object])
-                                               : check_bytes(*this, i, object_sizes[object]);
+    auto checked = has_rows(*this, info) ? check_rows(*this, i, object_sizes[object]) : Result<void>{};
+    if (checked) checked = check_bytes(*this, i, object_sizes[object]);
     if (!checked) return checked;
   }
   return {};

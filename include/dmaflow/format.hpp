@@ -130,7 +130,8 @@ struct FormatModifier {
 
 /// What a V4L2 pixel format code (V4L2_PIX_FMT_*) means in DRM's words.
 struct V4l2Meaning {
-  PixelFormat format;             ///< an unknown code is carried as it is
+  PixelFormat format;             ///< an unknown code is carried; with a small first letter where DRM has the same
+                                  ///< code for other pixels (V4L2's RG16 is Bayer, DRM's RGB565), never as those
   Modifier modifier;              ///< linear, or the tiling the code includes; implicit for unknown codes
   bool separate_objects = false;  ///< each plane in a buffer of its own (NM12, YM12, ...)
   bool known = false;             ///< false: the table has no entry, and nothing but carrying is possible

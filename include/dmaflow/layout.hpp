@@ -57,15 +57,17 @@ struct Constraints {
 
 /// The layout of a buffer: a value. Valid only after validate() said so for the objects it is used with.
 struct Layout {
-  Size size;
-  PixelFormat format;
-  Modifier modifier;
+  Size size{};
+  PixelFormat format{};
+  Modifier modifier{};
   std::uint32_t plane_count = 0;  ///< 1 for opaque layouts: the bytes
   std::array<Plane, max_planes> planes{};
   std::uint64_t opaque_bytes = 0;  ///< capacity in bytes where the format is opaque or vendor-arranged; else 0
 
   /// The linear layout of a format the table knows: rows after rows, planes after planes, as tight as the
-  /// constraints allow. Errors: EINVAL (size 0 or over max_dimension; format unknown to the table, opaque).
+  /// constraints allow. Strides of planes in one object keep V4L2's proportion (YUV420's chroma half of luma's),
+  /// because V4L2 tells luma's only. Errors: EINVAL (size 0 or over max_dimension; format unknown to the table or
+  /// opaque; an alignment that is no power of two; a stride or offset beyond 32 bits).
   [[nodiscard]] static Result<Layout> linear(PixelFormat format, Size size, const Constraints& constraints = {}) noexcept;
   /// A layout of compressed bytes (MJPEG, H264): one plane, no rows. EINVAL where bytes is 0.
   [[nodiscard]] static Result<Layout> opaque(PixelFormat format, Size size, std::uint64_t bytes) noexcept;
