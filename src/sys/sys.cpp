@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/signalfd.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -17,9 +18,9 @@ namespace {
 std::atomic<Hook*> current_hook{nullptr};
 
 /// Hook::proceed, Hook::pretend, or the errno a test wants instead of the call.
-int before(const char* name, int fd = -1, unsigned long request = 0) noexcept {
+int before(const char* name, int fd = -1, unsigned long request = 0, const void* argument = nullptr) noexcept {
   Hook* hook = current_hook.load(std::memory_order_acquire);
-  return hook == nullptr ? Hook::proceed : hook->before({name, fd, request});
+  return hook == nullptr ? Hook::proceed : hook->before({name, fd, request, argument});
 }
 
 /// What a call that was not made returns.
@@ -49,7 +50,7 @@ void close(int fd) noexcept {
 }
 
 int ioctl(int fd, unsigned long request, void* argument) noexcept {
-  if (const int error = before("ioctl", fd, request)) return unmade(error);
+  if (const int error = before("ioctl", fd, request, argument)) return unmade(error);
   return retried([&] { return ::ioctl(fd, request, argument); });
 }
 
@@ -130,6 +131,16 @@ int signalfd(const sigset_t& signals) noexcept {
 int block_signals(const sigset_t& signals) noexcept {
   if (const int error = before("pthread_sigmask")) return unmade(error);
   return -::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
+
+int socket(int domain, int type, int protocol) noexcept {
+  if (const int error = before("socket")) return unmade(error);
+  return retried([&] { return ::socket(domain, type | SOCK_CLOEXEC, protocol); });
+}
+
+int bind(int fd, const void* address, std::size_t size) noexcept {
+  if (const int error = before("bind", fd)) return unmade(error);
+  return retried([&] { return ::bind(fd, static_cast<const sockaddr*>(address), static_cast<socklen_t>(size)); });
 }
 
 int wait(std::span<pollfd> fds, Deadline deadline) noexcept {

@@ -26,6 +26,7 @@ struct Call {
   const char* name;       ///< "ioctl", "mmap", ...
   int fd;                 ///< -1 where the call has none
   unsigned long request;  ///< of an ioctl, else 0
+  const void* argument;   ///< of an ioctl that takes a pointer, else nullptr
 };
 
 /// Looked at before each call; a test's. close() and munmap() are counted but always made.
@@ -64,6 +65,8 @@ int fcntl(int fd, int command, long argument) noexcept;
 int ftruncate(int fd, off_t size) noexcept;
 int memfd_create(const char* name, unsigned flags) noexcept;
 int eventfd(unsigned flags) noexcept;
+int socket(int domain, int type, int protocol) noexcept;  // adds SOCK_CLOEXEC
+int bind(int fd, const void* address, std::size_t size) noexcept;
 int signalfd(const sigset_t& signals) noexcept;       // nonblocking, CLOEXEC
 int block_signals(const sigset_t& signals) noexcept;  // for the calling thread, beside those it blocks already
 

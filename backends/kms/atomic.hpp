@@ -1,0 +1,50 @@
+// Atomic requests and the property blobs they refer to, without libdrm: drmModeAtomicCommit allocates on each call.
+#pragma once
+
+#include "drm_file.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace dmaflow::kms {
+
+/// The arrays of DRM_IOCTL_MODE_ATOMIC. Room is reserved once; filling it again allocates nothing.
+class AtomicRequest {
+ public:
+  void reserve(std::size_t objects, std::size_t properties);
+  void clear() noexcept;
+  /// Sets a property. Properties of one object are set one after another. Property 0 (one the driver lacks) is left out.
+  void set(std::uint32_t object, std::uint32_t property, std::uint64_t value);
+  /// Returns 0 or -errno. @p flags: DRM_MODE_ATOMIC_*, DRM_MODE_PAGE_FLIP_EVENT.
+  [[nodiscard]] int commit(int fd, std::uint32_t flags, std::uint64_t user_data = 0) const noexcept;
+
+ private:
+  std::vector<std::uint32_t> objects_;
+  std::vector<std::uint32_t> counts_;
+  std::vector<std::uint32_t> properties_;
+  std::vector<std::uint64_t> values_;
+};
+
+/// Owns a property blob.
+class Blob {
+ public:
+  Blob() = default;
+  [[nodiscard]] static Result<Blob> create(DrmFile& file, const void* data, std::size_t size) noexcept;
+  Blob(Blob&& other) noexcept : file_(other.file_), id_(std::exchange(other.id_, 0)) {}
+  Blob& operator=(Blob&& other) noexcept;
+  Blob(const Blob&) = delete;
+  Blob& operator=(const Blob&) = delete;
+  ~Blob() { reset(); }
+
+  [[nodiscard]] std::uint32_t id() const noexcept { return id_; }
+  void reset() noexcept;
+
+ private:
+  Blob(DrmFile& file, std::uint32_t id) noexcept : file_(&file), id_(id) {}
+  DrmFile* file_ = nullptr;
+  std::uint32_t id_ = 0;
+};
+
+}  // namespace dmaflow::kms

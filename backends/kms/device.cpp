@@ -1,0 +1,354 @@
+// One DRM file: opening and mastership, events, and the end of everything that hangs on it.
+#include "impl.hpp"
+
+#include "log.hpp"
+#include "sys/sys.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <ctime>
+
+#include <drm.h>
+#include <drm_mode.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/sysmacros.h>
+#include <xf86drm.h>
+
+namespace dmaflow::kms {
+namespace {
+
+constexpr const char* held_by_another =
+    "another program, such as a desktop session, holds the display: stop it, or switch to a free VT (Ctrl+Alt+F3) and "
+    "start there";
+
+std::uint64_t capability(int fd, std::uint64_t name) noexcept {
+  drm_get_cap request{.capability = name, .value = 0};
+  return sys::ioctl(fd, DRM_IOCTL_GET_CAP, &request) < 0 ? 0 : request.value;
+}
+
+int set_client_capability(int fd, std::uint64_t name, std::uint64_t value) noexcept {
+  drm_set_client_cap request{.capability = name, .value = value};
+  return sys::ioctl(fd, DRM_IOCTL_SET_CLIENT_CAP, &request);
+}
+
+/// A master may authenticate others; nobody else may even ask. Magic 0 is never valid.
+bool is_master(int fd) noexcept {
+  drm_auth request{.magic = 0};
+  return sys::ioctl(fd, DRM_IOCTL_AUTH_MAGIC, &request) != -EACCES;
+}
+
+std::string group_of(const std::string& path) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0) return "video";
+  const group* entry = getgrgid(status.st_gid);
+  return entry == nullptr ? std::to_string(status.st_gid) : std::string(entry->gr_name);
+}
+
+Error open_refused(int error, const std::string& path) {
+  Error result = Error::os(-error, "open", path);
+  if (error == -ENOENT) {
+    std::string cards;
+    for (const std::string& card : card_paths()) cards += (cards.empty() ? "" : ", ") + card;
+    result.detail("no such card; this machine has %s", cards.empty() ? "none" : cards.c_str());
+  } else if (error == -EACCES || error == -EPERM) {
+    result.detail("no permission: add the user to the group %s, or run in a session on this seat (logind)",
+                  group_of(path).c_str());
+  }
+  return result;
+}
+
+/// Refuses what is not a display's primary node, and switches on atomic mode setting.
+Result<void> check_kind(DrmFile& file) {
+  struct stat status{};
+  if (const int result = sys::fstat(file.fd, &status); result < 0) return std::unexpected(file.error(result, "fstat"));
+  const bool is_drm = S_ISCHR(status.st_mode) && !driver_of(file.fd).empty();
+  if (!is_drm) {
+    return std::unexpected(file.error(-ENOTTY, "DRM_IOCTL_VERSION").detail("not a DRM device: use /dev/dri/cardN"));
+  }
+  if (minor(status.st_rdev) >> 6U == 2) {
+    return std::unexpected(file.error(-ENODEV, "open").detail("a render node has no display: use /dev/dri/cardN"));
+  }
+  if (set_client_capability(file.fd, DRM_CLIENT_CAP_UNIVERSAL_PLANES, 1) < 0) {
+    return std::unexpected(file.error(-ENODEV, "DRM_CLIENT_CAP_UNIVERSAL_PLANES").detail("a card without a display"));
+  }
+  if (const int result = set_client_capability(file.fd, DRM_CLIENT_CAP_ATOMIC, 1); result < 0) {
+    return std::unexpected(file.error(-EOPNOTSUPP, "DRM_CLIENT_CAP_ATOMIC")
+                               .detail("the driver has no atomic mode setting, which dmaflow needs (errno %d)", -result));
+  }
+  return {};
+}
+
+void read_capabilities(DrmFile& file) noexcept {
+  const std::uint64_t prime = capability(file.fd, DRM_CAP_PRIME);
+  file.prime_import = (prime & DRM_PRIME_CAP_IMPORT) != 0;
+  file.prime_export = (prime & DRM_PRIME_CAP_EXPORT) != 0;
+  file.modifiers = capability(file.fd, DRM_CAP_ADDFB2_MODIFIERS) != 0;
+  file.dumb = capability(file.fd, DRM_CAP_DUMB_BUFFER) != 0;
+  file.monotonic = capability(file.fd, DRM_CAP_TIMESTAMP_MONOTONIC) != 0;
+}
+
+std::chrono::nanoseconds monotonic_now() noexcept {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch());
+}
+
+}  // namespace
+
+Device::Device(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Device::~Device() = default;
+
+Result<std::unique_ptr<Device>> Device::Impl::make(Fd& fd, std::string path) {
+  auto impl = std::make_unique<Impl>();
+  DrmFile& file = impl->file;
+  file.fd = fd.get();
+  file.gem.set_fd(fd.get());
+  file.driver = driver_of(fd.get());
+  file.name = file.driver.empty() ? path : path + " (" + file.driver + ")";
+  const int flags = sys::fcntl(fd.get(), F_GETFL, 0);
+  impl->is_nonblocking = flags >= 0 && (flags & O_NONBLOCK) != 0;
+  if (auto checked = check_kind(file); !checked) return std::unexpected(checked.error());
+  read_capabilities(file);
+  if (!is_master(fd.get())) {
+    if (auto taken = impl->take_master(); !taken) return std::unexpected(taken.error());
+    impl->took_master = true;
+  }
+  auto objects = read_objects(file);
+  if (!objects) return std::unexpected(objects.error());
+  impl->objects = std::move(*objects);
+  impl->owned = std::move(fd);
+  return std::unique_ptr<Device>(new Device(std::move(impl)));
+}
+
+Result<std::unique_ptr<Device>> Device::open(const std::string& path) {
+  if (path.empty()) {
+    std::optional<Error> refusal;
+    for (const Card& card : list()) {
+      const bool has_monitor = std::any_of(card.connectors.begin(), card.connectors.end(), [](const Connector& c) {
+        return c.connection == Connection::connected;
+      });
+      if (!has_monitor && !card.error) continue;
+      auto device = open(card.path);
+      if (device) return device;
+      refusal = device.error();
+    }
+    if (refusal) return std::unexpected(*refusal);
+    return std::unexpected(Error::os(ENODEV, "open", "/dev/dri").detail("no card with a connected monitor"));
+  }
+  Fd fd = Fd::adopt(sys::open(path.c_str(), O_RDWR | O_NONBLOCK));
+  if (!fd) return std::unexpected(open_refused(fd.get(), path));
+  return Impl::make(fd, path);
+}
+
+Result<std::unique_ptr<Device>> Device::adopt(Fd& fd) {
+  char* node = drmGetDeviceNameFromFd2(fd.get());
+  std::string path = node == nullptr ? "adopted DRM file" : node;
+  std::free(node);
+  return Impl::make(fd, std::move(path));
+}
+
+Result<void> Device::Impl::check_alive(const char* operation) const noexcept {
+  if (file.fd >= 0) return {};
+  return std::unexpected(Error::os(ENODEV, operation, file.name).detail("the device was detached"));
+}
+
+Result<void> Device::Impl::take_master() noexcept {
+  const int result = sys::ioctl_value(file.fd, DRM_IOCTL_SET_MASTER, 0);
+  if (result == 0) return {};
+  Error error = file.error(result, "DRM_IOCTL_SET_MASTER");
+  if (result == -EACCES || result == -EBUSY || result == -EPERM) error.detail("%s", held_by_another);
+  return std::unexpected(error);
+}
+
+void Device::Impl::detach() noexcept {
+  if (file.fd < 0) return;
+  outputs.clear();
+  hotplug.reset();
+  file.domain->detach();
+  if (took_master && !paused) sys::ioctl_value(file.fd, DRM_IOCTL_DROP_MASTER, 0);
+  file.fd = -1;
+  file.gem.set_fd(-1);
+  owned.reset();
+}
+
+void Device::detach() noexcept { impl_->detach(); }
+
+std::string_view Device::name() const noexcept { return impl_->file.name; }
+std::string_view Device::driver() const noexcept { return impl_->file.driver; }
+int Device::fd() const noexcept { return impl_->file.fd; }
+bool Device::takes_modifiers() const noexcept { return impl_->file.modifiers; }
+bool Device::imports() const noexcept { return impl_->file.prime_import; }
+
+Allocator* Device::allocator() noexcept {
+  return impl_->file.dumb && impl_->file.prime_export ? &impl_->dumb : nullptr;
+}
+
+Result<std::vector<Connector>> Device::connectors() {
+  if (auto alive = impl_->check_alive("connectors"); !alive) return std::unexpected(alive.error());
+  impl_->look_at_connectors();
+  std::vector<Connector> result;
+  for (const ConnectorObject& connector : impl_->objects.connectors) result.push_back(describe(connector));
+  return result;
+}
+
+namespace {
+
+ConnectorObject* find_connector(Objects& objects, const std::string& name) {
+  for (ConnectorObject& connector : objects.connectors) {
+    const bool is_wanted = name.empty() ? connector.connection == Connection::connected : connector.name == name;
+    if (is_wanted) return &connector;
+  }
+  return nullptr;
+}
+
+std::string list_connectors(const Objects& objects) {
+  std::string text;
+  for (const ConnectorObject& connector : objects.connectors) {
+    text += (text.empty() ? "" : ", ") + connector.name;
+    if (connector.connection != Connection::connected) text += " (disconnected)";
+  }
+  return text;
+}
+
+const CrtcObject* find_crtc(const Objects& objects, const ConnectorObject& connector, std::uint32_t wanted,
+                            const std::vector<std::uint32_t>& taken) {
+  const auto is_possible = [&](const CrtcObject& crtc) {
+    return (connector.possible_crtcs >> crtc.index & 1U) != 0 &&
+           std::find(taken.begin(), taken.end(), crtc.id) == taken.end() && (wanted == 0 || crtc.id == wanted);
+  };
+  const CrtcObject* found = nullptr;
+  for (const CrtcObject& crtc : objects.crtcs) {
+    if (!is_possible(crtc)) continue;
+    if (crtc.id == connector.crtc_id) return &crtc;
+    const bool is_busy = std::any_of(objects.connectors.begin(), objects.connectors.end(),
+                                     [&](const ConnectorObject& other) { return other.crtc_id == crtc.id; });
+    if (found == nullptr && (!is_busy || wanted != 0)) found = &crtc;
+  }
+  return found;
+}
+
+}  // namespace
+
+Result<Output*> Device::output(const OutputOptions& options) {
+  if (auto alive = impl_->check_alive("output"); !alive) return std::unexpected(alive.error());
+  const auto refuse = [&](int code) { return Error::os(code, "output", impl_->file.name); };
+  Objects& objects = impl_->objects;
+  refresh_links(impl_->file, objects);
+  ConnectorObject* connector = find_connector(objects, options.connector);
+  if (connector == nullptr) {
+    return std::unexpected(refuse(ENODEV).detail("no %s; there are: %s",
+                                                 options.connector.empty() ? "connected monitor" : options.connector.c_str(),
+                                                 list_connectors(objects).c_str()));
+  }
+  std::vector<std::uint32_t> taken;
+  for (const auto& other : impl_->outputs) {
+    taken.push_back(other->crtc_id());
+    if (Inside::of(*other).connector == connector) {
+      return std::unexpected(refuse(EBUSY).detail("%s has an output already", connector->name.c_str()));
+    }
+  }
+  const CrtcObject* crtc = find_crtc(objects, *connector, options.crtc_id, taken);
+  if (crtc == nullptr) return std::unexpected(refuse(ENOSPC).detail("no free CRTC for %s", connector->name.c_str()));
+  auto inside = std::make_unique<Output::Impl>(*impl_, impl_->file.name + " " + connector->name);
+  inside->number = impl_->next_output++;
+  inside->options = options;
+  inside->connector = connector;
+  inside->crtc = crtc;
+  inside->modes = describe(*connector).modes;
+  impl_->outputs.push_back(std::unique_ptr<Output>(new Output(std::move(inside))));
+  return impl_->outputs.back().get();
+}
+
+void Device::remove(Output* output) noexcept {
+  std::erase_if(impl_->outputs, [&](const auto& owned) { return owned.get() == output; });
+}
+
+int Device::poll_fd() const noexcept { return impl_->file.fd; }
+
+short Device::poll_events() const noexcept {
+  for (const auto& output : impl_->outputs) {
+    const Output::Impl& inside = Inside::of(*output);
+    if (inside.is_waiting() || (inside.in_flight && inside.is_slow)) return POLLIN;
+  }
+  return 0;
+}
+
+Result<void> Device::dispatch(short revents) { return impl_->dispatch(revents); }
+
+Result<void> Device::Impl::dispatch(short revents) noexcept {
+  if (auto alive = check_alive("dispatch"); !alive) return alive;
+  if ((revents & POLLIN) != 0) {
+    if (auto read = read_events(); !read) return read;
+  }
+  return commit_waiting();
+}
+
+Result<void> Device::Impl::commit_waiting() noexcept {
+  for (const auto& output : outputs) {
+    if (auto result = Inside::of(*output).commit(); !result) return result;
+  }
+  return {};
+}
+
+Result<void> Device::Impl::read_events() noexcept {
+  // Several planes share this file, and each is told of the same wake-up: only the first finds events.
+  if (outstanding == 0) return {};
+  if (!is_nonblocking && sys::wait(file.fd, POLLIN, Deadline::passed()) <= 0) return {};
+  alignas(drm_event) std::array<std::byte, 4096> events;
+  const ssize_t size = sys::read(file.fd, events.data(), events.size());
+  if (size == -EAGAIN) return {};
+  if (size < 0) return std::unexpected(file.error(static_cast<int>(size), "read").detail("flip events"));
+  std::size_t at = 0;
+  const auto end = static_cast<std::size_t>(size);
+  while (at + sizeof(drm_event) <= end) {
+    drm_event header{};
+    std::memcpy(&header, &events[at], sizeof header);
+    if (header.length < sizeof header || header.length > end - at) break;
+    if (header.type == DRM_EVENT_FLIP_COMPLETE && header.length >= sizeof(drm_event_vblank)) {
+      drm_event_vblank flip{};
+      std::memcpy(&flip, &events[at], sizeof flip);
+      on_flip(flip.user_data, file.monotonic ? std::chrono::seconds(flip.tv_sec) + std::chrono::microseconds(flip.tv_usec)
+                                             : monotonic_now());
+    }
+    at += header.length;
+  }
+  return {};
+}
+
+void Device::Impl::on_flip(std::uint64_t user_data, std::chrono::nanoseconds when) noexcept {
+  if (outstanding > 0) --outstanding;
+  for (const auto& output : outputs) {
+    Output::Impl& inside = Inside::of(*output);
+    if (inside.number == user_data >> 48U) inside.on_flip(user_data & 0xffff'ffff'ffffU, when);
+  }
+}
+
+bool Device::paused() const noexcept { return impl_->paused; }
+
+Result<void> Device::pause() noexcept {
+  if (auto alive = impl_->check_alive("pause"); !alive) return alive;
+  if (impl_->paused) return {};
+  if (const int result = sys::ioctl_value(impl_->file.fd, DRM_IOCTL_DROP_MASTER, 0); result < 0) {
+    return std::unexpected(impl_->file.error(result, "DRM_IOCTL_DROP_MASTER"));
+  }
+  impl_->paused = true;
+  return {};
+}
+
+Result<void> Device::resume() {
+  if (auto alive = impl_->check_alive("resume"); !alive) return alive;
+  if (auto taken = impl_->take_master(); !taken) return taken;
+  impl_->paused = false;
+  if (auto read = impl_->read_events(); !read) return read;
+  for (const auto& output : impl_->outputs) {
+    if (auto result = Inside::of(*output).relight(); !result) return result;
+  }
+  return {};
+}
+
+void Device::keep_handle(std::uint32_t handle) { impl_->file.gem.keep(handle); }
+void Device::forget_handle(std::uint32_t handle) noexcept { impl_->file.gem.forget(handle); }
+
+}  // namespace dmaflow::kms

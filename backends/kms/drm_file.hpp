@@ -1,0 +1,32 @@
+// What every part of a device shares: the file, its name, what its driver can do.
+#pragma once
+
+#include "gem.hpp"
+
+#include <dmaflow/attachment.hpp>
+#include <dmaflow/error.hpp>
+
+#include <memory>
+#include <string>
+
+namespace dmaflow::kms {
+
+struct DrmFile {
+  int fd = -1;  // owned by the device; -1 once detached
+  std::string name;
+  std::string driver;
+  bool modifiers = false;     // DRM_CAP_ADDFB2_MODIFIERS
+  bool prime_import = false;  // DRM_CAP_PRIME
+  bool prime_export = false;
+  bool dumb = false;       // DRM_CAP_DUMB_BUFFER
+  bool monotonic = false;  // DRM_CAP_TIMESTAMP_MONOTONIC
+  GemRegistry gem;
+  std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
+
+  /// An Error of this device for a seam call that returned -errno.
+  [[nodiscard]] Error error(int negative_errno, const char* operation) const noexcept {
+    return Error::os(-negative_errno, operation, name);
+  }
+};
+
+}  // namespace dmaflow::kms

@@ -1,0 +1,50 @@
+// Dumb buffers: memory that a display can always show, as an Allocator.
+#pragma once
+
+#include "drm_file.hpp"
+
+#include <dmaflow/allocator.hpp>
+
+#include <cstdint>
+#include <utility>
+
+namespace dmaflow::kms {
+
+/// A dumb buffer's handle, for as long as it takes to export or show it. Locks the file's handles meanwhile.
+class DumbHandle {
+ public:
+  explicit DumbHandle(DrmFile& file) : file_(file), session_(file.gem) {}
+  DumbHandle(const DumbHandle&) = delete;
+  DumbHandle& operator=(const DumbHandle&) = delete;
+  ~DumbHandle() { reset(); }
+  /// 0 or -errno. A second create() gives back the first.
+  [[nodiscard]] int create(std::uint32_t width, std::uint32_t height, std::uint32_t bits) noexcept;
+  void reset() noexcept;
+  [[nodiscard]] std::uint32_t id() const noexcept { return id_; }
+  [[nodiscard]] std::uint32_t stride() const noexcept { return stride_; }
+  [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+  [[nodiscard]] Result<Fd> export_dma_buf() noexcept;
+
+ private:
+  DrmFile& file_;
+  GemRegistry::Session session_;
+  std::uint32_t id_ = 0;
+  std::uint32_t stride_ = 0;
+  std::uint64_t size_ = 0;
+};
+
+/// Zeroed linear buffers. Belongs to the device's thread.
+class DumbAllocator final : public Allocator {
+ public:
+  explicit DumbAllocator(DrmFile& file) noexcept : file_(file) {}
+  [[nodiscard]] std::string_view name() const noexcept override { return "display"; }
+  [[nodiscard]] MemoryTraits traits() const noexcept override { return {}; }
+  [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
+
+ private:
+  [[nodiscard]] Result<Buffer> allocate_one(const Layout& wanted, const Constraints& constraints);
+  [[nodiscard]] Result<Fd> allocate_object(const Constraints& constraints, Layout& layout, std::uint32_t object);
+  DrmFile& file_;
+};
+
+}  // namespace dmaflow::kms

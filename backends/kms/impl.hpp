@@ -1,0 +1,177 @@
+// The insides of Device, Output and Plane. One thread uses them all.
+#pragma once
+
+#include "atomic.hpp"
+#include "drm_file.hpp"
+#include "dumb.hpp"
+#include "framebuffer.hpp"
+#include "objects.hpp"
+#include "ring.hpp"
+#include "saved_state.hpp"
+
+#include <dmaflow/kms.hpp>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace dmaflow::kms {
+
+/// Flip events outstanding before they are read: 32 of the 128 that fit the kernel's 4096 bytes per file.
+inline constexpr std::uint32_t event_batch = 32;
+
+/// The driver's name, or an empty one where this is no DRM file.
+[[nodiscard]] std::string driver_of(int fd);
+/// "/dev/dri/card0", ... in order.
+[[nodiscard]] std::vector<std::string> card_paths();
+
+/// Where a plane shows its frames, as tried with the driver.
+struct Place {
+  const PlaneObject* plane = nullptr;
+  ModeEntry mode;
+  Rect source;    // of the frame, in pixels
+  Rect position;  // on the screen
+};
+
+struct Device::Impl {
+  Fd owned;
+  DrmFile file;
+  bool is_nonblocking = false;
+  bool took_master = false;
+  bool paused = false;
+  Objects objects;
+  DumbAllocator dumb{file};
+  std::vector<std::unique_ptr<Output>> outputs;
+  std::unique_ptr<Hotplug> hotplug;
+  std::uint32_t outstanding = 0;    // flip events asked for and not yet read
+  std::uint64_t configurations = 0;  // counts configure() calls of all planes
+  std::uint16_t next_output = 1;
+
+  ~Impl() { detach(); }
+  void detach() noexcept;
+  [[nodiscard]] Result<void> check_alive(const char* operation) const noexcept;
+  /// SET_MASTER. Errors: EACCES, EBUSY with what would help.
+  [[nodiscard]] Result<void> take_master() noexcept;
+  /// Reads the events that are there. Never blocks.
+  [[nodiscard]] Result<void> read_events() noexcept;
+  [[nodiscard]] Result<void> dispatch(short revents) noexcept;
+  void on_flip(std::uint64_t user_data, std::chrono::nanoseconds when) noexcept;
+  /// Commits the staged frames of outputs that wait no more.
+  [[nodiscard]] Result<void> commit_waiting() noexcept;
+  /// Looks at connectors anew after a hotplug report.
+  void look_at_connectors();
+
+  [[nodiscard]] static Result<std::unique_ptr<Device>> make(Fd& fd, std::string path);
+};
+
+struct Output::Impl {
+  Device::Impl& device;
+  std::string name;
+  std::uint16_t number = 0;  // in the user data of flip events
+  OutputOptions options;
+  ConnectorObject* connector = nullptr;
+  const CrtcObject* crtc = nullptr;
+  std::vector<Mode> modes;
+  std::vector<std::unique_ptr<Plane>> planes;
+
+  std::optional<ModeEntry> mode;
+  Blob mode_blob;
+  std::optional<SavedState> saved;
+  std::vector<std::uint32_t> used_planes;  // frames were shown on
+  AtomicRequest request;
+  bool is_lit = false;      // our mode and connector are set
+  bool has_touched = false;  // something was committed, so there is something to restore
+  bool must_relight = false;  // all is to be set again, though nothing new is staged
+  bool in_flight = false;   // the last commit is not known to be on the screen
+  bool is_parked = false;   // a commit was refused with EBUSY: the flip event lets it go on
+  bool is_slow = false;     // frames come so rarely that the event is worth waking for
+  std::uint64_t commits = 0;
+  std::uint32_t unread = 0;  // flip events of this output asked for and not yet read
+  std::chrono::nanoseconds last_captured{0};
+
+  Impl(Device::Impl& d, std::string n) : device(d), name(std::move(n)) {}
+  [[nodiscard]] Error error(int negative_errno, const char* operation) const noexcept {
+    return Error::os(-negative_errno, operation, name);
+  }
+
+  // output.cpp
+  [[nodiscard]] bool has_staged() const noexcept;
+  [[nodiscard]] bool is_waiting() const noexcept;  // staged frames wait for a flip event
+  /// Commits what is staged, or parks it.
+  [[nodiscard]] Result<void> commit() noexcept;
+  /// Everything: connector, CRTC, mode, each plane with its newest frame.
+  [[nodiscard]] int commit_all() noexcept;
+  [[nodiscard]] int commit_staged() noexcept;
+  [[nodiscard]] int submit(std::uint32_t flags) noexcept;
+  /// What a commit's answer means: 0, parked, paused, or an error.
+  [[nodiscard]] Result<void> settle(int result) noexcept;
+  /// After mastership came back: everything is set again, whatever another master left.
+  [[nodiscard]] Result<void> relight() noexcept;
+  void committed() noexcept;
+  /// The last commit is on the screen: what it replaced is let go.
+  void completed() noexcept;
+  void on_flip(std::uint64_t commit, std::chrono::nanoseconds when) noexcept;
+  [[nodiscard]] Result<void> drain(Deadline deadline) noexcept;
+  void restore() noexcept;
+  /// Reads what is to be put back later, once before the first commit, and reserves the request.
+  [[nodiscard]] Result<void> prepare();
+  /// Connector, CRTC and mode of a request; and everything else on the CRTC turned off.
+  void set_mode(AtomicRequest& to, std::uint32_t blob) const;
+};
+
+struct Plane::Impl {
+  struct Held {
+    Frame frame;
+    std::uint32_t framebuffer = 0;
+  };
+  struct Submitted {
+    std::uint64_t commit = 0;
+    std::uint64_t sequence = 0;
+    std::chrono::nanoseconds captured{0};
+  };
+
+  Output::Impl& output;
+  PlaneOptions options;
+  std::string name;
+  std::optional<Place> place;
+  StreamConfig config;
+  std::uint64_t configuration = 0;
+  bool is_on = false;  // its place is set in the kernel
+  Held shown;
+  Held under_way;
+  Held staged;
+  Ring<Submitted, 128> submitted;
+  Ring<Presentation, 256> presented;
+  bool has_changed = false;
+
+  Impl(Output::Impl& o, const PlaneOptions& p) : output(o), options(p), name(o.name) {}
+  [[nodiscard]] Device::Impl& device() const noexcept { return output.device; }
+  [[nodiscard]] DrmFile& file() const noexcept { return output.device.file; }
+
+  // place.cpp
+  /// Finds plane, mode and position for a stream, by asking the driver (TEST_ONLY) where that can be done.
+  [[nodiscard]] Result<Place> find_place(const StreamConfig& stream);
+  /// TEST_ONLY of one framebuffer at a place. Returns 0 or -errno.
+  [[nodiscard]] int try_place(const Place& at, std::uint32_t framebuffer, std::uint32_t mode_blob) const;
+  /// Every property that says where and how.
+  void set_place(AtomicRequest& to, const Place& at, std::uint32_t framebuffer) const;
+  static void turn_off(AtomicRequest& to, const PlaneObject& plane);
+  /// Candidates for a format, this plane's present one first.
+  [[nodiscard]] std::vector<const PlaneObject*> candidates() const;
+
+  // plane.cpp
+  /// IN_FENCE_FD of the staged frame, where it has a fence: the kernel shows the frame once that has signalled.
+  void set_fence(AtomicRequest& to) const;
+  [[nodiscard]] Result<void> stop() noexcept;
+  void let_go() noexcept;
+};
+
+/// Access to the insides for the files of this backend.
+struct Inside {
+  static Plane::Impl& of(Plane& plane) noexcept;
+  static const Plane::Impl& of(const Plane& plane) noexcept;
+  static Output::Impl& of(Output& output) noexcept;
+};
+
+}  // namespace dmaflow::kms

@@ -1,0 +1,85 @@
+// What a card is made of: connectors, CRTCs and planes with their properties, read once when the device is opened.
+// Set-up only, through libdrm.
+#pragma once
+
+#include "drm_file.hpp"
+
+#include <dmaflow/format.hpp>
+#include <dmaflow/kms.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <xf86drmMode.h>
+
+namespace dmaflow::kms {
+
+/// A mode as the kernel has it, and as we describe it.
+struct ModeEntry {
+  drmModeModeInfo info{};
+  Mode mode;
+};
+
+struct ConnectorObject {
+  std::uint32_t id = 0;
+  std::string name;
+  Connection connection = Connection::unknown;
+  bool is_writeback = false;
+  std::vector<ModeEntry> modes;
+  std::uint32_t possible_crtcs = 0;  // bit = index of the CRTC
+  std::uint32_t crtc_id = 0;         // the one that drives it now
+  std::uint32_t crtc_property = 0;   // CRTC_ID
+};
+
+struct CrtcObject {
+  std::uint32_t id = 0;
+  std::uint32_t index = 0;
+  std::uint32_t active_property = 0;
+  std::uint32_t mode_property = 0;
+};
+
+struct PlaneObject {
+  std::uint32_t id = 0;
+  std::uint32_t possible_crtcs = 0;
+  std::uint64_t type = 0;      // DRM_PLANE_TYPE_*
+  std::uint32_t crtc_id = 0;   // the one it is on now
+  bool has_in_formats = false;
+  std::vector<PixelFormat> formats;
+  std::vector<FormatModifier> pairs;  // from IN_FORMATS
+  std::uint32_t fb = 0, crtc = 0, in_fence = 0;
+  std::uint32_t src_x = 0, src_y = 0, src_w = 0, src_h = 0;
+  std::uint32_t crtc_x = 0, crtc_y = 0, crtc_w = 0, crtc_h = 0;
+  std::uint32_t rotation = 0;       // 0 = the driver has none
+  std::uint64_t rotations = 1;      // DRM_MODE_ROTATE_* and REFLECT_* it takes
+  std::uint32_t zpos = 0;           // 0 = none, or it cannot be changed
+  std::uint64_t zpos_min = 0, zpos_max = 0;
+
+  /// Whether it takes the pair on a device that does (not) take modifiers.
+  [[nodiscard]] bool takes(FormatModifier wanted, bool device_has_modifiers) const noexcept;
+};
+
+struct Objects {
+  std::deque<ConnectorObject> connectors;  // docks add some while we run; nothing moves
+  std::vector<CrtcObject> crtcs;
+  std::vector<PlaneObject> planes;
+};
+
+/// Errors: ENODEV (no CRTC, connector or plane: not a display), those of the ioctls.
+[[nodiscard]] Result<Objects> read_objects(const DrmFile& file);
+/// Reads every connector anew; new ones are added, lost ones are disconnected.
+void refresh_connectors(const DrmFile& file, Objects& objects);
+/// Reads a connector anew. @p probe: asks the monitor, which may take long; else what the kernel knows.
+[[nodiscard]] Result<ConnectorObject> read_connector(const DrmFile& file, std::uint32_t id, bool probe);
+/// Which CRTCs drive the connectors and which planes are on which, now.
+void refresh_links(const DrmFile& file, Objects& objects);
+/// The connector for users.
+[[nodiscard]] Connector describe(const ConnectorObject& connector);
+
+/// The pairs in an IN_FORMATS blob (struct drm_format_modifier_blob). What does not fit the blob is left out.
+[[nodiscard]] std::vector<FormatModifier> parse_in_formats(std::span<const std::byte> blob);
+
+}  // namespace dmaflow::kms

@@ -1,0 +1,172 @@
+// A plane as a sink: what it holds, and its frame's way to the output's commit.
+#include "impl.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+
+#include <poll.h>
+
+namespace dmaflow::kms {
+
+Plane::Plane(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Plane::~Plane() { (void)stop(); }
+
+std::string_view Plane::name() const noexcept { return impl_->name; }
+bool Plane::take_changed() noexcept { return std::exchange(impl_->has_changed, false); }
+std::uint32_t Plane::plane_id() const noexcept { return impl_->place ? impl_->place->plane->id : 0; }
+Rect Plane::position() const noexcept { return impl_->place ? impl_->place->position : Rect{}; }
+
+Allocator* Plane::allocator() noexcept {
+  const DrmFile& file = impl_->file();
+  return file.dumb && file.prime_export ? &impl_->device().dumb : nullptr;
+}
+
+std::vector<FormatModifier> Plane::formats() const {
+  std::vector<FormatModifier> result;
+  const auto add = [&](FormatModifier pair) {
+    if (std::find(result.begin(), result.end(), pair) == result.end()) result.push_back(pair);
+  };
+  for (const PlaneObject* plane : impl_->candidates()) {
+    if (plane->has_in_formats && impl_->file().modifiers) {
+      for (const FormatModifier& pair : plane->pairs) add(pair);
+    } else {
+      for (const PixelFormat format : plane->formats) add({format, Modifier::linear()});
+    }
+  }
+  return result;
+}
+
+Result<void> Plane::check(const StreamConfig& config) {
+  if (auto alive = impl_->device().check_alive("check"); !alive) return alive;
+  auto place = impl_->find_place(config);
+  if (!place) return std::unexpected(place.error());
+  return {};
+}
+
+Result<void> Plane::configure(const StreamConfig& config) {
+  if (auto alive = impl_->device().check_alive("configure"); !alive) return alive;
+  Output::Impl& output = impl_->output;
+  auto place = impl_->find_place(config);
+  if (!place) return std::unexpected(place.error());
+  const bool is_same_plane = impl_->place && impl_->place->plane == place->plane;
+  if (impl_->is_on && !is_same_plane) {
+    return std::unexpected(output.error(-EBUSY, "configure").detail("another plane is needed: stop() first"));
+  }
+  const bool is_new_mode = !output.mode || !(output.mode->mode.size == place->mode.mode.size) ||
+                           output.mode->info.clock != place->mode.info.clock ||
+                           output.mode->info.flags != place->mode.info.flags;
+  if (is_new_mode || output.mode_blob.id() == 0) {
+    auto blob = Blob::create(impl_->file(), &place->mode.info, sizeof place->mode.info);
+    if (!blob) return std::unexpected(Error(blob.error()).device(output.name));
+    output.mode_blob = std::move(*blob);
+    output.mode = place->mode;
+    output.is_lit = false;
+  }
+  if (auto prepared = output.prepare(); !prepared) return prepared;
+  impl_->staged = {};
+  impl_->is_on = false;
+  impl_->place = std::move(*place);
+  impl_->config = config;
+  impl_->configuration = ++impl_->device().configurations;
+  return {};
+}
+
+Result<void> Plane::import(const Buffer& buffer) {
+  if (auto alive = impl_->device().check_alive("import"); !alive) return alive;
+  if (!impl_->place) {
+    return std::unexpected(Error::os(EINVAL, "import", impl_->name).detail("configure() comes first"));
+  }
+  const Layout& wanted = impl_->config.layout;
+  const Layout& layout = buffer.layout();
+  if (layout.size != wanted.size || layout.format != wanted.format || layout.modifier != wanted.modifier) {
+    return std::unexpected(Error::os(EINVAL, "import", impl_->name)
+                               .detail("configured for %s, the buffer is %s", wanted.describe().c_str(),
+                                       layout.describe().c_str()));
+  }
+  auto framebuffer = Framebuffer::of(impl_->file(), buffer);
+  if (!framebuffer) return std::unexpected(Error(framebuffer.error()).device(impl_->name));
+  if ((*framebuffer)->was_tried(impl_->configuration)) return {};
+  const int result = impl_->try_place(*impl_->place, (*framebuffer)->id(), impl_->output.mode_blob.id());
+  if (result < 0) {
+    return std::unexpected(impl_->output.error(result, "DRM_IOCTL_MODE_ATOMIC")
+                               .detail("%s", result == -EACCES ? "not master of the display: another program took it"
+                                                               : "the driver refuses to show this buffer"));
+  }
+  (*framebuffer)->set_tried(impl_->configuration);
+  return {};
+}
+
+bool Plane::ready() const noexcept { return !impl_->staged.frame; }
+
+Result<Frame> Plane::accept(Frame frame) {
+  if (auto alive = impl_->device().check_alive("accept"); !alive) return std::unexpected(alive.error());
+  const auto* framebuffer = frame ? attachment_as<Framebuffer>(frame.buffer(), *impl_->file().domain) : nullptr;
+  if (framebuffer == nullptr || !framebuffer->was_tried(impl_->configuration)) {
+    return std::unexpected(Error::os(EINVAL, "accept", impl_->name)
+                               .detail("a buffer that was not imported: pass every buffer to start()"));
+  }
+  Frame displaced = std::move(impl_->staged.frame);
+  impl_->staged = {.frame = std::move(frame), .framebuffer = framebuffer->id()};
+  return displaced;
+}
+
+Result<void> Plane::flush() { return impl_->output.commit(); }
+
+std::size_t Plane::take_presented(std::span<Presentation> out) noexcept {
+  std::size_t count = 0;
+  while (count < out.size() && !impl_->presented.empty()) {
+    out[count++] = impl_->presented.front();
+    impl_->presented.pop();
+  }
+  return count;
+}
+
+Result<void> Plane::drain(Deadline deadline) { return impl_->output.drain(deadline); }
+
+Result<void> Plane::stop() noexcept { return impl_->stop(); }
+
+int Plane::poll_fd() const noexcept { return impl_->file().fd; }
+
+short Plane::poll_events() const noexcept {
+  const Output::Impl& output = impl_->output;
+  return output.is_waiting() || (output.in_flight && output.is_slow) ? short{POLLIN} : short{0};
+}
+
+Result<void> Plane::dispatch(short revents) { return impl_->device().dispatch(revents); }
+
+void Plane::Impl::set_fence(AtomicRequest& to) const {
+  if (!staged.frame || staged.frame.ready().is_null()) return;
+  to.set(place->plane->id, place->plane->in_fence, static_cast<std::uint64_t>(staged.frame.ready().poll_fd()));
+}
+
+void Plane::Impl::let_go() noexcept {
+  staged = {};
+  under_way = {};
+  shown = {};
+  is_on = false;
+}
+
+Result<void> Plane::Impl::stop() noexcept {
+  staged = {};
+  if (!is_on) return {};
+  const auto drained = output.drain(Deadline::after(std::chrono::seconds(1)));
+  const bool is_last = std::none_of(output.planes.begin(), output.planes.end(), [&](const auto& plane) {
+    return &Inside::of(*plane) != this && Inside::of(*plane).is_on;
+  });
+  int result = 0;
+  if (is_last) {
+    output.restore();
+  } else if (!device().paused) {
+    output.request.clear();
+    turn_off(output.request, *place->plane);
+    result = output.request.commit(file().fd, 0);
+  }
+  let_go();
+  if (result < 0) {
+    return std::unexpected(output.error(result, "DRM_IOCTL_MODE_ATOMIC").detail("turning the plane off"));
+  }
+  return drained;
+}
+
+}  // namespace dmaflow::kms

@@ -1,0 +1,259 @@
+// KMS: displays. Frames go to the screen by atomic commits, straight from the buffers the camera filled.
+//
+// In KMS's own words: a Device is one DRM file, because events and memory handles come per file; an Output is one CRTC
+// with its connector and mode, because commits are per CRTC; a Plane of an output takes frames, and is the Sink.
+//
+//     auto card = kms::Device::open("/dev/dri/card0");   // a unique_ptr
+//     auto output = (*card)->output();                   // the connected connector; owned by the device
+//     auto screen = (*output)->plane();                  // owned by the output
+//
+// Outputs and planes belong to their device and end with it. One thread uses a device and all that is its; buffers that
+// were imported may end in any thread. Drivers without atomic mode setting are refused. A frame is held until its
+// successor is on the screen. What was on the screen before the first frame is put back by stop() and by the destructors.
+//
+// Kernel interface: include/uapi/drm/drm.h, drm_mode.h.
+#pragma once
+
+#include <dmaflow/device.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace dmaflow::kms {
+
+class Output;
+class Plane;
+struct Inside;  // the backend's own
+
+/// One way of driving a connector.
+struct Mode {
+  Size size;
+  std::uint32_t refresh_mhz = 0;  ///< thousandths of a hertz
+  bool is_preferred = false;
+  bool is_interlaced = false;
+  /// "1280x720@60.00".
+  [[nodiscard]] std::string describe() const;
+};
+
+enum class Connection : std::uint8_t { connected, disconnected, unknown };
+
+/// A place where a monitor can be plugged in.
+struct Connector {
+  std::uint32_t id = 0;
+  std::string name;  ///< "HDMI-A-1", as in /sys/class/drm
+  Connection connection = Connection::unknown;
+  std::vector<Mode> modes;
+};
+
+/// A card of this machine.
+struct Card {
+  std::string path;             ///< "/dev/dri/card0"
+  std::string driver;           ///< "virtio_gpu"; empty where it cannot be opened
+  std::vector<Connector> connectors;  ///< empty for cards without a display
+  std::optional<Error> error;   ///< why nothing is known of it
+};
+
+/// Every primary node under /dev/dri, in order. Needs no mastership and changes nothing. Blocking: drivers may read the
+/// monitors' EDID.
+[[nodiscard]] std::vector<Card> list();
+
+struct OutputOptions {
+  std::string connector;       ///< by name; empty = the first that is connected
+  std::optional<Size> mode;    ///< unset = the frame's size where the monitor has it, else the preferred mode
+  std::uint32_t refresh_mhz = 0;  ///< the nearest to it; 0 = the preferred mode's, else the highest
+  std::uint32_t crtc_id = 0;   ///< 0 = the one that drives the connector now, else the first free one
+};
+
+enum class Rotation : std::uint8_t { none, by_90, by_180, by_270 };  ///< counter-clockwise, as DRM_MODE_ROTATE_*
+
+enum class PlaneKind : std::uint8_t { any, primary, overlay };
+
+/// Where and how a plane shows its frames. What the driver cannot do is refused by configure(), never approximated.
+struct PlaneOptions {
+  PlaneKind kind = PlaneKind::any;       ///< any = the primary plane, or an overlay where that is taken or cannot
+  std::uint32_t plane_id = 0;            ///< exactly this one; 0 = any that takes the format
+  /// The place on the screen. Unset = all of it where the mode has the frame's size; else the middle, unscaled
+  /// or, where the frame is larger or the driver cannot do that, scaled to fit.
+  std::optional<Rect> position;
+  std::optional<Rect> source;            ///< the part of the frame to show; unset = all
+  Rotation rotation = Rotation::none;
+  bool reflect_x = false;
+  bool reflect_y = false;
+  std::optional<std::uint32_t> zpos;     ///< higher is nearer to the viewer
+};
+
+/// The kernel's reports of monitors plugged in and out (uevents). Poll it beside the planes; a plane's take_changed()
+/// is then true once after its connector changed.
+class Hotplug : public Pollable {
+ public:
+  ~Hotplug() override;
+  [[nodiscard]] int poll_fd() const noexcept override;
+  [[nodiscard]] short poll_events() const noexcept override;
+  /// Reads the reports and looks at the connectors anew. May allocate.
+  [[nodiscard]] Result<void> dispatch(short revents) override;
+
+ private:
+  friend class Device;
+  struct Impl;
+  explicit Hotplug(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// One DRM file of a primary node: its memory handles, its events, its mastership.
+class Device : public Pollable {
+ public:
+  /// Opens a primary node and becomes master of it. An empty path: the first card with a connected connector that can be
+  /// mastered.
+  /// Errors: ENOENT, EACCES (permission: names the group), EBUSY (another program is master), ENODEV (no display behind
+  /// it: a render node, vgem), ENOTTY (not a DRM device), EOPNOTSUPP (no atomic mode setting).
+  [[nodiscard]] static Result<std::unique_ptr<Device>> open(const std::string& path = {});
+  /// Takes a file somebody else opened, e.g. a dup of one that a session manager handed out. Becomes master where the
+  /// file is not, and drops that again in the end. A dup shares memory handles with the original: whoever imports
+  /// buffers through the original too tells keep_handle() and forget_handle(). On an error @p fd stays the caller's.
+  [[nodiscard]] static Result<std::unique_ptr<Device>> adopt(Fd& fd);
+  ~Device() override;
+
+  /// Ends everything made here (framebuffers, modes, mastership taken), before the file's owner destroys it. Afterwards
+  /// calls fail with ENODEV.
+  void detach() noexcept;
+
+  [[nodiscard]] std::string_view name() const noexcept;    ///< "/dev/dri/card0 (virtio_gpu)"
+  [[nodiscard]] std::string_view driver() const noexcept;  ///< "virtio_gpu"
+  [[nodiscard]] int fd() const noexcept;
+  [[nodiscard]] bool takes_modifiers() const noexcept;     ///< DRM_CAP_ADDFB2_MODIFIERS
+  [[nodiscard]] bool imports() const noexcept;             ///< DRM_PRIME_CAP_IMPORT
+  /// The connectors as they are now. Blocking: drivers may read the monitors' EDID.
+  [[nodiscard]] Result<std::vector<Connector>> connectors();
+
+  /// A CRTC and its connector. Changes nothing yet. The device owns it.
+  /// Errors: ENODEV (no such connector, or none connected: lists them), EBUSY (taken by another output), ENOSPC (no free
+  /// CRTC for it).
+  [[nodiscard]] Result<Output*> output(const OutputOptions& options = {});
+  /// Stops an output and destroys it with its planes.
+  void remove(Output* output) noexcept;
+
+  /// Dumb buffers: memory this display can always show, zeroed by the kernel. Named "display".
+  /// Constraints on strides, offsets and sizes are met or refused; whether the memory is contiguous is known only by
+  /// importing it. Nullptr where the driver has none.
+  [[nodiscard]] Allocator* allocator() noexcept;
+
+  [[nodiscard]] int poll_fd() const noexcept override;
+  [[nodiscard]] short poll_events() const noexcept override;
+  [[nodiscard]] Result<void> dispatch(short revents) override;
+
+  /// The kernel's reports of monitors plugged in and out. The device owns it. Errors: those of the netlink socket.
+  [[nodiscard]] Result<Hotplug*> hotplug();
+
+  /// True once mastership was lost (a switch to another VT): frames are taken and replaced, and nothing is shown.
+  [[nodiscard]] bool paused() const noexcept;
+  /// Drops mastership, as before giving the VT away.
+  [[nodiscard]] Result<void> pause() noexcept;
+  /// Becomes master again and shows the newest frames. Errors: EACCES, EBUSY (still another's).
+  [[nodiscard]] Result<void> resume();
+
+  /// A handle that the user of an adopted file has for a buffer in this file, so that an import of the same buffer here
+  /// does not close it.
+  void keep_handle(std::uint32_t handle);
+  /// Takes that back: the user has closed it, or will.
+  void forget_handle(std::uint32_t handle) noexcept;
+
+  struct Impl;
+
+ private:
+  explicit Device(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// One CRTC, its connector and its mode.
+class Output {
+ public:
+  Output(const Output&) = delete;
+  Output& operator=(const Output&) = delete;
+  ~Output();
+
+  [[nodiscard]] std::string_view name() const noexcept;  ///< "/dev/dri/card0 (virtio_gpu) Virtual-1"
+  [[nodiscard]] std::string_view connector() const noexcept;
+  [[nodiscard]] std::uint32_t crtc_id() const noexcept;
+  /// Of the connector, as last seen.
+  [[nodiscard]] const std::vector<Mode>& modes() const noexcept;
+  [[nodiscard]] bool is_connected() const noexcept;
+  /// The mode chosen by the first plane's configure(), or nothing.
+  [[nodiscard]] std::optional<Mode> mode() const noexcept;
+  [[nodiscard]] bool paused() const noexcept;
+
+  /// A plane of this output. Which one is decided by configure(). The output owns it.
+  [[nodiscard]] Result<Plane*> plane(const PlaneOptions& options = {});
+  /// Stops a plane and destroys it.
+  void remove(Plane* plane) noexcept;
+
+  /// Commits made since the first, one per screen update however many planes it has.
+  [[nodiscard]] std::uint64_t commits() const noexcept;
+
+  struct Impl;
+
+ private:
+  friend class Device;
+  friend struct Inside;
+  explicit Output(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A plane of an output: the sink. All planes of an output that accepted a frame are committed together by the next
+/// flush() of any of them.
+class Plane final : public Sink {
+ public:
+  ~Plane() override;
+
+  [[nodiscard]] std::string_view name() const noexcept override;
+  /// True once after the connector was plugged in or out (see Device::hotplug()).
+  [[nodiscard]] bool take_changed() noexcept override;
+
+  /// Errors: EINVAL (size, format or modifier the output has no plane or mode for: lists what it has), EACCES (not master).
+  [[nodiscard]] Result<void> check(const StreamConfig& config) override;
+  /// Errors: as check(); EBUSY (frames are on the screen: stop() first).
+  [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  /// Makes a framebuffer and tries it (DRM_MODE_ATOMIC_TEST_ONLY). Errors: EINVAL (not as configured, or refused by the
+  /// driver), ENODEV (the driver takes no foreign buffers).
+  [[nodiscard]] Result<void> import(const Buffer& buffer) override;
+  /// Three: on the screen, under way to it, and waiting to be committed. The kernel takes one nonblocking commit at a
+  /// time per CRTC, so there are never more.
+  [[nodiscard]] std::uint32_t max_held() const noexcept override { return 3; }
+  [[nodiscard]] Allocator* allocator() noexcept override;
+
+  [[nodiscard]] bool ready() const noexcept override;
+  /// Errors: EINVAL (a buffer that was not imported), ENODEV (detached).
+  [[nodiscard]] Result<Frame> accept(Frame frame) override;
+  /// One nonblocking atomic commit. A frame's ready() fence goes along as IN_FENCE_FD. While the previous commit is not
+  /// on the screen yet, or while paused, nothing is done and the frame waits.
+  /// Errors: what the driver answered; the frames that were to be shown are let go.
+  [[nodiscard]] Result<void> flush() override;
+  /// Reports are kept for the last 256 frames; older ones not taken are lost. They arrive in batches, up to 32 frames late.
+  [[nodiscard]] std::size_t take_presented(std::span<Presentation> out) noexcept override;
+  [[nodiscard]] Result<void> drain(Deadline deadline) override;
+  Result<void> stop() noexcept override;
+
+  [[nodiscard]] int poll_fd() const noexcept override;
+  [[nodiscard]] short poll_events() const noexcept override;
+  [[nodiscard]] Result<void> dispatch(short revents) override;
+
+  /// The kernel's plane; 0 before configure().
+  [[nodiscard]] std::uint32_t plane_id() const noexcept;
+  /// Where on the screen; all zero before configure().
+  [[nodiscard]] Rect position() const noexcept;
+  /// What planes of this kind on this output take.
+  [[nodiscard]] std::vector<FormatModifier> formats() const;
+
+  struct Impl;
+
+ private:
+  friend class Output;
+  friend struct Inside;
+  explicit Plane(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dmaflow::kms
