@@ -20,13 +20,13 @@ struct Usage {
 
 /// One wish, to be met whole or refused.
 struct Request {
-  Size size;
-  PixelFormat format;
+  Size size{};
+  PixelFormat format{};
   std::vector<Modifier> modifiers = {Modifier::linear()};  ///< acceptable ones, best first
   std::uint64_t opaque_bytes = 0;                          ///< capacity where the format is opaque
-  Usage usage;
+  Usage usage{};
   std::uint32_t count = 1;  ///< 1 to 64
-  Constraints constraints;
+  Constraints constraints{};
 };
 
 /// What kind of memory an allocator gives.

@@ -33,8 +33,8 @@ class CopyStage final : public Stage {
   [[nodiscard]] Result<void> try_output(const Buffer& buffer) override;
   [[nodiscard]] std::uint32_t min_buffers() const noexcept override { return 1; }
 
-  [[nodiscard]] int poll_fd() const noexcept override { return -1; }
-  [[nodiscard]] short poll_events() const noexcept override { return 0; }
+  [[nodiscard]] int poll_fd() const noexcept override;
+  [[nodiscard]] short poll_events() const noexcept override;
   [[nodiscard]] Result<void> dispatch(short revents) override;
 
   [[nodiscard]] Result<void> start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) override;

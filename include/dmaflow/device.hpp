@@ -29,10 +29,10 @@ struct Interval {
 
 /// A stream as both ends understand it.
 struct StreamConfig {
-  Layout layout;
-  ColorInfo color;
-  Interval interval;
-  Constraints constraints;  ///< what the device needs of buffers for this stream
+  Layout layout{};
+  ColorInfo color{};
+  Interval interval{};
+  Constraints constraints{};  ///< what the device needs of buffers for this stream
 
   /// "1280x720 XRGB8888 LINEAR 60.00/s".
   [[nodiscard]] std::string describe() const;
@@ -40,10 +40,10 @@ struct StreamConfig {
 
 /// What the user wants; everything left out is the device's choice.
 struct StreamRequest {
-  std::optional<Size> size;
-  std::vector<PixelFormat> formats;    ///< acceptable ones, best first; empty = any
-  std::optional<Interval> interval;
-  std::string allocator;               ///< only this one, by name ("display", "heap:system"); empty = any
+  std::optional<Size> size{};
+  std::vector<PixelFormat> formats{};    ///< acceptable ones, best first; empty = any
+  std::optional<Interval> interval{};
+  std::string allocator{};               ///< only this one, by name ("display", "heap:system"); empty = any
   std::uint32_t buffers = 0;           ///< how many; 0 = as many as needed
   bool allow_copy = false;             ///< accept a plan that copies each frame, where nothing else works
 };

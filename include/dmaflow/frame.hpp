@@ -31,14 +31,14 @@ struct FrameInfo {
   std::chrono::nanoseconds timestamp{0};
   enum class Clock : std::uint8_t { unknown, monotonic } clock = Clock::unknown;
   /// The part of the buffer that holds the image, in pixels.
-  Rect visible;
+  Rect visible{};
   /// Bytes used per plane; 0 where the device does not say (then all of it).
   std::array<std::uint32_t, max_planes> bytes_used{};
   /// The device flagged the contents as damaged; delivered all the same, for a display may prefer it to nothing.
   bool is_erroneous = false;
   /// The last image of the stream.
   bool is_last = false;
-  ColorInfo color;
+  ColorInfo color{};
 };
 
 class HoldSet;
@@ -68,6 +68,9 @@ class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
   [[nodiscard]] Result<Frame> split();
   /// True for the only holder: it may write. False once split, until the others have let go.
   [[nodiscard]] bool is_sole() const noexcept;
+  /// Says what was written to the buffer and from when it may be read. For the sole holder, before it passes the frame on.
+  /// Errors: EPERM (split: others are reading).
+  Result<void> describe(const FrameInfo& info, Fence ready = {}) noexcept;
 
   /// Lets go now. Does nothing on an empty frame.
   void release() noexcept;
@@ -106,8 +109,12 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
   [[nodiscard]] std::span<const Buffer> buffers() const noexcept { return buffers_; }
   /// Lends buffer @p index, which must not be lent. @p ready: from when it may be read.
   [[nodiscard]] Frame lend(std::uint32_t index, const FrameInfo& info, Fence ready = {}) noexcept;
+  /// What to wait for before buffer @p index, which came back, is written. Valid until it is lent again.
+  [[nodiscard]] std::span<Fence> fences(std::uint32_t index) noexcept;
   /// The next buffer that came back, in the order they came, or nothing.
   [[nodiscard]] std::optional<Returned> take_returned() noexcept;
+  /// Lets go of a buffer's memory for good; it must not be lent, now or later. EBUSY where it is lent.
+  Result<void> retire(std::uint32_t index) noexcept;
   /// Buffers lent and not yet returned.
   [[nodiscard]] std::uint32_t lent() const noexcept { return lent_.load(std::memory_order_acquire); }
 
@@ -116,7 +123,8 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
   [[nodiscard]] int wake_fd() const noexcept { return wake_.get(); }
   /// False where something has come back already: do not sleep, take it.
   [[nodiscard]] bool arm() noexcept;
-  void disarm() noexcept;
+  /// @p woken: poll reported wake_fd() readable. Only then is it read.
+  void disarm(bool woken) noexcept;
 
  private:
   friend class Frame;

@@ -18,10 +18,10 @@ namespace dmaflow {
 
 /// One combination that was looked at.
 struct Candidate {
-  StreamConfig config;
-  std::string allocator;         ///< empty where the stream was refused before any buffer was made
-  std::string refused_by;        ///< the participant's name; empty where nobody refused
-  std::optional<Error> refusal;  ///< empty where it works
+  StreamConfig config{};
+  std::string allocator{};         ///< empty where the stream was refused before any buffer was made
+  std::string refused_by{};        ///< the participant's name; empty where nobody refused
+  std::optional<Error> refusal{};  ///< empty where it works
   std::uint32_t cost = 0;        ///< of working ones; the lowest was chosen
 
   [[nodiscard]] std::string describe() const;
@@ -29,12 +29,14 @@ struct Candidate {
 
 /// What was agreed on.
 struct Plan {
-  StreamConfig config;
+  StreamConfig config{};
   Allocator* allocator = nullptr;
   std::uint32_t buffers = 0;          ///< how many
   bool copies = false;                ///< each frame is copied once: only where the caller allowed it
-  std::vector<Candidate> candidates;  ///< all that were looked at, the chosen one included
+  std::vector<Candidate> candidates{};  ///< all that were looked at, the chosen one included
 
+  /// What to ask the allocator for.
+  [[nodiscard]] Request request() const;
   /// For people: what was chosen and, line by line, why not the others.
   [[nodiscard]] std::string explain() const;
 };
@@ -42,7 +44,7 @@ struct Plan {
 /// Nothing works.
 struct Refused {
   Error error;  ///< the summary: ENOTSUP, or the one reason where there is only one
-  std::vector<Candidate> candidates;
+  std::vector<Candidate> candidates{};
 
   /// For people: every candidate and its reason.
   [[nodiscard]] std::string explain() const;
@@ -51,9 +53,9 @@ struct Refused {
 /// One link to agree on: who fills the buffers and who uses them.
 struct Link {
   Producer* producer = nullptr;
-  std::vector<Importer*> consumers;
-  std::vector<Allocator*> allocators;  ///< beside the participants' own; order is preference among equal cost
-  StreamRequest request;
+  std::vector<Importer*> consumers{};
+  std::vector<Allocator*> allocators{};  ///< beside the participants' own; order is preference among equal cost
+  StreamRequest request{};
   std::uint32_t queued = 0;  ///< frames that wait between the participants, beside what each may hold
 };
 

@@ -35,22 +35,22 @@ struct BranchOptions {
   /// beyond the sink's own place waits.
   std::uint32_t max_queued = 4;
   /// Between source and sink, in order. They and the sink outlive the pipeline.
-  std::vector<Stage*> stages;
+  std::vector<Stage*> stages{};
 };
 
 struct RunOptions {
   /// Ends the run from another thread.
-  std::stop_token stop;
+  std::stop_token stop{};
   /// Ends the run when readable (a signalfd, see stop.hpp); -1 = none. Stays the caller's, and nothing is read from it.
   int stop_fd = -1;
   /// Ends the run after this time; unset = runs until stopped.
-  std::optional<std::chrono::nanoseconds> duration;
+  std::optional<std::chrono::nanoseconds> duration{};
   /// Ends the run after this many captured frames of every stream; 0 = no limit.
   std::uint64_t frames = 0;
   /// Without any frame for this long, the run fails with ETIMEDOUT: a wait always has a deadline.
   std::chrono::nanoseconds frame_timeout = std::chrono::seconds(5);
   /// Called in the loop's thread about once a second.
-  std::function<void(const Stats&)> progress;
+  std::function<void(const Stats&)> progress{};
 };
 
 /// Joins devices and moves their frames. Not synchronised: one thread builds and runs it. The devices outlive it.
@@ -78,9 +78,8 @@ class Pipeline {
 
   /// For a loop of one's own, instead of run(): start(), then step() again and again, then stop().
   Result<void> start();
-  /// Waits until a device has something, or the deadline, and does it. ETIMEDOUT is not an error here: true = something
-  /// was done.
-  Result<bool> step(Deadline deadline, int stop_fd = -1);
+  /// Waits until a device has something, or the deadline, and does it. False at the deadline.
+  Result<bool> step(Deadline deadline);
   /// Drains up to the deadline and stops every device.
   Result<void> stop(Deadline deadline);
 

@@ -41,28 +41,28 @@ class Histogram {
 
 /// One branch: what its viewer got.
 struct BranchStats {
-  std::string name;
+  std::string name{};
   std::uint64_t delivered = 0;  ///< frames the sink took and submitted or still has
   std::uint64_t presented = 0;  ///< frames reported as shown
   std::uint64_t dropped = 0;    ///< frames this branch let go unshown, by its policy or limit
-  Histogram latency;            ///< capture to presentation
+  Histogram latency{};            ///< capture to presentation
 };
 
 /// One source and its branches.
 struct StreamStats {
-  std::string name;
+  std::string name{};
   std::uint64_t captured = 0;        ///< frames taken from the source
   std::uint64_t lost = 0;            ///< gaps in the source's sequence: the device had no buffer or no time
   std::uint64_t erroneous = 0;       ///< of the captured, those flagged as damaged
   std::uint64_t bytes_copied = 0;    ///< by stages, in user space
   std::uint64_t renegotiations = 0;  ///< the stream's format changed under way
-  std::vector<BranchStats> branches;
+  std::vector<BranchStats> branches{};
 };
 
 /// A whole pipeline.
 struct Stats {
   std::chrono::nanoseconds elapsed{0};  ///< since the first frame
-  std::vector<StreamStats> streams;
+  std::vector<StreamStats> streams{};
 
   /// One line for people: rate of the last second, latency p50 and p99, dropped. Of the first branch of each stream.
   [[nodiscard]] std::string line() const;
@@ -70,7 +70,7 @@ struct Stats {
   [[nodiscard]] std::string json() const;
 
   /// Presented frames (of every stream's first branch) in each second since the first frame; the first hour is kept.
-  std::vector<std::uint32_t> per_second;
+  std::vector<std::uint32_t> per_second{};
 };
 
 }  // namespace dmaflow

@@ -1,0 +1,147 @@
+#include <dmaflow/cpu_access.hpp>
+
+#include "sys/sys.hpp"
+
+#include <cerrno>
+#include <utility>
+
+#include <linux/dma-buf.h>
+#include <sys/mman.h>
+
+namespace dmaflow {
+
+Result<CpuMap> CpuMap::create(const Buffer& buffer) {
+  if (buffer.is_protected()) {
+    return std::unexpected(
+        Error::os(EACCES, "mmap", buffer.origin()).detail("the buffer is protected: the CPU may not map it"));
+  }
+  CpuMap map(buffer);
+  for (std::uint32_t i = 0; i < buffer.object_count(); ++i) {
+    const auto size = static_cast<std::size_t>(buffer.size(i));
+    const auto mapping = sys::mmap(size, PROT_READ | PROT_WRITE, MAP_SHARED, buffer.fd(i), 0);
+    if (mapping.error != 0) {
+      return std::unexpected(Error::os(mapping.error, "mmap", buffer.origin()).detail("dma-buf %u, %zu bytes", i, size));
+    }
+    map.objects_[i] = {static_cast<std::byte*>(mapping.address), size};
+  }
+  return map;
+}
+
+CpuMap::CpuMap(CpuMap&& other) noexcept
+    : buffer_(std::move(other.buffer_)), objects_(std::exchange(other.objects_, {})) {}
+
+CpuMap& CpuMap::operator=(CpuMap&& other) noexcept {
+  if (this != &other) {
+    unmap();
+    buffer_ = std::move(other.buffer_);
+    objects_ = std::exchange(other.objects_, {});
+  }
+  return *this;
+}
+
+CpuMap::~CpuMap() { unmap(); }
+
+void CpuMap::unmap() noexcept {
+  for (auto& object : objects_) {
+    if (!object.empty()) sys::munmap(object.data(), object.size());
+    object = {};
+  }
+}
+
+std::span<std::byte> CpuMap::plane(std::uint32_t index) const noexcept {
+  const Layout& layout = buffer_.layout();
+  const Plane& plane = layout.planes[index];
+  const auto bytes = objects_[plane.object].subspan(plane.offset);
+  if (layout.opaque_bytes != 0) return bytes.first(static_cast<std::size_t>(layout.opaque_bytes));
+  if (layout.rows(index) == 0) return bytes;  // a format the table does not know
+  return bytes.first(std::size_t{plane.stride} * (layout.rows(index) - 1) + layout.row_bytes(index));
+}
+
+Result<CpuAccess> CpuAccess::begin(const Buffer& buffer, Mode mode, Deadline deadline) {
+  auto map = CpuMap::create(buffer);
+  if (!map) return std::unexpected(map.error());
+  CpuAccess access;
+  access.own_ = std::make_unique<CpuMap>(std::move(*map));
+  if (auto started = access.start(mode, deadline); !started) return std::unexpected(started.error());
+  return access;
+}
+
+Result<CpuAccess> CpuAccess::begin(const CpuMap& map, Mode mode, Deadline deadline) {
+  CpuAccess access;
+  access.shared_ = &map;
+  if (auto started = access.start(mode, deadline); !started) return std::unexpected(started.error());
+  return access;
+}
+
+CpuAccess::CpuAccess(CpuAccess&& other) noexcept
+    : own_(std::move(other.own_)),
+      shared_(std::exchange(other.shared_, nullptr)),
+      flags_(other.flags_),
+      begun_(std::exchange(other.begun_, 0)) {}
+
+CpuAccess& CpuAccess::operator=(CpuAccess&& other) noexcept {
+  if (this != &other) {
+    end();
+    own_ = std::move(other.own_);
+    shared_ = std::exchange(other.shared_, nullptr);
+    flags_ = other.flags_;
+    begun_ = std::exchange(other.begun_, 0);
+  }
+  return *this;
+}
+
+CpuAccess::~CpuAccess() { end(); }
+
+const CpuMap& CpuAccess::map() const noexcept { return own_ ? *own_ : *shared_; }
+
+namespace {
+
+/// DMA_BUF_IOCTL_SYNC, tried again on EAGAIN as its header asks (the seam retries EINTR), until the deadline.
+int sync(int fd, std::uint64_t flags, Deadline deadline) noexcept {
+  while (true) {
+    dma_buf_sync argument{.flags = flags};
+    const int result = sys::ioctl(fd, DMA_BUF_IOCTL_SYNC, &argument);
+    if (result != -EAGAIN) return result;
+    if (deadline.remaining() == Deadline::Clock::duration::zero()) return -ETIMEDOUT;
+  }
+}
+
+}  // namespace
+
+// On failure the destructor ends what was begun.
+Result<void> CpuAccess::start(Mode mode, Deadline deadline) noexcept {
+  const Buffer& buffer = map().buffer();
+  const bool writes = mode != Mode::read;
+  flags_ = (mode != Mode::write ? std::uint64_t{DMA_BUF_SYNC_READ} : 0) |
+           (writes ? std::uint64_t{DMA_BUF_SYNC_WRITE} : 0);
+  for (std::uint32_t i = 0; i < buffer.object_count(); ++i) {
+    const int ready = sys::wait(buffer.fd(i), writes ? POLLOUT : POLLIN, deadline);
+    if (ready < 0) return std::unexpected(Error::os(-ready, "ppoll", buffer.origin()));
+    if (ready == 0) {
+      return std::unexpected(Error::os(ETIMEDOUT, "CpuAccess::begin", buffer.origin())
+                                 .detail("a device still %s dma-buf %u", writes ? "uses" : "writes", i));
+    }
+  }
+  for (; begun_ < buffer.object_count(); ++begun_) {
+    if (const int result = sync(buffer.fd(begun_), DMA_BUF_SYNC_START | flags_, deadline); result < 0) {
+      return std::unexpected(Error::os(-result, "DMA_BUF_IOCTL_SYNC", buffer.origin()).detail("start, dma-buf %u", begun_));
+    }
+  }
+  return {};
+}
+
+Result<void> CpuAccess::end() noexcept {
+  Result<void> result;
+  while (begun_ > 0) {
+    const Buffer& buffer = map().buffer();
+    --begun_;
+    const auto deadline = Deadline::after(std::chrono::seconds(1));  // EAGAIN in the kernel's own time, but not for ever
+    if (const int sent = sync(buffer.fd(begun_), DMA_BUF_SYNC_END | flags_, deadline); sent < 0) {
+      result =
+          std::unexpected(Error::os(-sent, "DMA_BUF_IOCTL_SYNC", buffer.origin()).detail("end, dma-buf %u", begun_));
+    }
+  }
+  return result;
+}
+
+}  // namespace dmaflow

@@ -1,0 +1,204 @@
+#include <dmaflow/negotiate.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+
+namespace dmaflow {
+namespace {
+
+/// Cost of memory by whose it is: the rank of the list in negotiate.hpp. Steps leave room for the order among others.
+enum Cost : std::uint32_t { consumer_memory = 0, producer_memory = 100, contiguous_memory = 200, other_memory = 300 };
+
+struct Offerer {
+  Allocator* allocator = nullptr;
+  std::uint32_t cost = 0;
+};
+
+/// Who refused, and why.
+struct Refusal {
+  std::string_view who;
+  Error error;
+};
+using Outcome = std::expected<void, Refusal>;
+
+Outcome refused_by(const Participant& who, const Result<void>& result) {
+  if (result) return {};
+  return std::unexpected(Refusal{who.name(), result.error()});
+}
+
+/// Every allocator in question once, cheapest first.
+std::vector<Offerer> offerers(const Link& link) {
+  std::vector<Offerer> found;
+  const auto add = [&](Allocator* allocator, std::uint32_t cost) {
+    if (allocator == nullptr || std::ranges::find(found, allocator, &Offerer::allocator) != found.end()) return;
+    if (!link.request.allocator.empty() && allocator->name() != link.request.allocator) return;
+    found.push_back({allocator, cost});
+  };
+  std::uint32_t order = 0;
+  for (Importer* consumer : link.consumers) add(consumer->allocator(), consumer_memory + order++);
+  add(link.producer->output_allocator(), producer_memory);
+  order = 0;
+  for (Allocator* allocator : link.allocators) {
+    add(allocator, (allocator->traits().contiguous ? contiguous_memory : other_memory) + order++);
+  }
+  std::ranges::stable_sort(found, {}, &Offerer::cost);
+  return found;
+}
+
+Request request_for(const StreamConfig& config, std::uint32_t count) {
+  return Request{.size = config.layout.size,
+                 .format = config.layout.format,
+                 .modifiers = {config.layout.modifier},
+                 .opaque_bytes = config.layout.opaque_bytes,
+                 .usage = {.capture = true, .scanout = true},
+                 .count = count,
+                 .constraints = config.constraints};
+}
+
+/// Takes a stream with everyone but says nothing of buffers yet.
+Outcome agree_on_stream(const Link& link, const StreamConfig& config) {
+  for (Importer* consumer : link.consumers) {
+    if (auto outcome = refused_by(*consumer, consumer->check(config)); !outcome) return outcome;
+  }
+  if (auto outcome = refused_by(*link.producer, link.producer->set_output(config)); !outcome) return outcome;
+  for (Importer* consumer : link.consumers) {
+    if (auto outcome = refused_by(*consumer, consumer->configure(link.producer->output())); !outcome) return outcome;
+  }
+  return {};
+}
+
+/// One buffer of this allocator, tried with everyone, for the stream agreed on. The producer follows the buffer's strides
+/// where they differ.
+Outcome try_allocator(const Link& link, Allocator& allocator, const StreamConfig& agreed) {
+  if (link.producer->output().layout != agreed.layout) {  // an earlier trial moved it
+    if (auto outcome = refused_by(*link.producer, link.producer->set_output(agreed)); !outcome) return outcome;
+  }
+  auto made = allocator.allocate(request_for(link.producer->output(), 1));
+  if (!made) return std::unexpected(Refusal{allocator.name(), made.error()});
+  const Buffer buffer = std::move(made->front());
+  made->clear();
+  if (buffer.layout() != link.producer->output().layout) {
+    StreamConfig follow = link.producer->output();
+    follow.layout = buffer.layout();
+    if (auto outcome = refused_by(*link.producer, link.producer->set_output(follow)); !outcome) return outcome;
+  }
+  if (auto outcome = refused_by(*link.producer, link.producer->try_output(buffer)); !outcome) return outcome;
+  for (Importer* consumer : link.consumers) {
+    if (auto outcome = refused_by(*consumer, consumer->import(buffer)); !outcome) return outcome;
+  }
+  return {};
+}
+
+void note_refusal(Candidate& candidate, const Refusal& refusal) {
+  candidate.refused_by = refusal.who;
+  candidate.refusal = refusal.error;
+}
+
+std::uint32_t buffers_needed(const Link& link) {
+  std::uint32_t needed = link.producer->min_buffers() + link.queued + 1;
+  for (const Importer* consumer : link.consumers) needed += consumer->max_held();
+  return needed;
+}
+
+Refused refuse(std::vector<Candidate> candidates, const Link& link) {
+  Error error = Error::os(ENOTSUP, "negotiate", link.producer->name());
+  if (candidates.size() == 1) {
+    error = *candidates.front().refusal;
+  } else if (!candidates.empty()) {
+    // The one that came furthest says most: a buffer was made for it.
+    const auto furthest = std::ranges::find_if_not(candidates, &std::string::empty, &Candidate::allocator);
+    const Candidate& example = furthest == candidates.end() ? candidates.front() : *furthest;
+    error.detail("no zero-copy plan among %zu candidates; e.g. %s", candidates.size(), example.describe().c_str());
+  }
+  return {error, std::move(candidates)};
+}
+
+}  // namespace
+
+std::string Candidate::describe() const {
+  std::string text = config.describe();
+  if (!allocator.empty()) text += " in memory of " + allocator;
+  if (!refusal) return text + ": works";
+  if (refused_by != refusal->device()) text += ": refused by " + refused_by;
+  return text + ": " + refusal->message();
+}
+
+Request Plan::request() const { return request_for(config, buffers); }
+
+std::string Plan::explain() const {
+  std::string text = config.describe() + " in " + std::to_string(buffers) + " buffers of " +
+                     std::string(allocator->name()) + (copies ? ", each frame copied once\n" : ", no copy\n");
+  for (const Candidate& candidate : candidates) {
+    const bool chosen = !candidate.refusal && candidate.allocator == allocator->name();
+    text += (chosen ? "  * " : "    ") + candidate.describe() + (!candidate.refusal && !chosen ? ", costs more\n" : "\n");
+  }
+  return text;
+}
+
+std::string Refused::explain() const {
+  std::string text = error.message() + "\n";
+  for (const Candidate& candidate : candidates) text += "    " + candidate.describe() + "\n";
+  return text;
+}
+
+std::expected<Plan, Refused> negotiate(const Link& link) {
+  std::vector<Candidate> candidates;
+  auto offers = link.producer->offers(link.request);
+  if (!offers) return std::unexpected(Refused{offers.error(), {}});
+  const auto memory = offerers(link);
+  if (memory.empty()) {
+    return std::unexpected(Refused{
+        Error::os(EINVAL, "negotiate", link.producer->name())
+            .detail("no allocator%s%s", link.request.allocator.empty() ? "" : " named ", link.request.allocator.c_str()),
+        {}});
+  }
+
+  for (const StreamConfig& offer : *offers) {
+    Candidate stream{.config = offer, .allocator = {}, .refused_by = {}, .refusal = {}, .cost = 0};
+    if (auto outcome = agree_on_stream(link, offer); !outcome) {
+      note_refusal(stream, outcome.error());
+      candidates.push_back(std::move(stream));
+      continue;
+    }
+    const StreamConfig agreed = link.producer->output();
+    const Offerer* best = nullptr;
+    StreamConfig best_config;
+    for (const Offerer& offerer : memory) {  // cheapest first; all are tried, so that the plan can say why not
+      Candidate candidate = stream;
+      candidate.allocator = offerer.allocator->name();
+      candidate.cost = offerer.cost;
+      if (auto outcome = try_allocator(link, *offerer.allocator, agreed); !outcome) {
+        note_refusal(candidate, outcome.error());
+      } else if (best == nullptr) {
+        best = &offerer;
+        best_config = link.producer->output();
+      }
+      candidate.config = link.producer->output();
+      candidates.push_back(std::move(candidate));
+    }
+    if (best == nullptr) continue;
+
+    // The trials of dearer memory may have moved the strides: settle on the chosen ones.
+    if (auto settled = agree_on_stream(link, best_config); !settled) {
+      return std::unexpected(Refused{settled.error().error, std::move(candidates)});
+    }
+    const auto needed = buffers_needed(link);
+    if (link.request.buffers != 0 && link.request.buffers < needed) {
+      return std::unexpected(Refused{Error::os(EINVAL, "negotiate", link.producer->name())
+                                         .detail("%u buffers asked for, at least %u are needed: the source keeps %u, "
+                                                 "its consumers up to %u, and one moves",
+                                                 link.request.buffers, needed, link.producer->min_buffers(),
+                                                 needed - link.producer->min_buffers() - 1),
+                                     std::move(candidates)});
+    }
+    return Plan{.config = link.producer->output(),
+                .allocator = best->allocator,
+                .buffers = link.request.buffers != 0 ? link.request.buffers : needed,
+                .copies = false,
+                .candidates = std::move(candidates)};
+  }
+  return std::unexpected(refuse(std::move(candidates), link));
+}
+
+}  // namespace dmaflow

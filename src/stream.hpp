@@ -1,0 +1,71 @@
+// One source with its branches: the links that are negotiated, the buffers, and the way of a frame.
+#pragma once
+
+#include "branch.hpp"
+
+#include <dmaflow/copy_stage.hpp>
+#include <dmaflow/pipeline.hpp>
+
+#include <deque>
+#include <memory>
+
+namespace dmaflow {
+
+/// Presented frames by second, in a table with room made beforehand.
+struct PerSecond {
+  std::vector<std::uint32_t>* counts = nullptr;
+  std::chrono::nanoseconds first{0};  // when the first frame came, CLOCK_MONOTONIC
+
+  void add(std::chrono::nanoseconds presented) noexcept;
+};
+
+class Stream {
+ public:
+  explicit Stream(Source& source) : source_(&source) {}
+
+  [[nodiscard]] Source& source() const noexcept { return *source_; }
+  [[nodiscard]] std::deque<Branch>& branches() noexcept { return branches_; }
+  [[nodiscard]] bool ended() const noexcept { return ended_; }
+
+  /// Negotiates every link, makes its buffers and imports them. On refusal nothing is kept.
+  std::expected<std::vector<Plan>, Refused> prepare(const StreamRequest& request,
+                                                    const std::vector<Allocator*>& allocators);
+  /// Starts sinks, stages, then the source.
+  Result<void> start();
+  /// Waits for what is under way, then stops the source, the stages and the sinks, in this order.
+  Result<void> stop(Deadline deadline, StreamStats& stats, PerSecond& per_second);
+
+  /// Takes one frame from the source, if there is one, and gives every branch its hold. True where there was one.
+  Result<bool> take(StreamStats& stats);
+  /// Moves frames on in every branch and submits them, planes of one output together, until nothing moves.
+  Result<void> advance(StreamStats& stats);
+  /// Gives returned buffers back to the source and lets it handle its events.
+  Result<void> serve_source(short revents) { return source_->dispatch(revents); }
+  /// Collects reports of presented frames.
+  void collect(StreamStats& stats, PerSecond& per_second) noexcept;
+  /// True once after any participant changed so that the plan no longer holds.
+  [[nodiscard]] bool take_changed() noexcept;
+
+ private:
+  struct Made {  // a link's buffers, and who is to get them
+    Plan plan;
+    std::vector<Buffer> buffers;
+    std::vector<Importer*> consumers;
+    Producer* producer = nullptr;
+  };
+  [[nodiscard]] std::vector<Link> links() const;
+  [[nodiscard]] std::span<const Buffer> inputs_of(const Importer& consumer) const noexcept;
+  [[nodiscard]] std::vector<Buffer> outputs_of(const Producer& producer) const;
+  std::expected<Made, Refused> make(Link link);
+  bool insert_copies(const StreamRequest& request, const std::vector<Allocator*>& allocators);
+
+  Source* source_;
+  std::deque<Branch> branches_;
+  std::deque<CopyStage> copies_;
+  std::vector<Made> made_;
+  std::uint64_t next_sequence_ = 0;
+  bool any_frame_ = false;
+  bool ended_ = false;
+};
+
+}  // namespace dmaflow

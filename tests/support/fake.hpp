@@ -1,0 +1,142 @@
+// Stand-ins for devices in unit tests, so that the core's own rules (holds, policies, negotiation, the loop) can be tested
+// on any machine. They stand for nothing the kernel does; integration tests use real devices.
+#pragma once
+
+#include "support.hpp"
+
+#include <dmaflow/device.hpp>
+
+#include <deque>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <poll.h>
+
+namespace dmaflow::test {
+
+/// Lets memfds pass as dma-bufs while it lives, and records DMA_BUF_IOCTL_SYNC.
+class PretendDmaBufs : public sys::Hook {
+ public:
+  PretendDmaBufs();
+  ~PretendDmaBufs() override;
+  int before(const sys::Call& call) noexcept override;
+  /// Flags of every DMA_BUF_IOCTL_SYNC, in order.
+  std::vector<std::uint64_t> syncs;
+  /// What DMA_BUF_IOCTL_SYNC answers next, then removed: 0, EINTR is the seam's, EAGAIN, EIO, ...
+  std::deque<int> sync_answers;
+};
+
+/// A memfd of this many bytes.
+Fd memfd(std::uint64_t bytes);
+/// A buffer of memfds with this layout.
+Buffer memfd_buffer(const Layout& layout, const Constraints& constraints = {});
+
+class FakeAllocator : public Allocator {
+ public:
+  explicit FakeAllocator(std::string name, MemoryTraits traits = {}) : name_(std::move(name)), traits_(traits) {}
+  [[nodiscard]] std::string_view name() const noexcept override { return name_; }
+  [[nodiscard]] MemoryTraits traits() const noexcept override { return traits_; }
+  [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
+  Constraints own;                ///< e.g. a stride alignment it insists on
+  std::optional<Error> refusal;   ///< every allocate() fails with it
+  std::uint64_t made = 0;
+
+ private:
+  std::string name_;
+  MemoryTraits traits_;
+};
+
+/// A camera whose frames the test makes with expose().
+class FakeSource : public Source {
+ public:
+  explicit FakeSource(std::vector<StreamConfig> configs, std::string name = "camera");
+  [[nodiscard]] std::string_view name() const noexcept override { return name_; }
+  [[nodiscard]] bool take_changed() noexcept override { return std::exchange(changed, false); }
+  [[nodiscard]] Result<std::vector<StreamConfig>> offers(const StreamRequest& request) override;
+  [[nodiscard]] Result<void> set_output(const StreamConfig& config) override;
+  [[nodiscard]] const StreamConfig& output() const noexcept override { return output_; }
+  [[nodiscard]] Result<void> try_output(const Buffer& buffer) override;
+  [[nodiscard]] std::uint32_t min_buffers() const noexcept override { return 2; }
+  [[nodiscard]] Allocator* output_allocator() noexcept override { return own_allocator; }
+  [[nodiscard]] int poll_fd() const noexcept override { return event_.get(); }
+  [[nodiscard]] short poll_events() const noexcept override { return started ? POLLIN : 0; }
+  [[nodiscard]] Result<void> dispatch(short revents) override;
+  [[nodiscard]] Result<void> start(std::span<const Buffer> buffers) override;
+  Result<void> stop() noexcept override;
+  [[nodiscard]] Result<Frame> take() override;
+  [[nodiscard]] HoldSet* holds() noexcept override { return holds_.get(); }
+
+  /// Makes a frame in the next queued buffer, or loses one (a gap in the sequence) where none is queued.
+  bool expose();
+  /// Says that the stream has ended: take() gives EPIPE when nothing is left.
+  void end();
+
+  std::vector<StreamConfig> configs;
+  Allocator* own_allocator = nullptr;
+  bool follows_strides = true;                                     ///< set_output() takes the config's strides
+  std::function<Result<void>(const Buffer&)> on_try;               ///< what it says to a buffer
+  std::optional<Error> take_error;                                 ///< take() fails with it
+  bool changed = false;
+  bool started = false;
+  int starts = 0;
+  std::vector<std::uint32_t> queued;                               ///< slots a frame could be written to now
+
+ private:
+  void signal();
+  std::string name_;
+  StreamConfig output_;
+  Fd event_;
+  std::shared_ptr<HoldSet> holds_;
+  std::deque<FrameInfo> exposed_;
+  std::deque<std::uint32_t> exposed_slots_;
+  std::uint64_t sequence_ = 0;
+  bool ended_ = false;
+};
+
+/// A display that shows one frame at a time, when the test says flip().
+class FakeSink : public Sink {
+ public:
+  explicit FakeSink(std::string name = "display");
+  [[nodiscard]] std::string_view name() const noexcept override { return name_; }
+  [[nodiscard]] bool take_changed() noexcept override { return std::exchange(changed, false); }
+  [[nodiscard]] Result<void> check(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> import(const Buffer& buffer) override;
+  [[nodiscard]] std::uint32_t max_held() const noexcept override { return 2; }
+  [[nodiscard]] Allocator* allocator() noexcept override { return own_allocator; }
+  [[nodiscard]] int poll_fd() const noexcept override { return event_.get(); }
+  [[nodiscard]] short poll_events() const noexcept override { return staged_ ? POLLIN : 0; }
+  [[nodiscard]] Result<void> dispatch(short revents) override;
+  [[nodiscard]] bool ready() const noexcept override { return !staged_; }
+  [[nodiscard]] Result<Frame> accept(Frame frame) override;
+  [[nodiscard]] Result<void> flush() override;
+  [[nodiscard]] std::size_t take_presented(std::span<Presentation> out) noexcept override;
+  Result<void> drain(Deadline deadline) override;
+  Result<void> stop() noexcept override;
+
+  /// The screen is free again: what is staged can be shown.
+  void flip();
+
+  std::vector<PixelFormat> takes = {formats::xrgb8888};
+  Allocator* own_allocator = nullptr;
+  std::function<Result<void>(const Buffer&)> on_import;
+  std::vector<std::uint64_t> shown;  ///< sequence numbers, in order
+  bool busy = false;                 ///< a flip is under way: flush() parks. Otherwise it shows at once.
+  bool always_busy = false;          ///< each show makes it busy until flip()
+  bool changed = false;
+  int imports = 0;
+  int stops = 0;
+
+ private:
+  std::string name_;
+  Fd event_;
+  Frame staged_;
+  Frame on_screen_;
+  std::vector<Presentation> presented_;
+};
+
+/// 64x48 XRGB8888 linear, strides as tight as possible.
+StreamConfig small_config(PixelFormat format = formats::xrgb8888, Size size = {64, 48});
+
+}  // namespace dmaflow::test
