@@ -26,7 +26,7 @@ as_root() {
   if ((EUID == 0)); then
     "$@"
   elif command -v sudo >/dev/null; then
-    sudo -- "$@"
+    sudo --preserve-env=http_proxy,https_proxy,no_proxy -- "$@"
   else
     echo "error: this needs root, and there is no sudo: $*" >&2
     return 1

@@ -689,6 +689,10 @@ def main():
         if built.returncode:
             raise LabError("the image could not be built")
         image = built.stdout.decode().strip().splitlines()[-1]
+        try:
+            os.utime(image)  # build-image removes what nobody used for long.
+        except OSError:
+            pass
         wanted = modules(options, module_finder(image, options.kernel))
         accel = choose_accel(options, image)
         try:
