@@ -2,8 +2,8 @@
 //
 // Kernel interface: include/uapi/linux/videodev2.h. Single- and multi-planar devices that stream. A camera's frames lie
 // either in its own buffers (MMAP, exported as dma-bufs) or in anybody's (DMABUF import); which one is decided by the
-// buffers given to start(). Slot i of the kernel's queue always carries the same dma-bufs, so the kernel maps each once.
-// A running camera costs two system calls a frame, DQBUF and QBUF, beside the wait.
+// buffers given to start(). Slot i of the kernel's queue always carries the same dma-bufs, so the kernel maps each
+// once. A running camera costs two system calls a frame, DQBUF and QBUF, beside the wait.
 //
 // Threads: one thread per object, the loop's; frames may end in any thread.
 // Errors name the device. Common ones: ENOENT (no such file), ENOTTY (not a V4L2 device), EINVAL (a device of another
@@ -144,8 +144,8 @@ class Camera final : public Source {
   /// Sets the timings of the list nearest to @p timings. Errors: EINVAL (none of that size), EBUSY.
   Result<void> set_timings(const Timings& timings);
 
-  /// The part of the sensor or signal that is captured; and where in the buffer it goes. Setting returns what the device
-  /// made of it. Errors: ENOTTY and EINVAL (the device cannot), EBUSY.
+  /// The part of the sensor or signal that is captured; and where in the buffer it goes. Setting returns what the
+  /// device made of it. Errors: ENOTTY and EINVAL (the device cannot), EBUSY.
   [[nodiscard]] Result<Rect> crop() const;
   Result<Rect> set_crop(const Rect& rect);
   [[nodiscard]] Result<Rect> compose() const;
@@ -190,11 +190,13 @@ class Camera final : public Source {
   std::unique_ptr<Impl> impl_;
 };
 
-/// A V4L2 video output device as a sink: frames are imported (DMABUF) and handed back when the device is done with them.
+/// A V4L2 video output device as a sink: frames are imported (DMABUF) and handed back when the device is done with
+/// them.
 class Output final : public Sink {
  public:
   struct Options {
-    std::string output;       ///< the connector: number, name or its beginning; empty = the current, or one that has the size
+    std::string
+        output;  ///< the connector: number, name or its beginning; empty = the current, or one that has the size
     std::uint32_t depth = 3;  ///< frames that may be queued in the device at once, 2 to 32
   };
 

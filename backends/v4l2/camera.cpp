@@ -1,0 +1,471 @@
+// Camera: joins the device's parts into a Source. Streaming is in the middle, negotiation above it, the rest below.
+#include "allocator.hpp"
+#include "choose.hpp"
+#include "controls.hpp"
+#include "device.hpp"
+#include "formats.hpp"
+#include "ports.hpp"
+#include "queue.hpp"
+#include "selection.hpp"
+#include "sequence.hpp"
+#include "stream_format.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include <poll.h>
+
+namespace dmaflow::v4l2 {
+namespace {
+
+/// Returned buffers that are not in the device yet: their fences are pending, or the driver refused them just now.
+struct Waiting {
+  std::array<HoldSet::Returned, max_slots> entries{};
+  std::uint32_t count = 0;
+};
+
+bool is_full_frame(std::uint32_t field) noexcept {
+  return field == V4L2_FIELD_NONE || field == V4L2_FIELD_ANY || field == V4L2_FIELD_INTERLACED ||
+         field == V4L2_FIELD_INTERLACED_TB || field == V4L2_FIELD_INTERLACED_BT;
+}
+
+}  // namespace
+
+struct Camera::Impl {
+  explicit Impl(Device opened, bool fixed) : device(std::move(opened)), state(device), fixed_port(fixed) {}
+
+  Device device;
+  PortState state;  // as found
+  bool fixed_port;  // the user chose it
+  Queue queue{device};
+  CameraAllocator allocator{device, queue};
+  std::optional<StreamFormat> format;
+  StreamConfig output;
+  std::uint32_t least = 1;  // buffers the driver wants
+
+  // while started
+  std::shared_ptr<HoldSet> holds;
+  std::array<std::uint32_t, max_slots> slot_of_hold{};
+  std::array<std::uint32_t, max_slots> hold_of_slot{};
+  Waiting waiting;
+  Sequence sequence;
+  Rect visible;
+  bool events = false;    // the device sends some
+  bool polled = false;    // dispatch() is told POLLIN
+  bool readable = false;  // and was, since the last frame
+  bool ending = false;    // end of stream is announced
+  bool ended = false;
+  bool changed = false;
+
+  static Result<std::unique_ptr<Camera>> make(Result<Device> device, const Options& options);
+  void subscribe() noexcept;
+  void read_events() noexcept;
+  Result<void> set_format(const StreamConfig& config);
+  Result<void> find_least();
+  Result<void> try_foreign(const Buffer& buffer);
+  bool all_own(std::span<const Buffer> buffers) const noexcept;
+  Result<void> check_start(std::span<const Buffer> buffers) const;
+  Result<void> fill_queue(std::span<const Buffer> buffers);
+  void forget_stream() noexcept;
+  Result<Frame> lend(const Dequeued& done);
+  Result<bool> give_back(const HoldSet::Returned& returned) noexcept;
+  Result<void> give_back_all() noexcept;
+};
+
+// --- opening
+
+Result<std::unique_ptr<Camera>> Camera::Impl::make(Result<Device> device, const Options& options) {
+  if (!device) return std::unexpected(device.error());
+  auto impl = std::make_unique<Impl>(std::move(*device), !options.input.empty());
+  if (!options.input.empty()) {
+    auto port = find_port(impl->device, options.input);
+    if (!port) return std::unexpected(port.error());
+    if (!port->is_current) {
+      if (auto set = set_port(impl->device, port->index); !set) return std::unexpected(set.error());
+    }
+  }
+  impl->subscribe();
+  return std::unique_ptr<Camera>(new Camera(std::move(impl)));
+}
+
+Result<std::unique_ptr<Camera>> Camera::open(std::string_view path, const Options& options) {
+  return Impl::make(Device::open(path, Direction::capture), options);
+}
+Result<std::unique_ptr<Camera>> Camera::open(std::string_view path) { return open(path, {}); }
+Result<std::unique_ptr<Camera>> Camera::adopt(Fd fd, const Options& options) {
+  return Impl::make(Device::adopt(std::move(fd), Direction::capture), options);
+}
+Result<std::unique_ptr<Camera>> Camera::adopt(Fd fd) { return adopt(std::move(fd), {}); }
+
+Camera::Camera(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
+
+Camera::~Camera() {
+  (void)stop();
+  impl_->state.restore(impl_->device);
+}
+
+void Camera::Impl::subscribe() noexcept {
+  for (const __u32 type : {__u32{V4L2_EVENT_SOURCE_CHANGE}, __u32{V4L2_EVENT_EOS}}) {
+    v4l2_event_subscription subscription{};
+    subscription.type = type;
+    const auto port = current_port(device);
+    if (type == V4L2_EVENT_SOURCE_CHANGE && port) subscription.id = *port;
+    if (device.try_call(DMAFLOW_V4L2_OP(VIDIOC_SUBSCRIBE_EVENT), &subscription) == 0) events = true;
+  }
+}
+
+void Camera::Impl::read_events() noexcept {
+  v4l2_event event{};
+  do {
+    if (device.try_call(DMAFLOW_V4L2_OP(VIDIOC_DQEVENT), &event) < 0) return;
+    if (event.type == V4L2_EVENT_SOURCE_CHANGE) changed = true;
+    if (event.type == V4L2_EVENT_EOS) ending = true;
+  } while (event.pending > 0);
+}
+
+// --- negotiation
+
+std::string_view Camera::name() const noexcept { return impl_->device.name(); }
+bool Camera::take_changed() noexcept { return std::exchange(impl_->changed, false); }
+const StreamConfig& Camera::output() const noexcept { return impl_->output; }
+std::uint32_t Camera::min_buffers() const noexcept { return impl_->least; }
+Allocator* Camera::output_allocator() noexcept { return &impl_->allocator; }
+
+Result<std::vector<StreamConfig>> Camera::offers(const StreamRequest& request) {
+  Impl& my = *impl_;
+  if (my.holds) {
+    PortState unused(my.device);
+    return choose(my.device, request, Search::as_is, unused);
+  }
+  if (auto closed = my.allocator.close(); !closed) return std::unexpected(closed.error());
+  PortState before(my.device);
+  auto found = choose(my.device, request, my.fixed_port ? Search::this_port : Search::all_ports, before);
+  before.restore(my.device);
+  return found;
+}
+
+Result<void> Camera::set_output(const StreamConfig& config) {
+  Impl& my = *impl_;
+  if (my.holds)
+    return std::unexpected(my.device.error(EBUSY, "set_output").detail("the camera is started: stop() it first"));
+  if (auto closed = my.allocator.close(); !closed) return closed;
+  my.format.reset();
+  StreamRequest request;
+  request.size = config.layout.size;
+  request.formats = {config.layout.format};
+  if (config.interval != Interval{}) request.interval = config.interval;
+  auto found = choose(my.device, request, my.fixed_port ? Search::this_port : Search::all_ports, my.state);
+  if (!found) return std::unexpected(found.error());
+  if (auto set = my.set_format(config); !set) return set;
+  my.output.interval = set_interval(my.device, config.interval);
+  if (auto done = my.find_least(); !done) return done;
+  my.subscribe();    // source changes are per input
+  my.read_events();  // what setting the timings caused is no news
+  my.changed = false;
+  return my.allocator.configure(*my.format, my.output);
+}
+
+Result<void> Camera::Impl::set_format(const StreamConfig& config) {
+  const Layout& wanted = config.layout;
+  auto code = code_for(device, config);
+  if (!code) return std::unexpected(code.error());
+  auto set = StreamFormat::set(device, wanted, *code);
+  if (!set) return std::unexpected(set.error());
+  const V4l2Meaning got = from_v4l2(set->code);
+  if (set->size != wanted.size || got.format != wanted.format || got.modifier != wanted.modifier) {
+    return std::unexpected(device.error(EINVAL, "VIDIOC_S_FMT")
+                               .detail("asked for %ux%u %s %s, the device insists on %ux%u %s %s", wanted.size.width,
+                                       wanted.size.height, wanted.format.code().c_str(), wanted.modifier.name().c_str(),
+                                       set->size.width, set->size.height, got.format.code().c_str(),
+                                       got.modifier.name().c_str()));
+  }
+  if (!is_full_frame(set->field)) {
+    return std::unexpected(
+        device.error(ENOTSUP, "VIDIOC_S_FMT")
+            .detail("it gives single fields of an interlaced picture (V4L2_FIELD %u), not whole frames", set->field));
+  }
+  auto made = set->config(device);
+  if (!made) return std::unexpected(made.error());
+  format = *set;
+  output = *made;
+  const auto composed = selection(device, V4L2_SEL_TGT_COMPOSE);
+  visible = composed ? *composed : Rect{.x = 0, .y = 0, .width = set->size.width, .height = set->size.height};
+  return {};
+}
+
+/// The least REQBUFS gives, which also says whether somebody else has the queue. DMABUF slots cost no memory.
+Result<void> Camera::Impl::find_least() {
+  auto slots = queue.request(V4L2_MEMORY_DMABUF, 1);
+  if (!slots && slots.error().code() == EINVAL) slots = queue.request(V4L2_MEMORY_MMAP, 1);
+  if (!slots) return std::unexpected(slots.error());
+  const std::int64_t asked = control_or(device, V4L2_CID_MIN_BUFFERS_FOR_CAPTURE, 1);
+  least = std::max(*slots, static_cast<std::uint32_t>(std::clamp<std::int64_t>(asked, 1, max_slots)));
+  return queue.close();
+}
+
+Result<void> Camera::try_output(const Buffer& buffer) {
+  Impl& my = *impl_;
+  if (my.holds) return std::unexpected(my.device.error(EBUSY, "try_output").detail("the camera is started"));
+  if (!my.format) return std::unexpected(my.device.error(EINVAL, "try_output").detail("set_output() comes first"));
+  if (auto fits = my.format->check(buffer, my.output, my.device); !fits) return fits;
+  if (my.allocator.slot_of(buffer)) return {};
+  return my.try_foreign(buffer);
+}
+
+/// QBUF attaches and maps even while the stream is off, and REQBUFS 0 undoes it.
+Result<void> Camera::Impl::try_foreign(const Buffer& buffer) {
+  if (auto closed = allocator.close(); !closed) return closed;
+  auto slots = queue.request(V4L2_MEMORY_DMABUF, 1);
+  if (!slots) return std::unexpected(slots.error());
+  queue.pair(0, buffer, *format);
+  auto queued = queue.queue(0);
+  auto closed = queue.close();
+  if (!queued) return std::unexpected(explain_import(queued.error(), buffer));
+  return closed;
+}
+
+// --- streaming
+
+bool Camera::Impl::all_own(std::span<const Buffer> buffers) const noexcept {
+  return std::all_of(buffers.begin(), buffers.end(), [&](const Buffer& b) { return allocator.slot_of(b).has_value(); });
+}
+
+Result<void> Camera::Impl::check_start(std::span<const Buffer> buffers) const {
+  const auto refuse = [&](int code) { return device.error(code, "start"); };
+  if (holds) return std::unexpected(refuse(EBUSY).detail("the camera is started already"));
+  if (!format) return std::unexpected(refuse(EINVAL).detail("set_output() comes first"));
+  if (buffers.size() < least || buffers.size() > max_slots) {
+    return std::unexpected(refuse(EINVAL).detail("%zu buffers given; the camera needs %u at least, and %u is the most",
+                                                 buffers.size(), least, max_slots));
+  }
+  for (std::size_t i = 0; i < buffers.size(); ++i) {
+    if (auto fits = format->check(buffers[i], output, device); !fits) return fits;
+    if (std::find(buffers.begin(), buffers.begin() + static_cast<std::ptrdiff_t>(i), buffers[i]) !=
+        buffers.begin() + static_cast<std::ptrdiff_t>(i)) {
+      return std::unexpected(refuse(EINVAL).detail("buffer %zu was given twice", i));
+    }
+  }
+  return {};
+}
+
+/// Slots for the buffers, paired for good, and all of them queued.
+Result<void> Camera::Impl::fill_queue(std::span<const Buffer> buffers) {
+  const bool own = all_own(buffers);
+  const auto count = static_cast<std::uint32_t>(buffers.size());
+  if (!own) {
+    if (auto closed = allocator.close(); !closed) return closed;
+    auto slots = queue.request(V4L2_MEMORY_DMABUF, count);
+    if (!slots) return std::unexpected(slots.error());
+    if (*slots < count) {
+      return std::unexpected(device.error(EINVAL, "VIDIOC_REQBUFS")
+                                 .detail("%u buffers given, but the driver takes %u at most", count, *slots));
+    }
+  }
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const std::uint32_t slot = own ? *allocator.slot_of(buffers[i]) : i;
+    slot_of_hold[i] = slot;
+    hold_of_slot[slot] = i;
+    queue.pair(slot, buffers[i], *format);
+    if (auto queued = queue.queue(slot); !queued) {
+      return own ? queued : std::unexpected(explain_import(queued.error(), buffers[i]));
+    }
+  }
+  return {};
+}
+
+Result<void> Camera::start(std::span<const Buffer> buffers) {
+  Impl& my = *impl_;
+  if (auto checked = my.check_start(buffers); !checked) return checked;
+  auto holds = HoldSet::create({buffers.begin(), buffers.end()});
+  if (!holds) return std::unexpected(holds.error());
+  my.forget_stream();
+  auto running = my.fill_queue(buffers);
+  if (running) running = my.queue.stream_on();
+  if (!running) {
+    (void)my.allocator.close();
+    return running;
+  }
+  my.holds = std::move(*holds);
+  return {};
+}
+
+void Camera::Impl::forget_stream() noexcept {
+  waiting.count = 0;
+  sequence.reset();
+  polled = readable = ending = ended = false;
+}
+
+Result<void> Camera::stop() noexcept {
+  Impl& my = *impl_;
+  my.forget_stream();
+  auto closed = my.allocator.close();
+  my.holds.reset();
+  return closed;
+}
+
+HoldSet* Camera::holds() noexcept { return impl_->holds.get(); }
+int Camera::poll_fd() const noexcept { return impl_->device.fd(); }
+
+short Camera::poll_events() const noexcept {
+  const Impl& my = *impl_;
+  if (!my.holds || my.ended || my.queue.queued() == 0) return 0;
+  return static_cast<short>(my.events ? POLLIN | POLLPRI : POLLIN);
+}
+
+Result<Frame> Camera::take() {
+  Impl& my = *impl_;
+  if (!my.holds) return Frame{};
+  if (my.ended) return std::unexpected(my.device.error(EPIPE, "VIDIOC_DQBUF").detail("the stream has ended"));
+  if (my.queue.queued() == 0 || (my.polled && !my.readable)) return Frame{};
+  my.readable = false;
+  auto done = my.queue.dequeue();
+  if (!done) {
+    my.ended = done.error().code() == EPIPE;
+    return std::unexpected(done.error());
+  }
+  if (*done) return my.lend(**done);
+  if (!my.ending) return Frame{};
+  my.ended = true;
+  return std::unexpected(my.device.error(EPIPE, "VIDIOC_DQBUF").detail("the stream has ended"));
+}
+
+Result<Frame> Camera::Impl::lend(const Dequeued& done) {
+  const std::uint32_t index = hold_of_slot[done.slot];
+  FrameInfo info;
+  info.sequence = sequence.extend(done.sequence);
+  info.timestamp = done.timestamp;
+  const bool monotonic = (done.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
+  info.clock = monotonic ? FrameInfo::Clock::monotonic : FrameInfo::Clock::unknown;
+  info.visible = visible;
+  info.is_erroneous = (done.flags & V4L2_BUF_FLAG_ERROR) != 0;
+  info.is_last = (done.flags & V4L2_BUF_FLAG_LAST) != 0;
+  info.color = output.color;
+  ended = info.is_last;
+  if (output.layout.plane_count == format->planes)
+    info.bytes_used = done.bytes_used;  // else one count for several planes
+  if (info.is_last && done.bytes_used[0] == 0) {
+    return std::unexpected(device.error(EPIPE, "VIDIOC_DQBUF").detail("the stream has ended"));
+  }
+  for (std::uint32_t i = 0; i < format->planes; ++i) {
+    if (done.data_offset[i] == 0) continue;
+    waiting.entries[waiting.count++] = {.index = index, .fences = {}};
+    return std::unexpected(
+        device.error(ENOTSUP, "VIDIOC_DQBUF")
+            .detail("the driver puts %u bytes before the pixels of plane %u, which no layout can say",
+                    done.data_offset[i], i));
+  }
+  return holds->lend(index, info);
+}
+
+Result<void> Camera::dispatch(short revents) {
+  Impl& my = *impl_;
+  if (!my.holds) return {};
+  if ((revents & POLLPRI) != 0) my.read_events();
+  if ((revents & (POLLIN | POLLERR | POLLHUP)) != 0) my.polled = my.readable = true;
+  return my.give_back_all();
+}
+
+/// False where a fence is still pending.
+Result<bool> Camera::Impl::give_back(const HoldSet::Returned& returned) noexcept {
+  for (Fence& fence : returned.fences) {
+    if (fence.is_null()) continue;
+    auto status = fence.status();
+    if (!status) return std::unexpected(status.error());
+    if (*status == Fence::Status::active) return false;
+    fence = {};  // signalled, or failed: whoever read the buffer is done with it
+  }
+  if (auto queued = queue.queue(slot_of_hold[returned.index]); !queued) return std::unexpected(queued.error());
+  return true;
+}
+
+Result<void> Camera::Impl::give_back_all() noexcept {
+  // Returned buffers join those that wait, then every one is tried: one that fails or is not ready stays.
+  while (waiting.count < max_slots) {
+    const auto returned = holds->take_returned();
+    if (!returned) break;
+    waiting.entries[waiting.count++] = *returned;
+  }
+  Result<void> outcome;
+  std::uint32_t kept = 0;
+  for (std::uint32_t i = 0; i < waiting.count; ++i) {
+    auto queued = give_back(waiting.entries[i]);
+    if (!queued && outcome) outcome = std::unexpected(queued.error());
+    if (!queued || !*queued) waiting.entries[kept++] = waiting.entries[i];
+  }
+  waiting.count = kept;
+  return outcome;
+}
+
+// --- what it has
+
+const DeviceInfo& Camera::info() const noexcept { return impl_->device.info(); }
+Result<std::vector<Format>> Camera::formats() const { return list_formats(impl_->device); }
+Result<std::vector<SizeRange>> Camera::sizes(const Format& format) const {
+  return list_sizes(impl_->device, format.code);
+}
+Result<std::vector<IntervalRange>> Camera::intervals(const Format& format, Size size) const {
+  return list_intervals(impl_->device, format.code, size);
+}
+Result<std::vector<Port>> Camera::inputs() const { return ports(impl_->device); }
+
+Result<void> Camera::select_input(std::string_view name) {
+  Impl& my = *impl_;
+  auto port = find_port(my.device, name);
+  if (!port) return std::unexpected(port.error());
+  if (!my.holds) {
+    if (auto closed = my.allocator.close(); !closed) return closed;
+  }
+  if (auto set = set_port(my.device, port->index); !set) return set;
+  my.fixed_port = true;
+  return {};
+}
+
+Result<Timings> Camera::detected_timings() const {
+  auto timings = detect_timings(impl_->device);
+  if (!timings) return std::unexpected(timings.error());
+  return describe(timings->bt);
+}
+
+Result<std::vector<Timings>> Camera::known_timings() const {
+  std::vector<Timings> result;
+  for (const v4l2_dv_timings& timings : list_timings(impl_->device)) result.push_back(describe(timings.bt));
+  return result;
+}
+
+Result<void> Camera::set_timings(const Timings& timings) {
+  Impl& my = *impl_;
+  std::optional<Interval> wanted;
+  if (timings.interval != Interval{}) wanted = timings.interval;
+  const auto chosen = choose_timings(list_timings(my.device), timings.size, wanted);
+  if (!chosen) {
+    return std::unexpected(
+        my.device.error(EINVAL, "VIDIOC_S_DV_TIMINGS")
+            .detail("no progressive timings of %ux%u at that rate", timings.size.width, timings.size.height));
+  }
+  if (!my.holds) {
+    if (auto closed = my.allocator.close(); !closed) return closed;
+  }
+  my.state.remember(my.device);
+  return v4l2::set_timings(my.device, *chosen);
+}
+
+Result<Rect> Camera::crop() const { return selection(impl_->device, V4L2_SEL_TGT_CROP); }
+Result<Rect> Camera::set_crop(const Rect& rect) { return set_selection(impl_->device, V4L2_SEL_TGT_CROP, rect); }
+Result<Rect> Camera::compose() const { return selection(impl_->device, V4L2_SEL_TGT_COMPOSE); }
+Result<Rect> Camera::set_compose(const Rect& rect) {
+  auto set = set_selection(impl_->device, V4L2_SEL_TGT_COMPOSE, rect);
+  if (set) impl_->visible = *set;
+  return set;
+}
+
+std::vector<Control> Camera::controls() const { return list_controls(impl_->device); }
+Result<std::int64_t> Camera::control(std::string_view name) const { return get_control(impl_->device, name); }
+Result<void> Camera::set_control(std::string_view name, std::int64_t value) {
+  return v4l2::set_control(impl_->device, name, value);
+}
+Result<void> Camera::set_control(std::string_view name, std::string_view value) {
+  return v4l2::set_control(impl_->device, name, value);
+}
+
+}  // namespace dmaflow::v4l2

@@ -1,0 +1,131 @@
+#include "device.hpp"
+
+#include "sys/sys.hpp"
+
+#include <cerrno>
+#include <cstring>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace dmaflow::v4l2 {
+namespace {
+
+template <std::size_t N>
+std::string text(const __u8 (&field)[N]) {
+  const char* begin = reinterpret_cast<const char*>(field);
+  return {begin, strnlen(begin, N)};
+}
+
+/// The path behind a descriptor, or "fd 5".
+std::string path_of(int fd) {
+  char target[256];
+  const std::string link = "/proc/self/fd/" + std::to_string(fd);
+  const ssize_t length = ::readlink(link.c_str(), target, sizeof target);
+  if (length > 0 && target[0] == '/') return {target, static_cast<std::size_t>(length)};
+  return "fd " + std::to_string(fd);
+}
+
+Error open_error(int code, std::string_view path) {
+  Error error = Error::os(code, "open", path);
+  if (code == EACCES || code == EPERM)
+    error.detail(
+        "no permission: video devices belong to the group `video`; add yourself to it (usermod -aG video USER) and log "
+        "in again");
+  if (code == ENOENT) error.detail("no such device node; v4l2::list() names those of this machine");
+  if (code == EBUSY) error.detail("another program has it open, and the driver allows only one");
+  if (code == ENXIO || code == ENODEV)
+    error.detail("the node is there, but no device behind it: is it unplugged, or its driver not loaded?");
+  return error;
+}
+
+}  // namespace
+
+int query(int fd, DeviceInfo& info) noexcept {
+  v4l2_capability caps{};
+  const int result = sys::ioctl(fd, VIDIOC_QUERYCAP, &caps);
+  if (result < 0) return result;
+  // device_caps is this node, capabilities the whole device; drivers before 3.4 have only the latter
+  const std::uint32_t bits = (caps.capabilities & V4L2_CAP_DEVICE_CAPS) != 0 ? caps.device_caps : caps.capabilities;
+  info.driver = text(caps.driver);
+  info.card = text(caps.card);
+  info.bus = text(caps.bus_info);
+  info.capture = (bits & (V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_VIDEO_CAPTURE_MPLANE)) != 0;
+  info.output = (bits & (V4L2_CAP_VIDEO_OUTPUT | V4L2_CAP_VIDEO_OUTPUT_MPLANE)) != 0;
+  const bool single = (bits & (V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_VIDEO_OUTPUT)) != 0;
+  info.multiplanar = !single && (bits & (V4L2_CAP_VIDEO_CAPTURE_MPLANE | V4L2_CAP_VIDEO_OUTPUT_MPLANE)) != 0;
+  info.streaming = (bits & V4L2_CAP_STREAMING) != 0;
+  return 0;
+}
+
+Result<Device> Device::open(std::string_view path, Direction direction) {
+  std::string name(path);
+  const int fd = sys::open(name.c_str(), O_RDWR | O_NONBLOCK);
+  if (fd < 0) return std::unexpected(open_error(-fd, path));
+  return identify(Fd::adopt(fd), std::move(name), direction);
+}
+
+Result<Device> Device::adopt(Fd fd, Direction direction) {
+  const int flags = sys::fcntl(fd.get(), F_GETFL, 0);
+  if (flags < 0) return std::unexpected(Error::os(-flags, "fcntl", "adopted descriptor").detail("it is not open"));
+  std::string path = path_of(fd.get());
+  if ((flags & O_NONBLOCK) == 0) {
+    const int result = sys::fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK);
+    if (result < 0) return std::unexpected(Error::os(-result, "fcntl", path).detail("cannot set O_NONBLOCK"));
+  }
+  return identify(std::move(fd), std::move(path), direction);
+}
+
+Result<Device> Device::identify(Fd fd, std::string path, Direction direction) {
+  Device device;
+  device.fd_ = std::move(fd);
+  device.direction_ = direction;
+  device.info_.path = path;
+  const int result = query(device.fd_.get(), device.info_);
+  if (result == -ENOTTY || result == -EINVAL) {
+    return std::unexpected(Error::os(ENOTTY, "VIDIOC_QUERYCAP", path).detail("%s is not a V4L2 device", path.c_str()));
+  }
+  if (result < 0) return std::unexpected(Error::os(-result, "VIDIOC_QUERYCAP", path));
+  const DeviceInfo& info = device.info_;
+  device.name_ = path + " (" + info.driver + ")";
+
+  const bool wanted = direction == Direction::capture ? info.capture : info.output;
+  if (!wanted || (info.capture && info.output)) {
+    const char* kind = info.capture && info.output ? "a memory-to-memory device (a codec or converter)"
+                       : info.capture              ? "a capture device: open it as v4l2::Camera"
+                       : info.output               ? "a video output device: open it as v4l2::Output"
+                                                   : "neither a video capture nor a video output device";
+    return std::unexpected(Error::os(EINVAL, "VIDIOC_QUERYCAP", device.name_).detail("it is %s", kind));
+  }
+  if (!info.streaming) {
+    return std::unexpected(Error::os(ENOTSUP, "VIDIOC_QUERYCAP", device.name_)
+                               .detail("it has no streaming I/O, only read() and write(), which copy"));
+  }
+  return device;
+}
+
+std::uint32_t Device::buffer_type() const noexcept {
+  if (direction_ == Direction::capture) {
+    return multiplanar() ? V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE : V4L2_BUF_TYPE_VIDEO_CAPTURE;
+  }
+  return multiplanar() ? V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE : V4L2_BUF_TYPE_VIDEO_OUTPUT;
+}
+
+std::uint32_t Device::selection_type() const noexcept {
+  return direction_ == Direction::capture ? V4L2_BUF_TYPE_VIDEO_CAPTURE : V4L2_BUF_TYPE_VIDEO_OUTPUT;
+}
+
+int Device::try_call(Operation operation, void* argument) const noexcept {
+  return sys::ioctl(fd_.get(), operation.request, argument);
+}
+
+Error Device::error(int code, const char* operation) const noexcept {
+  Error error = Error::os(code, operation, name_);
+  if (code == EBUSY)
+    error.detail(
+        "the device is in use: another program, or another object of this one, has it streaming or holds its buffers");
+  if (code == ENODEV) error.detail("the device is gone: unplugged, or its driver unloaded");
+  return error;
+}
+
+}  // namespace dmaflow::v4l2

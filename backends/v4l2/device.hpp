@@ -1,0 +1,66 @@
+// Device: an open video node of one kind, and the one way to make an ioctl on it.
+#pragma once
+
+#include <dmaflow/error.hpp>
+#include <dmaflow/fd.hpp>
+#include <dmaflow/v4l2.hpp>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include <linux/videodev2.h>
+
+namespace dmaflow::v4l2 {
+
+/// An ioctl with its name, for errors.
+struct Operation {
+  unsigned long request;
+  const char* name;
+};
+#define DMAFLOW_V4L2_OP(request) (::dmaflow::v4l2::Operation{request, #request})
+
+enum class Direction : std::uint8_t { capture, output };
+
+/// Owns the descriptor. Moved only before use.
+class Device {
+ public:
+  static Result<Device> open(std::string_view path, Direction direction);
+  static Result<Device> adopt(Fd fd, Direction direction);
+
+  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+  [[nodiscard]] const std::string& name() const noexcept { return name_; }
+  [[nodiscard]] const DeviceInfo& info() const noexcept { return info_; }
+  [[nodiscard]] Direction direction() const noexcept { return direction_; }
+  [[nodiscard]] bool multiplanar() const noexcept { return info_.multiplanar; }
+  /// V4L2_BUF_TYPE_* of its queue.
+  [[nodiscard]] std::uint32_t buffer_type() const noexcept;
+  /// V4L2_BUF_TYPE_* for the selection API, which on older kernels knows the single-planar names only.
+  [[nodiscard]] std::uint32_t selection_type() const noexcept;
+
+  /// Makes the ioctl; the error says what each errno means on any V4L2 device.
+  template <typename T>
+  Result<void> call(Operation operation, T* argument) const noexcept {
+    const int result = try_call(operation, argument);
+    if (result < 0) return std::unexpected(error(-result, operation));
+    return {};
+  }
+  /// Makes the ioctl: 0 or more, or -errno.
+  int try_call(Operation operation, void* argument) const noexcept;
+  [[nodiscard]] Error error(int code, Operation operation) const noexcept { return error(code, operation.name); }
+  [[nodiscard]] Error error(int code, const char* operation) const noexcept;
+
+ private:
+  Device() = default;
+  static Result<Device> identify(Fd fd, std::string path, Direction direction);
+
+  Fd fd_;
+  Direction direction_ = Direction::capture;
+  DeviceInfo info_;
+  std::string name_;  // "/dev/video0 (vivid)"
+};
+
+/// QUERYCAP of a descriptor as DeviceInfo, or -errno.
+int query(int fd, DeviceInfo& info) noexcept;
+
+}  // namespace dmaflow::v4l2

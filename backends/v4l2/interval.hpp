@@ -1,0 +1,43 @@
+// Arithmetic on intervals: a frame's time as a fraction of a second.
+#pragma once
+
+#include <dmaflow/device.hpp>
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace dmaflow::v4l2 {
+
+/// In lowest terms; 0/0 where it says nothing.
+inline Interval reduced(std::uint64_t numerator, std::uint64_t denominator) noexcept {
+  if (numerator == 0 || denominator == 0) return {};
+  const std::uint64_t divisor = std::gcd(numerator, denominator);
+  numerator /= divisor;
+  denominator /= divisor;
+  while (numerator > std::numeric_limits<std::uint32_t>::max() ||
+         denominator > std::numeric_limits<std::uint32_t>::max()) {
+    numerator /= 2;
+    denominator /= 2;
+  }
+  return {static_cast<std::uint32_t>(numerator), static_cast<std::uint32_t>(denominator)};
+}
+
+/// Frames per second; 0 where the interval says nothing.
+inline double rate(Interval interval) noexcept {
+  return interval.numerator == 0 ? 0.0 : static_cast<double>(interval.denominator) / interval.numerator;
+}
+
+/// Equal to about a percent: 60/s and 59.94/s are the same wish.
+inline bool same_rate(Interval a, Interval b) noexcept { return std::abs(rate(a) - rate(b)) <= 0.01 * rate(b); }
+
+/// Which of two rates to take where none was asked for: the highest up to 60/s, else the lowest above.
+inline bool better_rate(Interval a, Interval b) noexcept {
+  constexpr double limit = 60.5;
+  const double x = rate(a);
+  const double y = rate(b);
+  if (x <= limit && y <= limit) return x > y;
+  return x < y;
+}
+
+}  // namespace dmaflow::v4l2

@@ -1,0 +1,361 @@
+// Output: a V4L2 video output device as a Sink. Frames are imported, queued once their fences have signalled, and let
+// go when the device is done with them.
+#include "choose.hpp"
+#include "device.hpp"
+#include "formats.hpp"
+#include "ports.hpp"
+#include "queue.hpp"
+#include "stream_format.hpp"
+#include "sys/sys.hpp"
+
+#include <dmaflow/attachment.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include <poll.h>
+
+namespace dmaflow::v4l2 {
+namespace {
+
+constexpr std::uint32_t no_slot = ~0U;
+
+/// On each buffer the device has accepted: the slot it has while streaming. Touched by the loop's thread only.
+class OutputMark final : public Attachment {
+ public:
+  void tear_down() noexcept override {}
+  std::uint32_t slot = no_slot;
+  std::uint64_t configured = 0;  ///< for which configuration it was tried
+  std::uint64_t run = 0;         ///< in which run the slot is its own
+};
+
+/// Reports of presented frames that nobody has taken yet; the oldest give way.
+class Reports {
+ public:
+  void add(const Presentation& report) noexcept {
+    entries_[(first_ + count_) % entries_.size()] = report;
+    if (count_ < entries_.size()) {
+      ++count_;
+    } else {
+      first_ = (first_ + 1) % entries_.size();
+    }
+  }
+  std::size_t take(std::span<Presentation> out) noexcept {
+    const std::size_t taken = std::min(out.size(), count_);
+    for (std::size_t i = 0; i < taken; ++i) out[i] = entries_[(first_ + i) % entries_.size()];
+    first_ = (first_ + taken) % entries_.size();
+    count_ -= taken;
+    return taken;
+  }
+  void clear() noexcept { first_ = count_ = 0; }
+
+ private:
+  std::array<Presentation, 64> entries_{};
+  std::size_t first_ = 0;
+  std::size_t count_ = 0;
+};
+
+}  // namespace
+
+struct Output::Impl {
+  Impl(Device opened, const Options& wanted)
+      : device(std::move(opened)), state(device), depth(wanted.depth), fixed_port(!wanted.output.empty()) {}
+
+  Device device;
+  PortState state;
+  std::uint32_t depth;
+  bool fixed_port;
+  Queue queue{device};
+  std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
+  std::optional<StreamFormat> format;
+  StreamConfig config;
+  std::uint64_t configured = 0;
+  std::uint64_t run = 0;
+
+  // while started
+  bool started = false;
+  Frame waiting;                           // accepted, not yet queued
+  std::array<Frame, max_slots> in_device;  // by slot
+  Reports reports;
+
+  static Result<std::unique_ptr<Output>> make(Result<Device> device, const Options& options);
+  Result<OutputMark*> mark(const Buffer& buffer);
+  Result<void> try_import(const Buffer& buffer);
+  Result<bool> submit();
+  Result<void> collect();
+  Result<void> fill_slots(std::span<const Buffer> buffers);
+};
+
+// --- opening
+
+Result<std::unique_ptr<Output>> Output::Impl::make(Result<Device> device, const Options& options) {
+  if (!device) return std::unexpected(device.error());
+  if (options.depth < 2 || options.depth > 32) {
+    return std::unexpected(
+        device->error(EINVAL, "open").detail("depth is %u; 2 to 32 frames may be queued", options.depth));
+  }
+  auto impl = std::make_unique<Impl>(std::move(*device), options);
+  if (!options.output.empty()) {
+    auto port = find_port(impl->device, options.output);
+    if (!port) return std::unexpected(port.error());
+    if (!port->is_current) {
+      if (auto set = set_port(impl->device, port->index); !set) return std::unexpected(set.error());
+    }
+  }
+  return std::unique_ptr<Output>(new Output(std::move(impl)));
+}
+
+Result<std::unique_ptr<Output>> Output::open(std::string_view path, const Options& options) {
+  return Impl::make(Device::open(path, Direction::output), options);
+}
+Result<std::unique_ptr<Output>> Output::open(std::string_view path) { return open(path, {}); }
+Result<std::unique_ptr<Output>> Output::adopt(Fd fd, const Options& options) {
+  return Impl::make(Device::adopt(std::move(fd), Direction::output), options);
+}
+
+Output::Output(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
+
+Output::~Output() {
+  (void)stop();
+  impl_->domain->detach();
+}
+
+std::string_view Output::name() const noexcept { return impl_->device.name(); }
+const DeviceInfo& Output::info() const noexcept { return impl_->device.info(); }
+Result<std::vector<Format>> Output::formats() const { return list_formats(impl_->device); }
+Result<std::vector<Port>> Output::outputs() const { return ports(impl_->device); }
+std::uint32_t Output::max_held() const noexcept { return impl_->depth + 1; }
+
+// --- negotiation
+
+Result<void> Output::check(const StreamConfig& config) {
+  auto code = code_for(impl_->device, config);
+  if (!code) return std::unexpected(code.error());
+  return {};
+}
+
+Result<void> Output::configure(const StreamConfig& config) {
+  Impl& my = *impl_;
+  if (my.started) return std::unexpected(my.device.error(EBUSY, "configure").detail("it is started: stop() it first"));
+  if (auto closed = my.queue.close(); !closed) return closed;
+  my.format.reset();
+  if (auto known = check(config); !known) return known;
+  StreamRequest request;
+  request.size = config.layout.size;
+  request.formats = {config.layout.format};
+  auto found = choose(my.device, request, my.fixed_port ? Search::this_port : Search::all_ports, my.state);
+  if (!found) return std::unexpected(found.error());
+  auto code = code_for(my.device, config);  // of the connector chosen
+  if (!code) return std::unexpected(code.error());
+  auto set = StreamFormat::set(my.device, config.layout, *code);
+  if (!set) return std::unexpected(set.error());
+  auto made = set->config(my.device);
+  if (!made) return std::unexpected(made.error());
+  const Layout& wanted = config.layout;
+  if (set->size != wanted.size || made->layout.format != wanted.format) {
+    return std::unexpected(my.device.error(EINVAL, "VIDIOC_S_FMT")
+                               .detail("asked for %ux%u %s, the device insists on %ux%u %s", wanted.size.width,
+                                       wanted.size.height, wanted.format.code().c_str(), set->size.width,
+                                       set->size.height, made->layout.format.code().c_str()));
+  }
+  for (std::uint32_t i = 0; i < wanted.plane_count; ++i) {
+    if (wanted.planes[i].stride != 0 && wanted.planes[i].stride != made->layout.planes[i].stride) {
+      return std::unexpected(my.device.error(EINVAL, "VIDIOC_S_FMT")
+                                 .detail("plane %u has stride %u, the device insists on %u", i, wanted.planes[i].stride,
+                                         made->layout.planes[i].stride));
+    }
+  }
+  my.format = *set;
+  my.config = *made;
+  my.config.interval = set_interval(my.device, config.interval);
+  ++my.configured;
+  return {};
+}
+
+Result<OutputMark*> Output::Impl::mark(const Buffer& buffer) {
+  if (auto* found = attachment_as<OutputMark>(buffer, *domain)) return found;
+  auto attached = buffer.attach(domain, std::make_unique<OutputMark>());
+  if (!attached) return std::unexpected(attached.error());
+  return static_cast<OutputMark*>(*attached);
+}
+
+Result<void> Output::import(const Buffer& buffer) {
+  Impl& my = *impl_;
+  if (!my.format) return std::unexpected(my.device.error(EINVAL, "import").detail("configure() comes first"));
+  if (auto fits = my.format->check(buffer, my.config, my.device); !fits) return fits;
+  auto mark = my.mark(buffer);
+  if (!mark) return std::unexpected(mark.error());
+  if ((*mark)->configured == my.configured) return {};
+  if (my.started) return std::unexpected(my.device.error(EBUSY, "import").detail("a buffer it was not started with"));
+  if (auto tried = my.try_import(buffer); !tried) return tried;
+  (*mark)->configured = my.configured;
+  return {};
+}
+
+/// As a camera does: QBUF attaches and maps with the stream off, and REQBUFS 0 undoes it.
+Result<void> Output::Impl::try_import(const Buffer& buffer) {
+  auto slots = queue.request(V4L2_MEMORY_DMABUF, 1);
+  if (!slots) return std::unexpected(slots.error());
+  queue.pair(0, buffer, *format);
+  auto queued = queue.queue(0);
+  auto closed = queue.close();
+  if (!queued) return std::unexpected(explain_import(queued.error(), buffer));
+  return closed;
+}
+
+// --- streaming
+
+Result<void> Output::start(std::span<const Buffer> buffers) {
+  Impl& my = *impl_;
+  if (my.started) return std::unexpected(my.device.error(EBUSY, "start").detail("it is started already"));
+  if (buffers.empty() || buffers.size() > max_slots) {
+    return std::unexpected(
+        my.device.error(EINVAL, "start").detail("%zu buffers given; 1 to %u may be", buffers.size(), max_slots));
+  }
+  if (!my.format && my.configured != 0) {  // stop() put the device back
+    if (auto again = configure(StreamConfig(my.config)); !again) return again;
+  }
+  for (const Buffer& buffer : buffers) {
+    if (auto imported = import(buffer); !imported) return imported;
+  }
+  auto running = my.fill_slots(buffers);
+  if (running) running = my.queue.stream_on();
+  if (!running) {
+    (void)my.queue.close();
+    return running;
+  }
+  my.reports.clear();
+  my.started = true;
+  return {};
+}
+
+Result<void> Output::Impl::fill_slots(std::span<const Buffer> buffers) {
+  const auto count = static_cast<std::uint32_t>(buffers.size());
+  auto slots = queue.request(V4L2_MEMORY_DMABUF, count);
+  if (!slots) return std::unexpected(slots.error());
+  if (*slots < count) {
+    return std::unexpected(device.error(EINVAL, "VIDIOC_REQBUFS")
+                               .detail("%u buffers given, but the driver takes %u at most", count, *slots));
+  }
+  ++run;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    auto found = mark(buffers[i]);
+    if (!found) return std::unexpected(found.error());
+    (*found)->slot = i;
+    (*found)->run = run;
+    queue.pair(i, buffers[i], *format);
+  }
+  return {};
+}
+
+bool Output::ready() const noexcept {
+  const Impl& my = *impl_;
+  return my.started && !my.waiting;
+}
+
+Result<Frame> Output::accept(Frame frame) {
+  Impl& my = *impl_;
+  if (!my.started) return std::unexpected(my.device.error(EINVAL, "accept").detail("start() comes first"));
+  const OutputMark* mark = frame ? attachment_as<OutputMark>(frame.buffer(), *my.domain) : nullptr;
+  if (mark == nullptr || mark->run != my.run) {
+    return std::unexpected(my.device.error(EINVAL, "accept").detail("a frame in a buffer it was not started with"));
+  }
+  Frame displaced = std::exchange(my.waiting, std::move(frame));
+  return displaced;
+}
+
+/// False where it must wait: for a place in the device, for its slot, or for its fence.
+Result<bool> Output::Impl::submit() {
+  if (!waiting || queue.queued() >= depth) return false;
+  const std::uint32_t slot = attachment_as<OutputMark>(waiting.buffer(), *domain)->slot;
+  if (in_device[slot]) return false;  // the device has this buffer still, with an earlier image
+  const Fence& fence = waiting.ready();
+  if (!fence.is_null()) {
+    auto status = fence.status();
+    if (!status) return std::unexpected(status.error());
+    if (*status == Fence::Status::active) return false;
+  }
+  auto queued = queue.queue(slot, waiting.info().timestamp);
+  if (!queued) {
+    waiting.release();
+    return std::unexpected(queued.error());
+  }
+  in_device[slot] = std::move(waiting);
+  return true;
+}
+
+Result<void> Output::flush() {
+  auto submitted = impl_->submit();
+  if (!submitted) return std::unexpected(submitted.error());
+  return {};
+}
+
+int Output::poll_fd() const noexcept { return impl_->device.fd(); }
+
+short Output::poll_events() const noexcept {
+  const Impl& my = *impl_;
+  return my.started && my.queue.queued() > 0 ? short{POLLOUT} : short{0};
+}
+
+Result<void> Output::dispatch(short revents) {
+  Impl& my = *impl_;
+  if (!my.started) return {};
+  if ((revents & (POLLOUT | POLLERR | POLLHUP)) != 0) {
+    if (auto collected = my.collect(); !collected) return collected;
+  }
+  return flush();
+}
+
+/// One DQBUF: more frames that are done make the descriptor ready again.
+Result<void> Output::Impl::collect() {
+  if (queue.queued() == 0) return {};
+  auto done = queue.dequeue();
+  if (!done) return std::unexpected(done.error());
+  if (!*done) return {};
+  Frame frame = std::move(in_device[(*done)->slot]);
+  Presentation report;
+  report.sequence = frame.info().sequence;
+  report.captured = frame.info().timestamp;
+  // A device that copies time stamps gives ours back; then the moment we learn of it is the best there is.
+  const bool own = ((*done)->flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
+  report.presented = own ? (*done)->timestamp : Deadline::Clock::now().time_since_epoch();
+  if (((*done)->flags & V4L2_BUF_FLAG_ERROR) == 0) reports.add(report);
+  return {};
+}
+
+std::size_t Output::take_presented(std::span<Presentation> out) noexcept { return impl_->reports.take(out); }
+
+Result<void> Output::drain(Deadline deadline) {
+  Impl& my = *impl_;
+  while (my.started && (my.waiting || my.queue.queued() > 0)) {
+    auto submitted = my.submit();
+    if (!submitted) return std::unexpected(submitted.error());
+    const int fence = my.waiting ? my.waiting.ready().poll_fd() : -1;
+    const bool on_fence = my.queue.queued() == 0;
+    const int events =
+        sys::wait(on_fence ? fence : my.device.fd(), on_fence ? short{POLLIN} : short{POLLOUT}, deadline);
+    if (events < 0) return std::unexpected(my.device.error(-events, "ppoll"));
+    if (events == 0) {
+      return std::unexpected(
+          my.device.error(ETIMEDOUT, "drain").detail("%u frames are still in the device", my.queue.queued()));
+    }
+    if (!on_fence) {
+      if (auto collected = my.collect(); !collected) return collected;
+    }
+  }
+  return {};
+}
+
+Result<void> Output::stop() noexcept {
+  Impl& my = *impl_;
+  auto closed = my.queue.close();
+  my.started = false;
+  my.waiting.release();
+  for (Frame& frame : my.in_device) frame.release();
+  my.state.restore(my.device);
+  my.format.reset();
+  return closed;
+}
+
+}  // namespace dmaflow::v4l2

@@ -1,0 +1,50 @@
+// Ports: the inputs of a camera or the connectors of an output device, and the DV timings on them.
+#pragma once
+
+#include "device.hpp"
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace dmaflow::v4l2 {
+
+/// The ports, none where the device has no such choice.
+std::vector<Port> ports(const Device& device);
+/// By number, name or beginning of the name. EINVAL lists those there are.
+Result<Port> find_port(const Device& device, std::string_view name);
+std::optional<std::uint32_t> current_port(const Device& device) noexcept;
+Result<void> set_port(const Device& device, std::uint32_t index) noexcept;
+
+Timings describe(const v4l2_bt_timings& bt) noexcept;
+Result<v4l2_dv_timings> detect_timings(const Device& device) noexcept;
+std::optional<v4l2_dv_timings> current_timings(const Device& device) noexcept;
+Result<void> set_timings(const Device& device, const v4l2_dv_timings& timings) noexcept;
+std::vector<v4l2_dv_timings> list_timings(const Device& device);
+/// The progressive timings of @p size nearest to @p wanted; without it, the fastest up to 60/s. Nothing where there are
+/// none of that size (or, with @p wanted, none within a percent of that rate).
+std::optional<v4l2_dv_timings> choose_timings(const std::vector<v4l2_dv_timings>& list, Size size,
+                                              std::optional<Interval> wanted);
+
+/// What a port choice changed, to be put back: the port, and the timings of every port that was looked at.
+class PortState {
+ public:
+  explicit PortState(const Device& device) : port_(current_port(device)) {}
+  /// Notes the timings of the current port, before they are changed.
+  void remember(const Device& device);
+  /// Puts all back; the queue must be closed. Errors end here: a device that is gone, or that another program uses now,
+  /// has nothing to be restored.
+  void restore(const Device& device) const noexcept;
+  /// Takes over what a later state noted of ports not noted here.
+  void merge(const PortState& later);
+
+ private:
+  struct Remembered {
+    std::optional<std::uint32_t> port;
+    v4l2_dv_timings timings;
+  };
+  std::optional<std::uint32_t> port_;
+  std::vector<Remembered> timings_;
+};
+
+}  // namespace dmaflow::v4l2

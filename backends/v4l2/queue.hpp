@@ -1,0 +1,80 @@
+// Queue: the kernel's buffer queue of one device (videobuf2), with a fixed pairing of slot and dma-bufs.
+#pragma once
+
+#include "device.hpp"
+#include "stream_format.hpp"
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace dmaflow::v4l2 {
+
+/// What DQBUF gave.
+struct Dequeued {
+  std::uint32_t slot = 0;
+  std::uint32_t sequence = 0;
+  std::uint32_t flags = 0;
+  std::chrono::nanoseconds timestamp{0};
+  std::array<std::uint32_t, max_planes> bytes_used{};  ///< per V4L2 plane
+  std::array<std::uint32_t, max_planes> data_offset{};
+};
+
+/// Most slots a queue has here; videobuf2 gives 32 (drivers may raise it from 6.9 on).
+inline constexpr std::uint32_t max_slots = 64;
+
+class Queue {
+ public:
+  explicit Queue(const Device& device) noexcept : device_(device) {}
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+  ~Queue() { close(); }
+
+  /// REQBUFS; returns how many slots there are now: drivers give more or fewer. EBUSY where another open file has them.
+  Result<std::uint32_t> request(std::uint32_t memory, std::uint32_t count) noexcept;
+  /// CREATE_BUFS: more of the same; returns the first new slot. @p count is what is there afterwards of those asked
+  /// for.
+  Result<std::uint32_t> extend(std::uint32_t& count, const v4l2_format& format) noexcept;
+  /// STREAMOFF and REQBUFS 0. Exported buffers that are still held live on without the queue (4.20, "orphaned").
+  Result<void> close() noexcept;
+
+  /// Fixes the dma-bufs of a slot, for as long as the queue lives. They stay the buffer's.
+  void pair(std::uint32_t slot, const Buffer& buffer, const StreamFormat& format) noexcept;
+  /// QBUF. @p time: copied to output devices.
+  Result<void> queue(std::uint32_t slot, std::chrono::nanoseconds time = {}) noexcept;
+  /// DQBUF: nothing where none is done. Errors: EPIPE (past the last buffer), EIO, ENODEV.
+  Result<std::optional<Dequeued>> dequeue() noexcept;
+  Result<void> stream_on() noexcept;
+
+  /// A descriptor for plane @p plane of an MMAP slot (EXPBUF).
+  Result<Fd> export_plane(std::uint32_t slot, std::uint32_t plane) noexcept;
+
+  [[nodiscard]] std::uint32_t memory() const noexcept { return memory_; }
+  [[nodiscard]] std::uint32_t slots() const noexcept { return slots_; }
+  [[nodiscard]] std::uint32_t queued() const noexcept { return queued_; }
+  [[nodiscard]] bool is_streaming() const noexcept { return streaming_; }
+
+ private:
+  /// What never changes from one QBUF of a slot to the next.
+  struct Slot {
+    std::array<int, max_planes> fds{-1, -1, -1, -1};
+    std::array<std::uint32_t, max_planes> lengths{};
+    std::array<std::uint32_t, max_planes> used{};  ///< bytes used, output devices only
+    std::uint32_t planes = 1;
+    bool queued = false;
+  };
+
+  const Device& device_;
+  std::array<Slot, max_slots> table_{};
+  std::uint32_t memory_ = 0;  // V4L2_MEMORY_*, 0 = no slots
+  std::uint32_t slots_ = 0;
+  std::uint32_t queued_ = 0;
+  bool streaming_ = false;
+};
+
+/// Why a driver did not take a foreign buffer, in words; for EINVAL and others of the first QBUF.
+Error explain_import(Error error, const Buffer& buffer) noexcept;
+
+}  // namespace dmaflow::v4l2

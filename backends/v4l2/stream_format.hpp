@@ -1,0 +1,48 @@
+// StreamFormat: a v4l2_format, single- or multi-planar, read as a StreamConfig and made from one.
+//
+// bytesperline and sizeimage are the driver's. Only where the planes of a format share one buffer does V4L2 leave the
+// rest to arithmetic: plane follows plane, and the strides of the others follow from the first (videodev2.h says
+// nothing; Documentation/userspace-api/media/v4l/pixfmt-yuv-planar.rst does).
+#pragma once
+
+#include "device.hpp"
+
+#include <dmaflow/device.hpp>
+
+#include <array>
+#include <cstdint>
+
+namespace dmaflow::v4l2 {
+
+struct StreamFormat {
+  v4l2_format raw{};
+  std::uint32_t code = 0;
+  Size size;
+  std::uint32_t field = 0;
+  std::uint32_t planes = 1;  ///< buffers per frame, V4L2's "planes"
+  std::array<std::uint32_t, max_planes> bytes_per_line{};
+  std::array<std::uint32_t, max_planes> size_image{};
+  /// Which plane of the layout begins in each V4L2 plane.
+  std::array<std::uint32_t, max_planes> first_plane{};
+
+  /// G_FMT. Errors: EINVAL (the driver's answer makes no sense).
+  static Result<StreamFormat> get(const Device& device) noexcept;
+  /// S_FMT: @p code, and the size of @p layout and its strides where they are not 0.
+  static Result<StreamFormat> set(const Device& device, const Layout& layout, const Format& code) noexcept;
+  /// TRY_FMT: what set() would give.
+  static Result<StreamFormat> probe(const Device& device, const Layout& layout, const Format& code) noexcept;
+  /// Reads a driver's answer.
+  static Result<StreamFormat> read(const v4l2_format& raw, const Device& device) noexcept;
+
+  /// Layout, constraints and colour, as the driver set them.
+  [[nodiscard]] Result<StreamConfig> config(const Device& device) const noexcept;
+  /// Checks that a buffer is laid out as @p config says and is as large as the driver wants. EINVAL with both numbers.
+  [[nodiscard]] Result<void> check(const Buffer& buffer, const StreamConfig& config,
+                                   const Device& device) const noexcept;
+  /// The object of a buffer that V4L2 plane @p plane lies in.
+  [[nodiscard]] std::uint32_t object_of(const Buffer& buffer, std::uint32_t plane) const noexcept {
+    return buffer.layout().planes[first_plane[plane]].object;
+  }
+};
+
+}  // namespace dmaflow::v4l2
