@@ -21,7 +21,7 @@ Uevent parse_uevent(std::string_view report) noexcept {
     const std::string_view line = report.substr(0, report.find('\0'));
     report.remove_prefix(std::min(report.size(), line.size() + 1));
     if (line == "SUBSYSTEM=drm") result.is_drm = true;
-    if (line == "HOTPLUG=1") result.is_hotplug = true;
+    if (line == "ACTION=change") result.is_change = true;
     if (line.rfind("DEVNAME=", 0) == 0) result.device = line.substr(8);
   }
   return result;
@@ -52,7 +52,7 @@ Result<void> Hotplug::dispatch(short revents) {
     }
     if (size < 0) return std::unexpected(impl_->device.file.error(static_cast<int>(size), "read").detail("uevents"));
     const Uevent event = parse_uevent({report.data(), static_cast<std::size_t>(size)});
-    if (event.is_drm && event.is_hotplug && event.device == impl_->node) is_ours = true;
+    if (event.is_drm && event.is_change && event.device == impl_->node) is_ours = true;
   }
   if (is_ours && impl_->device.file.fd >= 0) impl_->device.look_at_connectors();
   return {};

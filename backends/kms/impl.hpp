@@ -165,6 +165,8 @@ struct Plane::Impl {
   void set_fence(AtomicRequest& to) const;
   [[nodiscard]] Result<void> stop() noexcept;
   void let_go() noexcept;
+  /// Something of this plane is on the screen or on its way, be it of an earlier configuration.
+  [[nodiscard]] bool is_lit() const noexcept { return is_on || under_way.frame || shown.frame; }
 };
 
 /// Access to the insides for the files of this backend.

@@ -50,7 +50,7 @@ Result<void> Plane::configure(const StreamConfig& config) {
   auto place = impl_->find_place(config);
   if (!place) return std::unexpected(place.error());
   const bool is_same_plane = impl_->place && impl_->place->plane == place->plane;
-  if (impl_->is_on && !is_same_plane) {
+  if (impl_->is_lit() && !is_same_plane) {
     return std::unexpected(output.error(-EBUSY, "configure").detail("another plane is needed: stop() first"));
   }
   const bool is_new_mode = !output.mode || !(output.mode->mode.size == place->mode.mode.size) ||
@@ -149,10 +149,10 @@ void Plane::Impl::let_go() noexcept {
 
 Result<void> Plane::Impl::stop() noexcept {
   staged = {};
-  if (!is_on) return {};
+  if (!is_lit()) return {};
   const auto drained = output.drain(Deadline::after(std::chrono::seconds(1)));
   const bool is_last = std::none_of(output.planes.begin(), output.planes.end(), [&](const auto& plane) {
-    return &Inside::of(*plane) != this && Inside::of(*plane).is_on;
+    return &Inside::of(*plane) != this && Inside::of(*plane).is_lit();
   });
   int result = 0;
   if (is_last) {

@@ -62,8 +62,8 @@ struct Card {
 [[nodiscard]] std::vector<Card> list();
 
 struct OutputOptions {
-  std::string connector;       ///< by name; empty = the first that is connected
-  std::optional<Size> mode;    ///< unset = the frame's size where the monitor has it, else the preferred mode
+  std::string connector{};     ///< by name; empty = the first that is connected
+  std::optional<Size> mode{};    ///< unset = the frame's size where the monitor has it, else the preferred mode
   std::uint32_t refresh_mhz = 0;  ///< the nearest to it; 0 = the preferred mode's, else the highest
   std::uint32_t crtc_id = 0;   ///< 0 = the one that drives the connector now, else the first free one
 };
@@ -78,12 +78,12 @@ struct PlaneOptions {
   std::uint32_t plane_id = 0;            ///< exactly this one; 0 = any that takes the format
   /// The place on the screen. Unset = all of it where the mode has the frame's size; else the middle, unscaled
   /// or, where the frame is larger or the driver cannot do that, scaled to fit.
-  std::optional<Rect> position;
-  std::optional<Rect> source;            ///< the part of the frame to show; unset = all
+  std::optional<Rect> position{};
+  std::optional<Rect> source{};          ///< the part of the frame to show; unset = all
   Rotation rotation = Rotation::none;
   bool reflect_x = false;
   bool reflect_y = false;
-  std::optional<std::uint32_t> zpos;     ///< higher is nearer to the viewer
+  std::optional<std::uint32_t> zpos{};   ///< higher is nearer to the viewer
 };
 
 /// The kernel's reports of monitors plugged in and out (uevents). Poll it beside the planes; a plane's take_changed()
@@ -212,9 +212,10 @@ class Plane final : public Sink {
   /// True once after the connector was plugged in or out (see Device::hotplug()).
   [[nodiscard]] bool take_changed() noexcept override;
 
-  /// Errors: EINVAL (size, format or modifier the output has no plane or mode for: lists what it has), EACCES (not master).
+  /// Errors: EINVAL (size, format or modifier the output has no plane or mode for: lists what it has), EBUSY (no plane is
+  /// free), EACCES (not master), and what the driver answers where it cannot place, scale or turn the frame (EINVAL, ERANGE).
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
-  /// Errors: as check(); EBUSY (frames are on the screen: stop() first).
+  /// Errors: as check(); EBUSY (frames are on the screen and another plane is needed: stop() first).
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   /// Makes a framebuffer and tries it (DRM_MODE_ATOMIC_TEST_ONLY). Errors: EINVAL (not as configured, or refused by the
   /// driver), ENODEV (the driver takes no foreign buffers).
