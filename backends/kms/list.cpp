@@ -25,6 +25,9 @@ Card read_card(const std::string& path) {
   file.fd = fd.get();
   file.name = path;
   card.driver = driver_of(fd.get());
+  // Without it the kernel names overlay planes only, and most cards have none.
+  drm_set_client_cap universal{.capability = DRM_CLIENT_CAP_UNIVERSAL_PLANES, .value = 1};
+  sys::ioctl(fd.get(), DRM_IOCTL_SET_CLIENT_CAP, &universal);
   auto objects = read_objects(file);
   if (!objects) {
     if (objects.error().code() != ENODEV && objects.error().code() != EOPNOTSUPP) card.error = objects.error();
