@@ -24,7 +24,8 @@ path, read and write; the working directory is the same; output is streamed; the
   --kernel 6.12|backports|6.1   Debian 13's kernel (default), Debian 13's newest backport, Debian 12's kernel
   --display KIND                virtio (default), bochs, vkms, all (cards in that order), none
   --cameras N                   vivid cameras (default 1, up to 8): captures /dev/video0..N-1, outputs /dev/video10..; every second
-                                camera has the multi-planar API (the first is single-planar)
+                                camera has the multi-planar API (the first is single-planar); those from the third
+                                on need physically contiguous memory
   --module "NAME [PARAM=...]"   load a module more, or one of the lab's with these parameters instead; "-NAME": without it. Repeatable
   --timeout SECONDS             for the command, without boot (default 300)
   --screenshot FILE             a PNG of the screen, seen from outside: taken while COMMAND runs, after 1 s and then every 2 s, each replacing
@@ -38,6 +39,8 @@ path, read and write; the working directory is the same; output is streamed; the
   --verbose                     say what happens when
 """
 
+VALUED = ("--kernel", "--display", "--cameras", "--module", "--timeout", "--screenshot", "--kernel-log", "--env", "--share", "--smp",
+          "--memory", "--accel")
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(HERE))
 BOOT_SECONDS = 90  # A boot takes 4; a machine busy with compilers takes longer.
@@ -127,6 +130,8 @@ def parse(arguments):
             setattr(options, name[2:], True)
             continue
         name, equals, value = name.partition("=")
+        if name not in VALUED:
+            usage(f"no such option: {name}")
         if not equals:
             if not rest:
                 usage(f"{name} needs a value")
@@ -153,6 +158,10 @@ def parse(arguments):
             if not value.split():
                 usage("--module needs a name")
             options.modules.append(value.split())
+            for parameter in value.split()[1:]:
+                # The other parameters are one per camera, so the lab must know how many there are.
+                if value.split()[0] == "vivid" and parameter.startswith("n_devs="):
+                    options.cameras = number(parameter[7:], int, 0, 8, "vivid n_devs")
         elif name == "--env":
             key, equals, text = value.partition("=")
             if not equals:
@@ -162,8 +171,6 @@ def parse(arguments):
             if not os.path.isdir(value):
                 usage(f"--share: no such directory: {value}")
             options.shares.append(os.path.realpath(value))
-        else:
-            usage(f"no such option: {name}")
     options.command = rest
     if not options.command:
         usage("no command")
@@ -203,6 +210,8 @@ def modules(options, available):
             "vid_cap_nr=" + ",".join(str(i) for i in each),
             "vid_out_nr=" + ",".join(str(10 + i) for i in each),
             "multiplanar=" + ",".join(str(1 + i % 2) for i in each),
+            # From the third on they need physically contiguous memory, and refuse a system heap's.
+            "allocators=" + ",".join("1" if i >= 2 else "0" for i in each),
         ]
     if available("sw_sync"):
         wanted["sw_sync"] = []
@@ -300,7 +309,7 @@ class Machine:
         self.selector = selectors.DefaultSelector()
         self.state = "boot"
         self.status = None
-        self.timed_out = False
+        self.refused = False
         self.shot_at = None
         self.shot_file_made = False
         self.qmp_ready = False
@@ -420,7 +429,8 @@ class Machine:
             display = seen[0]
         if display not in seen:
             have = ", ".join(seen) if seen else "none"
-            done(f"no display {display or ''} that can be seen from outside (there is: {have}; vkms is read through its writeback)")
+            asked = f"no display {display}" if display else "no display"
+            done(f"{asked} that can be seen from outside (there is: {have}; vkms is read through its writeback)")
             return
         directory, base = os.path.split(file)
         part = os.path.join(directory, f".{base}.part")
@@ -480,6 +490,9 @@ class Machine:
             self.state = "ending"
             self.shot_at = None
             self.deadline = time.monotonic() + 20
+        elif word == "failed":
+            self.refused = True
+            raise LabError(f"kernel {self.options.kernel}: {rest}")
         elif word == "exit":
             self.status = int(rest)
 
@@ -531,7 +544,6 @@ class Machine:
                 self.periodic_screenshot()
             if now >= self.deadline:
                 if self.state == "running":
-                    self.timed_out = True
                     self.drain()
                     say(f"the command took longer than {self.options.timeout:g} s and was ended")
                     return 124
@@ -599,10 +611,11 @@ def boot_and_run(options, image, wanted, accel):
                 say("no screenshot was taken: the command ended within a second")
             return status
         except LabError as error:
-            if machine.state == "boot":
-                error.boot = True
+            # Worth another try: a start that hung or panicked, not one that said what it lacks.
+            error.again = machine.state == "boot" and not machine.refused
             say(str(error))
-            machine.explain()
+            if not machine.refused:
+                machine.explain()
             machine.save_kernel_log()
             raise
         finally:
@@ -698,12 +711,12 @@ def main():
         try:
             return boot_and_run(options, image, wanted, accel)
         except LabError as error:
-            if not getattr(error, "boot", False):
+            if not error.again:
                 return 125
             say("trying once more")
             return boot_and_run(options, image, wanted, "tcg" if options.accel == "auto" else accel)
     except LabError as error:
-        if not hasattr(error, "boot"):
+        if not hasattr(error, "again"):
             say(str(error))
         return 125
     except BrokenPipeError:
