@@ -55,7 +55,7 @@ std::vector<StreamConfig> on_this_port(const Device& device, const StreamRequest
       return {};
     }
   }
-  return matching(device, request, native_only);
+  return matching(device, request, native_only, why);
 }
 
 Error nothing_fits(const Device& device, const StreamRequest& request, const std::vector<Port>& ports) {

@@ -36,8 +36,10 @@ bool is_full_frame(std::uint32_t field) noexcept {
          field == V4L2_FIELD_INTERLACED_TB || field == V4L2_FIELD_INTERLACED_BT;
 }
 
-bool gives(const Device& device, const Format& format, Size size) {
+/// Whether TRY_FMT agrees. @p why: an answer that is neither yes nor no.
+bool gives(const Device& device, const Format& format, Size size, std::optional<Error>& why) {
   const auto answer = probe(device, format, size);
+  if (!answer && answer.error().code() != EINVAL && !why) why = answer.error();
   return answer && answer->size == size && is_full_frame(answer->field);
 }
 
@@ -68,7 +70,7 @@ std::optional<Interval> choose_interval(const Device& device, std::uint32_t code
 
 /// The sizes to offer for a format.
 std::vector<Size> sizes_for(const Device& device, const Format& format, const StreamRequest& request, Size current,
-                            bool native_only) {
+                            bool native_only, std::optional<Error>& why) {
   const std::vector<SizeRange> ranges = list_sizes(device, format.code);
   std::vector<Size> result;
   const auto add = [&](Size size) {
@@ -80,7 +82,7 @@ std::vector<Size> sizes_for(const Device& device, const Format& format, const St
       return range.contains(wanted) && (range.is_discrete() || !native_only);
     });
     const bool unlisted = ranges.empty() && (!native_only || wanted == current);
-    if ((listed || unlisted || wanted == current) && gives(device, format, wanted)) add(wanted);
+    if ((listed || unlisted || wanted == current) && gives(device, format, wanted, why)) add(wanted);
     return result;
   }
   for (const SizeRange& range : ranges) {
@@ -91,7 +93,7 @@ std::vector<Size> sizes_for(const Device& device, const Format& format, const St
   });
   if (const auto found = std::find(result.begin(), result.end(), current); found != result.end()) {
     std::rotate(result.begin(), found, found + 1);
-  } else if (gives(device, format, current)) {
+  } else if (gives(device, format, current, why)) {
     result.insert(result.begin(), current);
   }
   return result;
@@ -258,13 +260,14 @@ Interval set_interval(const Device& device, Interval wanted) noexcept {
   return current_interval(device);
 }
 
-std::vector<StreamConfig> matching(const Device& device, const StreamRequest& request, bool native_only) {
+std::vector<StreamConfig> matching(const Device& device, const StreamRequest& request, bool native_only,
+                                   std::optional<Error>& why) {
   const auto now = StreamFormat::get(device);
   const Size current = now ? now->size : Size{};
   std::vector<std::pair<std::size_t, StreamConfig>> found;  // with the size's rank
   std::vector<Size> order;
   for (const Format& format : formats_for(device, request)) {
-    for (const Size size : sizes_for(device, format, request, current, native_only)) {
+    for (const Size size : sizes_for(device, format, request, current, native_only, why)) {
       const auto interval = choose_interval(device, format.code, size, request.interval);
       if (!interval) continue;
       auto place = std::find(order.begin(), order.end(), size);
@@ -281,16 +284,24 @@ std::vector<StreamConfig> matching(const Device& device, const StreamRequest& re
 
 std::string what_it_has(const Device& device) {
   const std::vector<Format> formats = list_formats(device);
+  if (formats.empty()) return "no formats";
   std::string text = "formats";
-  constexpr std::size_t enough = 150;
-  for (const Format& format : formats) {
-    if (text.size() > enough) {
-      text += " ...";
-      break;
+  constexpr std::size_t enough = 130;
+  const auto add = [&](const std::string& code) {
+    if (text.size() > enough) return;
+    text += " " + code.substr(0, code.find_last_not_of(' ') + 1);
+    if (text.size() > enough) text += " ...";
+  };
+  // The common ones first: an error has room for a few.
+  for (const FormatInfo& info : known_formats()) {
+    if (std::any_of(formats.begin(), formats.end(),
+                    [&](const Format& f) { return f.known && f.format == info.format; })) {
+      add(info.format.code());
     }
-    text += " " + (format.known ? format.format.code() : PixelFormat{format.code}.code());
   }
-  if (formats.empty()) return text + " none";
+  for (const Format& format : formats) {
+    if (!format.known) add(PixelFormat{format.code}.code());
+  }
   text += "; sizes";
   const auto sizes = list_sizes(device, formats.front().code);
   for (const SizeRange& range : sizes) {

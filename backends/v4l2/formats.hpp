@@ -25,8 +25,10 @@ Interval set_interval(const Device& device, Interval wanted) noexcept;
 
 /// The streams the current port has that meet the request, best first: the size in force before the others, larger
 /// before smaller; within a size in the order of the request's formats, else of the device's, compressed ones last.
-/// @p native_only: only sizes that the device lists one by one.
-std::vector<StreamConfig> matching(const Device& device, const StreamRequest& request, bool native_only);
+/// @p native_only: only sizes that the device lists one by one. @p why: set where the device failed rather than
+/// refused.
+std::vector<StreamConfig> matching(const Device& device, const StreamRequest& request, bool native_only,
+                                   std::optional<Error>& why);
 
 /// For an error: "XR24 NV12 ...; 640x480 at 30/s, ...", cut to what fits.
 std::string what_it_has(const Device& device);

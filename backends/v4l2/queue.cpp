@@ -75,6 +75,13 @@ void Queue::pair(std::uint32_t index, const Buffer& buffer, const StreamFormat& 
   }
 }
 
+Error Queue::stream_error(int code, const char* operation) const noexcept {
+  Error error = device_.error(code, operation);
+  if (code == EPIPE) error.detail("the stream has ended");
+  if (code == EIO) error.detail("the device reports a failure and has stopped: stop and start it again");
+  return error;
+}
+
 Result<void> Queue::queue(std::uint32_t index, std::chrono::nanoseconds time) noexcept {
   Slot& slot = table_[index];
   v4l2_plane planes[max_planes]{};
@@ -102,7 +109,8 @@ Result<void> Queue::queue(std::uint32_t index, std::chrono::nanoseconds time) no
     if (is_import) buffer.length = slot.lengths[0];
     if (is_output) buffer.bytesused = slot.used[0];
   }
-  if (auto done = device_.call(DMAFLOW_V4L2_OP(VIDIOC_QBUF), &buffer); !done) return done;
+  const int result = device_.try_call(DMAFLOW_V4L2_OP(VIDIOC_QBUF), &buffer);
+  if (result < 0) return std::unexpected(stream_error(-result, "VIDIOC_QBUF"));
   slot.queued = true;
   ++queued_;
   return {};
@@ -119,12 +127,7 @@ Result<std::optional<Dequeued>> Queue::dequeue() noexcept {
   }
   const int result = device_.try_call(DMAFLOW_V4L2_OP(VIDIOC_DQBUF), &buffer);
   if (result == -EAGAIN) return std::nullopt;
-  if (result < 0) {
-    Error error = device_.error(-result, "VIDIOC_DQBUF");
-    if (result == -EPIPE) error.detail("the stream has ended");
-    if (result == -EIO) error.detail("the device reports a failure and has stopped: stop and start it again");
-    return std::unexpected(error);
-  }
+  if (result < 0) return std::unexpected(stream_error(-result, "VIDIOC_DQBUF"));
   if (buffer.index >= slots_ || !table_[buffer.index].queued) {
     return std::unexpected(
         device_.error(EPROTO, "VIDIOC_DQBUF").detail("the driver gave buffer %u, which it did not have", buffer.index));

@@ -66,6 +66,8 @@ class Queue {
     bool queued = false;
   };
 
+  [[nodiscard]] Error stream_error(int code, const char* operation) const noexcept;
+
   const Device& device_;
   std::array<Slot, max_slots> table_{};
   std::uint32_t memory_ = 0;  // V4L2_MEMORY_*, 0 = no slots
