@@ -1,0 +1,69 @@
+// Shows a camera on a display without copying a byte: the camera writes into the memory that the display shows.
+#include <dmaflow/dmaflow.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <string>
+
+#include <unistd.h>
+
+// Called once a second, while frames move: so it allocates nothing.
+void live_line(const dmaflow::Stats& stats) {
+  static const char* const end = isatty(STDERR_FILENO) != 0 ? "\r" : "\n";
+  static std::uint64_t before = 0;
+  const dmaflow::StreamStats& stream = stats.streams.front();
+  const dmaflow::BranchStats& screen = stream.branches.front();
+  const auto ms = [&](double percent) { return static_cast<double>(screen.latency.percentile(percent).count()) / 1e6; };
+  std::fprintf(stderr, "%3d fps   latency p50 %.1f ms, p99 %.1f ms   dropped %d   %s",
+               static_cast<int>(screen.delivered - before), ms(50), ms(99),
+               static_cast<int>(screen.dropped + stream.lost), end);
+  before = screen.delivered;
+}
+
+int main(int argc, char** argv) try {
+  std::string camera_path, display_path, size, json;
+  double seconds = 0;
+  CLI::App app("Shows a camera on a display without copying a byte.");
+  app.add_option("--camera", camera_path, "such as /dev/video0; the first there is, if not given");
+  app.add_option("--display", display_path, "such as /dev/dri/card0; the first with a monitor, if not given");
+  app.add_option("--size", size, "of the frames, such as 1280x720; the camera's choice, if not given");
+  app.add_option("--seconds", seconds, "how long; until Ctrl-C, if not given")->check(CLI::NonNegativeNumber);
+  app.add_option("--json", json, "a file for the statistics");
+  CLI11_PARSE(app, argc, argv);
+
+  const dmaflow::Fd stop = dmaflow::stop_on_signals().value();
+  for (const auto& device : dmaflow::v4l2::list()) {
+    if (camera_path.empty() && device.capture) camera_path = device.path;
+  }
+  const auto camera = dmaflow::v4l2::Camera::open(camera_path).value();
+  const auto card = dmaflow::kms::Device::open(display_path).value();
+  dmaflow::kms::Plane* const screen = card->output().value()->plane().value();
+
+  // Memory that is neither the camera's nor the display's, where there is some: the plan says whose is used, and why.
+  const auto heap = dmaflow::heap::Allocator::open("system");
+  const auto udmabuf = dmaflow::udmabuf::Allocator::open();
+
+  dmaflow::Pipeline pipeline;
+  if (heap) pipeline.offer(**heap);
+  if (udmabuf) pipeline.offer(**udmabuf);
+  pipeline.connect(*camera, *screen).value();
+  dmaflow::StreamRequest request;
+  if (!size.empty()) request.size = dmaflow::parse_size(size).value();
+  std::cout << pipeline.prepare(request).value().front().explain() << std::flush;
+
+  dmaflow::RunOptions options{.stop_fd = stop.get(), .progress = live_line};
+  if (seconds > 0) options.duration = std::chrono::nanoseconds(static_cast<std::int64_t>(seconds * 1e9));
+  pipeline.run(options).value();
+  if (!json.empty()) std::ofstream(json) << pipeline.stats().json() << '\n';
+} catch (const std::bad_expected_access<dmaflow::Error>& failure) {
+  std::cerr << "error: " << failure.error().message() << '\n';
+  return 1;
+} catch (const std::bad_expected_access<dmaflow::Refused>& refused) {
+  std::cerr << "error: " << refused.error().explain();
+  return 1;
+}
