@@ -243,7 +243,8 @@ Result<void> Pipeline::Impl::serve(std::size_t first_entry) {
 Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
   Stream& stream = streams[index];
   StreamStats& counts = stats.streams[index];
-  if ((revents & (POLLIN | POLLOUT | POLLERR | POLLHUP)) != 0) {
+  if (auto served = stream.serve_source(revents); !served) return served;
+  if ((revents & (POLLIN | POLLERR | POLLHUP)) != 0) {
     auto taken = stream.take(counts);
     if (!taken) return std::unexpected(taken.error());
     const auto now = Clock::now().time_since_epoch();
@@ -251,7 +252,7 @@ Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
     stats.elapsed = now - per_second.first;
   }
   if (auto moved = stream.advance(counts); !moved) return moved;
-  if (auto served = stream.serve_source(revents); !served) return served;
+  if (auto returned = stream.serve_source(0); !returned) return returned;  // what was just let go
   stream.collect(counts, per_second);
   return stream.take_changed() ? renegotiate(index) : Result<void>{};
 }
