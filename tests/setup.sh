@@ -7,6 +7,8 @@
 DMAFLOW_CACHE=${DMAFLOW_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/dmaflow}
 DMAFLOW_LOGS=${DMAFLOW_LOGS:-$DMAFLOW_CACHE/logs}
 export DMAFLOW_CACHE DMAFLOW_LOGS
+# A user's PATH on Debian lacks these, and depmod and others live there.
+PATH=$PATH:/usr/sbin:/sbin
 
 # Package groups. Whoever needs one writes: need_packages "${PACKAGES_BUILD[@]}"
 # shellcheck disable=SC2034  # used by the scripts that source this file
