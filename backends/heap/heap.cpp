@@ -1,6 +1,7 @@
 #include <dmaflow/heap.hpp>
 
 #include "access.hpp"
+#include "memory.hpp"
 #include "sys/sys.hpp"
 
 #include <algorithm>
@@ -160,6 +161,11 @@ Result<std::vector<Buffer>> Allocator::allocate(const Request& request) {
   const Row* row = find_row(std::string_view(name_).substr(5));
   const Buffer::Options options{.is_protected = traits().is_protected, .origin = row != nullptr ? row->origin : "heap"};
   const auto sizes = layout->object_sizes(request.constraints);
+  // A CMA heap has a region of its own, which says itself when it is full.
+  if (properties_.contiguous != yes) {
+    const auto checked = detail::check_memory(sizes, request.count, name_);
+    if (!checked) return std::unexpected(checked.error());
+  }
   std::vector<Buffer> buffers;
   buffers.reserve(request.count);
   for (std::uint32_t i = 0; i < request.count; ++i) {

@@ -1,6 +1,7 @@
 #include <dmaflow/udmabuf.hpp>
 
 #include "access.hpp"
+#include "memory.hpp"
 #include "sys/sys.hpp"
 #include "uapi/memfd.hpp"
 
@@ -77,6 +78,9 @@ Result<std::vector<Buffer>> Allocator::allocate(const Request& request) {
   if (!layout) return std::unexpected(layout.error());
 
   const auto sizes = layout->object_sizes(request.constraints);
+  if (const auto checked = detail::check_memory(sizes, request.count, name()); !checked) {
+    return std::unexpected(checked.error());
+  }
   std::vector<Buffer> buffers;
   buffers.reserve(request.count);
   for (std::uint32_t i = 0; i < request.count; ++i) {

@@ -70,7 +70,8 @@ class Allocator final : public dmaflow::Allocator {
   [[nodiscard]] Properties properties() const noexcept { return properties_; }
 
   /// Errors: EINVAL (as check_request() and linear_layout() say; contiguous memory asked of a heap known not to be),
-  /// ENOMEM, EMFILE, ENOTTY (the file is no heap), those of Buffer::create().
+  /// ENOMEM (also where the machine has not the memory available: the kernel would kill processes to find it), EMFILE,
+  /// ENOTTY (the file is no heap), those of Buffer::create().
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
 
  private:

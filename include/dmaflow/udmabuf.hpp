@@ -34,8 +34,8 @@ class Allocator final : public dmaflow::Allocator {
   [[nodiscard]] MemoryTraits traits() const noexcept override { return {.cached = true}; }
 
   /// Errors: EINVAL (as check_request() and linear_layout() say; contiguous memory asked for; an object over
-  /// size_limit_mb, which the error names with how to raise it), ENOMEM, EMFILE, ENOTTY (the file is not udmabuf),
-  /// those of Buffer::create().
+  /// size_limit_mb, which the error names with how to raise it), ENOMEM (also where the machine has not the
+  /// memory available), EMFILE, ENOTTY (the file is not udmabuf), those of Buffer::create().
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
 
  private:

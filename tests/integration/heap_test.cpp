@@ -1,0 +1,115 @@
+#include "allocator_checks.hpp"
+
+#include <dmaflow/heap.hpp>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+
+#include <linux/dma-heap.h>
+
+namespace dmaflow {
+namespace {
+
+using test::must;
+using test::request_of;
+
+class Heap : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto opened = heap::Allocator::open("system");
+    if (!opened && !test::in_lab()) GTEST_SKIP() << opened.error().message();
+    heap_ = must(std::move(opened), "open");
+  }
+  std::unique_ptr<heap::Allocator> heap_;
+};
+
+TEST_F(Heap, IsListedWithItsProperties) {
+  const auto heaps = heap::list();
+  const auto system = std::ranges::find(heaps, "system", &heap::Info::name);
+  ASSERT_NE(system, heaps.end());
+  EXPECT_EQ(system->properties.contiguous, heap::Answer::no);
+  EXPECT_EQ(system->properties.cached, heap::Answer::yes);
+}
+
+TEST_F(Heap, SaysWhatItsMemoryIsLike) {
+  EXPECT_EQ(heap_->name(), "heap:system");
+  EXPECT_FALSE(heap_->traits().contiguous);
+  EXPECT_TRUE(heap_->traits().cached);
+  EXPECT_FALSE(heap_->traits().is_protected);
+}
+
+TEST_F(Heap, MakesBuffersOfCommonFormats) { test::expect_buffers_of_common_formats(*heap_, "heap:system"); }
+TEST_F(Heap, MemoryIsZeroed) { test::expect_zeroed_memory(*heap_); }
+TEST_F(Heap, RefusesWhatNobodyCanMeet) { test::expect_refusals(*heap_); }
+TEST_F(Heap, MakesOpaqueBuffers) { test::expect_opaque_buffers(*heap_); }
+
+TEST_F(Heap, NothingIsLeftBehindWhicheverCallFails) {
+  Request request = request_of(formats::nv12, {640, 480}, 3);
+  request.constraints.separate_objects = true;
+  test::expect_no_leak_whichever_call_fails([&]() -> Result<std::vector<Buffer>> {
+    auto opened = heap::Allocator::open("system");
+    if (!opened) return std::unexpected(opened.error());
+    return (*opened)->allocate(request);
+  });
+}
+
+TEST_F(Heap, OneIoctlForEachObject) {
+  Request request = request_of(formats::nv12, {640, 480}, 3);
+  request.constraints.separate_objects = true;
+  const test::CountCalls ioctls("ioctl", DMA_HEAP_IOCTL_ALLOC);
+  ASSERT_TRUE(heap_->allocate(request));
+  EXPECT_EQ(ioctls.calls(), 6U);
+}
+
+TEST_F(Heap, MoreThanTheMachinesMemoryIsEnomemAndKillsNobody) {
+  if (!test::in_lab()) GTEST_SKIP() << "this machine may have the memory";
+  const test::LeakCheck leaks;
+  const auto result = heap_->allocate(request_of(PixelFormat::of('X', 'R', '4', '8'), {16384, 16384}));  // 2 GiB
+  ASSERT_TRUE(test::fails_with(result, ENOMEM));
+  EXPECT_TRUE(test::mentions(result.error(), "2147483648")) << result.error().message();
+}
+
+TEST_F(Heap, BuffersOutliveTheAllocator) {
+  const test::LeakCheck leaks;
+  auto opened = must(heap::Allocator::open("system"), "open");
+  const auto buffers = must(opened->allocate(request_of(formats::xrgb8888, {64, 64})), "allocate");
+  opened.reset();
+  EXPECT_TRUE(test::is_all_zero(buffers[0]));
+}
+
+TEST_F(Heap, IsFoundByProperty) {
+  EXPECT_EQ(must(heap::Allocator::open_with({.cached = heap::Answer::yes}), "open_with")->name(), "heap:system");
+  EXPECT_EQ(must(heap::Allocator::open_with({}), "open_with")->name(), "heap:system");
+}
+
+TEST_F(Heap, APropertyNoHeapHasSaysWhichHeapsThereAre) {
+  if (!test::in_lab()) GTEST_SKIP() << "this machine may have such a heap";
+  const auto result = heap::Allocator::open_with({.contiguous = heap::Answer::yes});
+  ASSERT_TRUE(test::fails_with(result, ENOENT));
+  EXPECT_TRUE(test::mentions(result.error(), "contiguous") && test::mentions(result.error(), "system"))
+      << result.error().message();
+}
+
+TEST_F(Heap, AMissingHeapNamesThoseThereAre) {
+  const auto result = heap::Allocator::open("no-such-heap");
+  ASSERT_TRUE(test::fails_with(result, ENOENT));
+  EXPECT_TRUE(test::mentions(result.error(), "/dev/dma_heap/no-such-heap")) << result.error().message();
+  EXPECT_TRUE(test::mentions(result.error(), "system")) << result.error().message();
+}
+
+TEST_F(Heap, NoPermissionNamesTheOwnerAndTheUdevRuleThatHelps) {
+  if (!test::in_lab()) GTEST_SKIP() << "needs the lab's users and permissions";
+  const auto open = [] {
+    const auto result = heap::Allocator::open("system");
+    return result ? std::string("opened") : result.error().message();
+  };
+  const std::string said = test::as_user(1000, {1000}, open);
+  EXPECT_NE(said.find("EACCES"), std::string::npos) << said;
+  EXPECT_NE(said.find("group root"), std::string::npos) << said;
+  EXPECT_NE(said.find("SUBSYSTEM==\"dma_heap\", KERNEL==\"system\", GROUP=\"video\", MODE=\"0660\""), std::string::npos)
+      << said;
+}
+
+}  // namespace
+}  // namespace dmaflow
