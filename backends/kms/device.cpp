@@ -91,8 +91,12 @@ void read_capabilities(DrmFile& file) noexcept {
   file.monotonic = capability(file.fd, DRM_CAP_TIMESTAMP_MONOTONIC) != 0;
 }
 
-std::chrono::nanoseconds monotonic_now() noexcept {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch());
+/// When the flip happened, on CLOCK_MONOTONIC. Where the driver does not say (another clock; zero, as several do for the
+/// flip that lights the screen), now.
+std::chrono::nanoseconds time_of(const drm_event_vblank& flip, bool is_monotonic) noexcept {
+  const auto stated = std::chrono::seconds(flip.tv_sec) + std::chrono::microseconds(flip.tv_usec);
+  if (is_monotonic && stated.count() != 0) return stated;
+  return std::chrono::steady_clock::now().time_since_epoch();
 }
 
 }  // namespace
@@ -309,8 +313,7 @@ Result<void> Device::Impl::read_events() noexcept {
     if (header.type == DRM_EVENT_FLIP_COMPLETE && header.length >= sizeof(drm_event_vblank)) {
       drm_event_vblank flip{};
       std::memcpy(&flip, &events[at], sizeof flip);
-      on_flip(flip.user_data, file.monotonic ? std::chrono::seconds(flip.tv_sec) + std::chrono::microseconds(flip.tv_usec)
-                                             : monotonic_now());
+      on_flip(flip.user_data, time_of(flip, file.monotonic));
     }
     at += header.length;
   }

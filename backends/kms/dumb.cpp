@@ -127,7 +127,12 @@ Result<Fd> DumbAllocator::allocate_object(const Constraints& constraints, Layout
   for (int attempt = 0; attempt < 2; ++attempt) {
     const std::uint64_t bytes = layout.object_sizes(constraints)[object];
     const Shape shape = shape_of(layout, object, bytes);
-    if (const int result = handle.create(shape.width, shape.height, shape.bits); result < 0) {
+    int result = handle.create(shape.width, shape.height, shape.bits);
+    if (result == -EINVAL && shape.bits != 32) {  // virtio-gpu knows 32 bits only; memory is memory
+      const std::uint32_t row = layout.planes[first_plane_of(layout, object)].stride;
+      result = handle.create(divide_up(row, 4), shape.height, 32);
+    }
+    if (result < 0) {
       return std::unexpected(file_.error(result, "DRM_IOCTL_MODE_CREATE_DUMB")
                                  .detail("%ux%u at %u bits: %s", shape.width, shape.height, shape.bits,
                                          layout.describe().c_str()));

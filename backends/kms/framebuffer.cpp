@@ -42,7 +42,8 @@ class Handles {
 Error import_refused(const DrmFile& file, int error, const Buffer& buffer) noexcept {
   Error result = file.error(error, "DRM_IOCTL_PRIME_FD_TO_HANDLE");
   const std::string_view origin = buffer.origin();
-  if (error == -ENODEV || error == -ENOSYS || error == -EOPNOTSUPP) {
+  // virtio-gpu says ENODEV, drivers without an import of their own (bochs before its move to shadow buffers) EINVAL.
+  if (error == -ENODEV || error == -EINVAL || error == -ENOSYS || error == -EOPNOTSUPP) {
     result.detail("this driver cannot show memory made elsewhere (%.*s): use the display's own allocator",
                   static_cast<int>(origin.size()), origin.data());
   } else {

@@ -85,7 +85,7 @@ struct Output::Impl {
   bool must_relight = false;  // all is to be set again, though nothing new is staged
   bool in_flight = false;   // the last commit is not known to be on the screen
   bool is_parked = false;   // a commit was refused with EBUSY: the flip event lets it go on
-  bool is_slow = false;     // frames come so rarely that the event is worth waking for
+  bool is_slow = false;     // the event is worth waking for: frames come rarely, or the screen was just lit
   std::uint64_t commits = 0;
   std::uint32_t unread = 0;  // flip events of this output asked for and not yet read
   std::chrono::nanoseconds last_captured{0};

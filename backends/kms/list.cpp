@@ -25,6 +25,9 @@ Card read_card(const std::string& path) {
   file.fd = fd.get();
   file.name = path;
   card.driver = driver_of(fd.get());
+  // Else primary planes are hidden, and with them most displays.
+  drm_set_client_cap planes{.capability = DRM_CLIENT_CAP_UNIVERSAL_PLANES, .value = 1};
+  if (sys::ioctl(fd.get(), DRM_IOCTL_SET_CLIENT_CAP, &planes) < 0) return card;
   // Without it the kernel names overlay planes only, and most cards have none.
   drm_set_client_cap universal{.capability = DRM_CLIENT_CAP_UNIVERSAL_PLANES, .value = 1};
   sys::ioctl(fd.get(), DRM_IOCTL_SET_CLIENT_CAP, &universal);

@@ -171,6 +171,8 @@ Result<void> Output::Impl::settle(int result) noexcept {
 
 void Output::Impl::committed() noexcept {
   if (in_flight) completed();
+  // The flip that lights the screen may carry no time of its own, so its event is read as soon as it comes.
+  is_slow = !is_lit;
   ++commits;
   ++unread;
   ++device.outstanding;
@@ -180,7 +182,7 @@ void Output::Impl::committed() noexcept {
     Plane::Impl& impl = Inside::of(*plane);
     if (!impl.staged.frame) continue;
     const FrameInfo& info = impl.staged.frame.info();
-    is_slow = last_captured.count() != 0 && info.timestamp - last_captured > slow_interval;
+    if (last_captured.count() != 0 && info.timestamp - last_captured > slow_interval) is_slow = true;
     last_captured = info.timestamp;
     impl.submitted.push({.commit = commits, .sequence = info.sequence, .captured = info.timestamp});
     impl.under_way = std::move(impl.staged);

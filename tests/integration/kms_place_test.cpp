@@ -1,0 +1,212 @@
+// Finding the mode, the plane and the place: what each driver can do, and how it is refused what it cannot.
+#include "kms_support.hpp"
+
+#include <dmaflow/kms.hpp>
+
+namespace {
+
+using namespace dmaflow;
+using namespace dmaflow::test;
+
+struct Opened {
+  std::unique_ptr<kms::Device> device;
+  kms::Output* output;
+  kms::Plane* plane;
+};
+
+Opened open_plane(const std::string& driver, const kms::PlaneOptions& options = {}, const kms::OutputOptions& out = {}) {
+  auto device = must(kms::Device::open(card_path(driver)));
+  kms::Output* const output = must(device->output(out));
+  kms::Plane* const plane = must(output->plane(options));
+  return {std::move(device), output, plane};
+}
+
+bool says(const Result<void>& result, std::string_view text) {
+  return !result && result.error().detail().find(text) != std::string_view::npos;
+}
+
+TEST(KmsPlace, ImpossibleSizesAreRefusedWithTheRange) {
+  const auto screen = open_plane("vkms");
+  for (const Size size : {Size{0, 720}, Size{1280, 0}, Size{16385, 720}, Size{1280, 100000}}) {
+    const auto result = screen.plane->check(stream_of(size));
+    EXPECT_TRUE(fails_with(result, EINVAL)) << size.width << "x" << size.height;
+    EXPECT_TRUE(says(result, "16384x16384"));
+    EXPECT_TRUE(fails_with(screen.plane->configure(stream_of(size)), EINVAL));
+  }
+}
+
+TEST(KmsPlace, OddSizesOfSubsampledFormatsAreRefused) {
+  const auto screen = open_plane("vkms");
+  EXPECT_TRUE(says(screen.plane->check(stream_of({639, 480}, formats::nv12)), "multiple of 2"));
+  EXPECT_TRUE(says(screen.plane->check(stream_of({640, 479}, formats::nv12)), "height"));
+  EXPECT_TRUE(says(screen.plane->check(stream_of({639, 480}, formats::yuyv)), "multiple of 2"));
+}
+
+TEST(KmsPlace, FormatsTheDisplayLacksAreRefusedWithThoseItHas) {
+  for (const std::string& driver : displays()) {
+    const auto screen = open_plane(driver);
+    const auto result = screen.plane->check(stream_of({640, 480}, formats::uyvy));
+    EXPECT_TRUE(fails_with(result, EINVAL)) << driver;
+    EXPECT_TRUE(says(result, "XRGB8888")) << driver;
+    StreamConfig compressed = stream_of({640, 480});
+    compressed.layout = must(Layout::opaque(formats::mjpeg, {640, 480}, 100000));
+    EXPECT_TRUE(says(screen.plane->check(compressed), "compressed"));
+  }
+}
+
+TEST(KmsPlace, VendorModifiersNeverPassForLinear) {
+  for (const std::string& driver : displays()) {
+    const auto screen = open_plane(driver);
+    StreamConfig tiled = stream_of({1024, 768});
+    tiled.layout.modifier = Modifier::from_value(0x0100000000000001);  // I915_FORMAT_MOD_X_TILED
+    EXPECT_TRUE(fails_with(screen.plane->check(tiled), EINVAL)) << driver;
+    EXPECT_TRUE(says(screen.plane->check(tiled), "0x0100000000000001")) << driver;
+  }
+}
+
+TEST(KmsPlace, AModeOfTheFramesSizeIsPreferred) {
+  for (const std::string& driver : displays()) {
+    for (const Size size : {Size{640, 480}, Size{1024, 768}, Size{1280, 720}, Size{1920, 1080}}) {
+      const auto screen = open_plane(driver);
+      const auto done = screen.plane->configure(stream_of(size));
+      ASSERT_TRUE(done) << driver << ": " << done.error().message();
+      EXPECT_EQ(screen.output->mode()->size, size);
+      EXPECT_EQ(screen.plane->position(), (Rect{0, 0, size.width, size.height}));
+      for (const kms::Mode& mode : screen.output->modes()) {
+        if (mode.size == size && mode.is_preferred) {
+          EXPECT_TRUE(screen.output->mode()->is_preferred);
+        }
+        if (mode.size == size && !screen.output->mode()->is_preferred) {
+          EXPECT_LE(mode.refresh_mhz, screen.output->mode()->refresh_mhz);
+        }
+      }
+    }
+  }
+}
+
+TEST(KmsPlace, ModesAreChosenAsTold) {
+  const auto screen = open_plane("vkms", {}, {.connector = {}, .mode = Size{800, 600}, .refresh_mhz = 56'000, .crtc_id = 0});
+  ASSERT_TRUE(screen.plane->configure(stream_of({640, 480})));
+  EXPECT_EQ(screen.output->mode()->describe(), "800x600@56.25");
+  EXPECT_EQ(screen.plane->position(), (Rect{80, 60, 640, 480}));
+  const auto other = open_plane("bochs-drm", {}, {.connector = {}, .mode = Size{801, 600}, .refresh_mhz = 0, .crtc_id = 0});
+  const auto refused = other.plane->configure(stream_of({640, 480}));
+  EXPECT_TRUE(fails_with(refused, EINVAL));
+  EXPECT_TRUE(says(refused, other.output->modes().front().describe())) << "lists the modes";
+}
+
+TEST(KmsPlace, WithoutAModeOfItsSizeAFrameStandsInTheMiddleWhereTheDriverCanDoThat) {
+  const auto screen = open_plane("vkms");
+  ASSERT_TRUE(screen.plane->configure(stream_of({500, 300})));
+  EXPECT_EQ(screen.output->mode()->size, (Size{1024, 768}));
+  EXPECT_EQ(screen.plane->position(), (Rect{262, 234, 500, 300}));
+}
+
+TEST(KmsPlace, APlaneThatMustCoverTheScreenIsRefusedWithTheModesThereAre) {
+  for (const char* driver : {"virtio_gpu", "bochs-drm"}) {
+    const auto screen = open_plane(driver);
+    const auto result = screen.plane->configure(stream_of({500, 300}));
+    EXPECT_FALSE(result) << driver;
+    EXPECT_TRUE(says(result, "500x300")) << driver;
+    EXPECT_TRUE(says(result, screen.output->modes().front().describe())) << driver;
+    EXPECT_EQ(screen.plane->plane_id(), 0U) << "a refused configuration leaves nothing set";
+  }
+}
+
+TEST(KmsPlace, ScalingIsRefusedWhereTheDriverHasNone) {
+  for (const std::string& driver : displays()) {
+    const auto result = open_plane(driver, {.position = Rect{0, 0, 512, 384}}).plane->check(stream_of({1024, 768}));
+    EXPECT_TRUE(says(result, "scaled to 512x384")) << driver << (result ? "" : result.error().message());
+    EXPECT_TRUE(fails_with(open_plane(driver).plane->check(stream_of({5000, 4000})), ERANGE)) << driver;
+  }
+}
+
+TEST(KmsPlace, RotationIsDoneOrRefused) {
+  const kms::PlaneOptions turned{.rotation = kms::Rotation::by_90};
+  const auto screen = open_plane("vkms", turned);
+  const auto done = screen.plane->configure(stream_of({600, 800}));
+  ASSERT_TRUE(done) << done.error().message();
+  EXPECT_EQ(screen.output->mode()->size, (Size{800, 600})) << "the mode is that of the turned frame";
+  EXPECT_EQ(screen.plane->position(), (Rect{0, 0, 800, 600}));
+  for (const char* driver : {"virtio_gpu", "bochs-drm"}) {
+    const auto result = open_plane(driver, turned).plane->configure(stream_of({600, 800}));
+    EXPECT_TRUE(fails_with(result, EINVAL));
+    EXPECT_TRUE(says(result, "cannot rotate")) << driver;
+  }
+}
+
+TEST(KmsPlace, OrderIsRefusedWhereItIsFixed) {
+  for (const std::string& driver : displays()) {
+    const auto result = open_plane(driver, {.zpos = 3}).plane->configure(stream_of({1024, 768}));
+    EXPECT_TRUE(fails_with(result, EINVAL)) << driver;
+    EXPECT_TRUE(says(result, "order")) << driver;
+  }
+}
+
+TEST(KmsPlace, ASourceOutsideTheFrameIsRefused) {
+  const auto result = open_plane("vkms", {.source = Rect{100, 0, 640, 480}}).plane->configure(stream_of({640, 480}));
+  EXPECT_TRUE(fails_with(result, EINVAL));
+  EXPECT_TRUE(says(result, "source"));
+}
+
+TEST(KmsPlace, OverlaysAreThereOnlyWhereTheDriverHasThem) {
+  const auto screen = open_plane("vkms", {.kind = kms::PlaneKind::overlay});
+  EXPECT_TRUE(screen.plane->configure(stream_of({640, 480})));
+  const auto none = open_plane("virtio_gpu", {.kind = kms::PlaneKind::overlay});
+  EXPECT_TRUE(fails_with(none.plane->configure(stream_of({1280, 720})), EBUSY));
+}
+
+TEST(KmsPlace, CheckingChangesNothing) {
+  for (const std::string& driver : displays()) {
+    const auto screen = open_plane(driver);
+    const LeakCheck leaks;
+    Recorder calls;
+    EXPECT_TRUE(screen.plane->check(stream_of({1024, 768})));
+    (void)screen.plane->check(stream_of({500, 300}));
+    EXPECT_GT(calls.count(DRM_IOCTL_MODE_ATOMIC), 0U) << "the driver is really asked";
+    for (const auto& call : calls.entries()) {
+      if (call.request == DRM_IOCTL_MODE_ATOMIC) {
+        EXPECT_TRUE((call.value & DRM_MODE_ATOMIC_TEST_ONLY) != 0);
+      }
+    }
+    EXPECT_EQ(calls.count(DRM_IOCTL_MODE_CREATE_DUMB), calls.count(DRM_IOCTL_GEM_CLOSE));
+    EXPECT_EQ(calls.count(DRM_IOCTL_MODE_ADDFB2), calls.count(DRM_IOCTL_MODE_RMFB));
+    EXPECT_EQ(calls.count(DRM_IOCTL_MODE_CREATEPROPBLOB), calls.count(DRM_IOCTL_MODE_DESTROYPROPBLOB));
+    EXPECT_EQ(screen.plane->plane_id(), 0U);
+  }
+}
+
+TEST(KmsPlace, EveryFailingCallOfConfigureLeavesNothingBehind) {
+  const auto screen = open_plane("vkms");
+  for (std::size_t n = 1;; ++n) {
+    ASSERT_LT(n, 1000U);
+    const LeakCheck leaks;
+    Recorder calls;
+    std::size_t made = 0;
+    calls.fail = [&](const Recorder::Entry& entry) {
+      const bool is_end = entry.request == DRM_IOCTL_GEM_CLOSE || entry.request == DRM_IOCTL_MODE_RMFB ||
+                          entry.request == DRM_IOCTL_MODE_DESTROYPROPBLOB;
+      return !is_end && ++made == n ? ENOMEM : 0;
+    };
+    const bool worked = screen.plane->configure(stream_of({1024, 768})).has_value();
+    const bool is_failed_once = made >= n;
+    if (!is_failed_once) {
+      EXPECT_TRUE(worked);
+      break;
+    }
+    std::size_t failed_blobs = 0, failed_frames = 0, failed_dumb = 0, at = 0;
+    for (const auto& call : calls.entries()) {
+      const bool is_end = call.request == DRM_IOCTL_GEM_CLOSE || call.request == DRM_IOCTL_MODE_RMFB ||
+                          call.request == DRM_IOCTL_MODE_DESTROYPROPBLOB;
+      if (is_end || ++at != n) continue;
+      failed_blobs += call.request == DRM_IOCTL_MODE_CREATEPROPBLOB;
+      failed_frames += call.request == DRM_IOCTL_MODE_ADDFB2;
+      failed_dumb += call.request == DRM_IOCTL_MODE_CREATE_DUMB;
+    }
+    EXPECT_EQ(calls.count(DRM_IOCTL_MODE_CREATE_DUMB) - failed_dumb, calls.count(DRM_IOCTL_GEM_CLOSE)) << n;
+    EXPECT_EQ(calls.count(DRM_IOCTL_MODE_ADDFB2) - failed_frames, calls.count(DRM_IOCTL_MODE_RMFB)) << n;
+    (void)failed_blobs;
+  }
+}
+
+}  // namespace
