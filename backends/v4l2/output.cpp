@@ -84,6 +84,7 @@ struct Output::Impl {
   Result<void> try_import(const Buffer& buffer);
   Result<bool> submit();
   Result<void> collect();
+  Deadline last_frame_deadline(Deadline deadline) const noexcept;
   Result<void> fill_slots(std::span<const Buffer> buffers);
 };
 
@@ -326,23 +327,30 @@ Result<void> Output::Impl::collect() {
 
 std::size_t Output::take_presented(std::span<Presentation> out) noexcept { return impl_->reports.take(out); }
 
+/// Devices like vivid keep the last frame, and show it, until another comes: it is waited for no longer than this.
+Deadline Output::Impl::last_frame_deadline(Deadline deadline) const noexcept {
+  constexpr auto usual = std::chrono::milliseconds(200);
+  return Deadline::at(std::min(deadline.time(), Deadline::Clock::now() + usual));
+}
+
 Result<void> Output::drain(Deadline deadline) {
   Impl& my = *impl_;
   while (my.started && (my.waiting || my.queue.queued() > 0)) {
     auto submitted = my.submit();
     if (!submitted) return std::unexpected(submitted.error());
-    const int fence = my.waiting ? my.waiting.ready().poll_fd() : -1;
+    const bool is_last = !my.waiting && my.queue.queued() == 1;
     const bool on_fence = my.queue.queued() == 0;
-    const int events =
-        sys::wait(on_fence ? fence : my.device.fd(), on_fence ? short{POLLIN} : short{POLLOUT}, deadline);
+    const int events = on_fence
+                           ? sys::wait(my.waiting.ready().poll_fd(), POLLIN, deadline)
+                           : sys::wait(my.device.fd(), POLLOUT, is_last ? my.last_frame_deadline(deadline) : deadline);
     if (events < 0) return std::unexpected(my.device.error(-events, "ppoll"));
+    if (events == 0 && is_last && deadline.remaining() > Deadline::Clock::duration::zero()) return {};
     if (events == 0) {
       return std::unexpected(
           my.device.error(ETIMEDOUT, "drain").detail("%u frames are still in the device", my.queue.queued()));
     }
-    if (!on_fence) {
-      if (auto collected = my.collect(); !collected) return collected;
-    }
+    if (on_fence) continue;
+    if (auto collected = my.collect(); !collected) return collected;
   }
   return {};
 }
