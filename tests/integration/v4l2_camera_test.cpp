@@ -158,9 +158,7 @@ TEST_P(V4l2Camera, AFrameCostsTwoCallsAndNeverAnotherMapping) {
   configure(*camera, {640, 480}, formats::xrgb8888);
   for (const bool own : {true, false}) {
     const auto buffers = own ? own_buffers(*camera, 4) : heap_buffers(camera->output(), 4);
-    PairingWatch watch(multiplanar());
     must(camera->start(buffers));
-    must(camera->dispatch(0));
     const CountCalls ioctls("ioctl");
     std::size_t frames = 0;
     while (frames < 60 && turn(*camera)) {
@@ -313,28 +311,6 @@ TEST_P(V4l2Camera, SequencesGoOnOverTheWrapOf32Bits) {
   for (std::size_t i = 1; i < frames.size(); ++i) EXPECT_GE(frames[i].sequence, frames[i - 1].sequence);
   EXPECT_LT(frames.back().sequence - frames.front().sequence, 1000U);
 }
-
-/// A timeline whose fences the test signals (debugfs sync/sw_sync).
-class SwSync {
- public:
-  SwSync() : timeline_(Fd::adopt(::open("/sys/kernel/debug/sync/sw_sync", O_RDWR | O_CLOEXEC))) {
-    EXPECT_TRUE(timeline_) << "no sw_sync";
-  }
-  Fence fence(std::uint32_t value) {
-    struct {
-      std::uint32_t value;
-      char name[32];
-      std::int32_t fence;
-    } data{value, "test", -1};
-    EXPECT_EQ(::ioctl(timeline_.get(), _IOWR('W', 0, decltype(data)), &data), 0);
-    Fd fd = Fd::adopt(data.fence);
-    return must(Fence::adopt(fd));
-  }
-  void advance(std::uint32_t by) { EXPECT_EQ(::ioctl(timeline_.get(), _IOW('W', 1, std::uint32_t), &by), 0); }
-
- private:
-  Fd timeline_;
-};
 
 TEST_P(V4l2Camera, ABufferWaitsForItsReleaseFence) {
   const LeakCheck leaks;

@@ -1,6 +1,8 @@
 // v4l2::Camera under bad input and bad luck. Each error is clear, and nothing stays behind.
 #include "v4l2_support.hpp"
 
+#include <functional>
+
 #include <grp.h>
 #include <linux/videodev2.h>
 
@@ -334,6 +336,79 @@ TEST(V4l2Injected, DisconnectedWhileStreaming) {
   // vivid registers its nodes again when the last user closes.
   auto again = Camera::open(path);
   EXPECT_TRUE(again) << again.error().message();
+}
+
+/// Lets the driver answer each DQBUF, and then changes the answer: what vivid never says but others do.
+class AlteredDqbuf : public CountCalls {
+ public:
+  explicit AlteredDqbuf(std::function<void(v4l2_buffer&)> alter) : alter_(std::move(alter)) {}
+  int before(const sys::Call& call) noexcept override {
+    if (call.request != VIDIOC_DQBUF) return proceed;
+    auto* buffer = const_cast<v4l2_buffer*>(static_cast<const v4l2_buffer*>(call.argument));
+    if (::ioctl(call.fd, call.request, buffer) < 0) return errno;
+    alter_(*buffer);
+    return pretend;
+  }
+
+ private:
+  std::function<void(v4l2_buffer&)> alter_;
+};
+
+TEST(V4l2End, TheLastFrameIsMarkedAndThenTheStreamHasEnded) {
+  const LeakCheck leaks;
+  const Injection on;
+  must(on.camera->start(own_buffers(*on.camera, 4)));
+  const AlteredDqbuf last([](v4l2_buffer& buffer) { buffer.flags |= V4L2_BUF_FLAG_LAST; });
+  EXPECT_TRUE(capture_one(*on.camera).info().is_last);
+  EXPECT_EQ(on.camera->poll_events(), 0) << "nothing more to wait for";
+  EXPECT_TRUE(fails_with(on.camera->take(), EPIPE));
+  must(on.camera->stop());
+}
+
+TEST(V4l2End, AnEmptyLastBufferIsNoFrame) {
+  const Injection on;
+  must(on.camera->start(own_buffers(*on.camera, 4)));
+  const AlteredDqbuf last([](v4l2_buffer& buffer) {
+    buffer.flags |= V4L2_BUF_FLAG_LAST;
+    buffer.bytesused = 0;
+  });
+  const auto error = run_into_error(*on.camera);
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->code(), EPIPE);
+}
+
+TEST(V4l2End, EpipeIsTheEnd) {
+  const Injection on;
+  must(on.camera->start(own_buffers(*on.camera, 4)));
+  const FailNth ended(1, EPIPE, "ioctl", VIDIOC_DQBUF);
+  const auto error = run_into_error(*on.camera);
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->code(), EPIPE);
+  EXPECT_TRUE(says(*error, "ended"));
+  EXPECT_TRUE(fails_with(on.camera->take(), EPIPE)) << "and stays so";
+}
+
+TEST(V4l2Driver, BytesBeforeThePixelsAreRefusedForNoLayoutSaysThem) {
+  const LeakCheck leaks;
+  auto camera = must(Camera::open(camera_path(true)));
+  configure(*camera, {640, 480}, formats::xrgb8888);
+  must(camera->start(own_buffers(*camera, 4)));
+  const AlteredDqbuf offset([](v4l2_buffer& buffer) { buffer.m.planes[0].data_offset = 128; });
+  const auto error = run_into_error(*camera);
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->code(), ENOTSUP);
+  EXPECT_TRUE(says(*error, "128 bytes"));
+}
+
+TEST(V4l2Driver, ABufferItDoesNotHaveIsNotBelieved) {
+  for (const std::uint32_t nonsense : {7U, ~0U}) {
+    const Injection on;
+    must(on.camera->start(own_buffers(*on.camera, 4)));
+    const AlteredDqbuf other([nonsense](v4l2_buffer& buffer) { buffer.index = nonsense; });
+    const auto error = run_into_error(*on.camera);
+    ASSERT_TRUE(error);
+    EXPECT_EQ(error->code(), EPROTO);
+  }
 }
 
 /// Opens, sets, tries, allocates, starts and stops: everything that happens before frames flow.
