@@ -3,10 +3,13 @@
 Only the standard library, and few modules of it: this runs before every command in the lab.
 """
 
+import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -569,9 +572,13 @@ class Machine:
                     lines = file.read().decode(errors="replace").splitlines()
             except OSError:
                 continue
+            # Frames the kernel is not sure of are noise; where it panicked is not.
+            lines = [line for line in lines if "]  ? " not in line]
+            panics = [i for i, line in enumerate(lines) if "Kernel panic" in line]
+            first = max(0, panics[-1] - 12) if panics else max(0, len(lines) - 40)
             if lines:
                 say(f"the last that {name} said:")
-                for line in lines[-40:]:
+                for line in lines[first : first + 50]:
                     print(f"    {line}", file=sys.stderr)
 
     def save_kernel_log(self):
@@ -600,8 +607,43 @@ def write_all(fd, data):
             time.sleep(0.01)
 
 
+PREFIX = "dmaflow-lab-"
+
+
+@contextlib.contextmanager
+def scratch():
+    """A directory for this run's small files. A lock tells those in use from those that a killed run left, which are removed."""
+    for name in os.listdir(tempfile.gettempdir()):
+        if name.startswith(PREFIX):
+            lock_and_remove(os.path.join(tempfile.gettempdir(), name))
+    directory = tempfile.mkdtemp(prefix=PREFIX)
+    held = os.open(directory, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(held)
+
+
+def lock_and_remove(directory):
+    try:
+        held = os.open(directory, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return  # Gone already, or another user's.
+    try:
+        # A run that is just starting has no lock yet.
+        if time.time() - os.fstat(held).st_mtime > 60:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+    except OSError:
+        pass
+    finally:
+        os.close(held)
+
+
 def boot_and_run(options, image, wanted, accel):
-    with tempfile.TemporaryDirectory(prefix="dmaflow-lab-") as directory:
+    with scratch() as directory:
         machine = Machine(options, image, accel, directory)
         try:
             machine.start(wanted)
@@ -654,7 +696,7 @@ def choose_accel(options, image):
         normal, BOOT_SECONDS = BOOT_SECONDS, 12
         say("trying once whether KVM works here")
         started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="dmaflow-lab-") as directory:
+        with scratch() as directory:
             machine = Machine(probe, image, "kvm", directory)
             try:
                 machine.start({})
