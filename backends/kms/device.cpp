@@ -76,8 +76,9 @@ Result<void> check_kind(DrmFile& file) {
     return std::unexpected(file.error(-ENODEV, "DRM_CLIENT_CAP_UNIVERSAL_PLANES").detail("a card without a display"));
   }
   if (const int result = set_client_capability(file.fd, DRM_CLIENT_CAP_ATOMIC, 1); result < 0) {
-    return std::unexpected(file.error(-EOPNOTSUPP, "DRM_CLIENT_CAP_ATOMIC")
-                               .detail("the driver has no atomic mode setting, which dmaflow needs (errno %d)", -result));
+    return std::unexpected(
+        file.error(-EOPNOTSUPP, "DRM_CLIENT_CAP_ATOMIC")
+            .detail("the driver has no atomic mode setting, which dmaflow needs (errno %d)", -result));
   }
   return {};
 }
@@ -91,8 +92,8 @@ void read_capabilities(DrmFile& file) noexcept {
   file.monotonic = capability(file.fd, DRM_CAP_TIMESTAMP_MONOTONIC) != 0;
 }
 
-/// When the flip happened, on CLOCK_MONOTONIC. Where the driver does not say (another clock; zero, as several do for the
-/// flip that lights the screen), now.
+/// When the flip happened, on CLOCK_MONOTONIC. Where the driver does not say (another clock; zero, as several do for
+/// the flip that lights the screen), now.
 std::chrono::nanoseconds time_of(const drm_event_vblank& flip, bool is_monotonic) noexcept {
   const auto stated = std::chrono::seconds(flip.tv_sec) + std::chrono::microseconds(flip.tv_usec);
   if (is_monotonic && stated.count() != 0) return stated;
@@ -130,9 +131,8 @@ Result<std::unique_ptr<Device>> Device::open(const std::string& path) {
   if (path.empty()) {
     std::optional<Error> refusal;
     for (const Card& card : list()) {
-      const bool has_monitor = std::any_of(card.connectors.begin(), card.connectors.end(), [](const Connector& c) {
-        return c.connection == Connection::connected;
-      });
+      const bool has_monitor = std::any_of(card.connectors.begin(), card.connectors.end(),
+                                           [](const Connector& c) { return c.connection == Connection::connected; });
       if (!has_monitor && !card.error) continue;
       auto device = open(card.path);
       if (device) return device;
@@ -242,9 +242,9 @@ Result<Output*> Device::output(const OutputOptions& options) {
   refresh_links(impl_->file, objects);
   ConnectorObject* connector = find_connector(objects, options.connector);
   if (connector == nullptr) {
-    return std::unexpected(refuse(ENODEV).detail("no %s; there are: %s",
-                                                 options.connector.empty() ? "connected monitor" : options.connector.c_str(),
-                                                 list_connectors(objects).c_str()));
+    return std::unexpected(refuse(ENODEV).detail(
+        "no %s; there are: %s", options.connector.empty() ? "connected monitor" : options.connector.c_str(),
+        list_connectors(objects).c_str()));
   }
   std::vector<std::uint32_t> taken;
   for (const auto& other : impl_->outputs) {

@@ -20,7 +20,9 @@ struct Shape {
   std::uint32_t bits = 8;
 };
 
-std::uint32_t divide_up(std::uint64_t value, std::uint64_t by) { return static_cast<std::uint32_t>((value + by - 1) / by); }
+std::uint32_t divide_up(std::uint64_t value, std::uint64_t by) {
+  return static_cast<std::uint32_t>((value + by - 1) / by);
+}
 
 bool is_aligned(std::uint64_t value, std::uint32_t alignment) { return alignment <= 1 || value % alignment == 0; }
 
@@ -96,7 +98,8 @@ Result<std::vector<Buffer>> DumbAllocator::allocate(const Request& request) {
   if (!layout) return std::unexpected(layout.error());
   const FormatInfo* info = format_info(layout->format);
   if (info == nullptr || info->is_opaque) {
-    return std::unexpected(Error::os(EINVAL, "allocate", file_.name).detail("a display has no memory for compressed bytes"));
+    return std::unexpected(
+        Error::os(EINVAL, "allocate", file_.name).detail("a display has no memory for compressed bytes"));
   }
   std::vector<Buffer> buffers;
   buffers.reserve(request.count);
@@ -122,8 +125,8 @@ Result<Buffer> DumbAllocator::allocate_one(const Layout& wanted, const Constrain
 
 Result<Fd> DumbAllocator::allocate_object(const Constraints& constraints, Layout& layout, std::uint32_t object) {
   DumbHandle handle(file_);
-  // The driver may widen the rows; then the planes behind the first move, and the object may have to be larger. Twice is
-  // enough: the second time the driver is asked for a stride it chose itself.
+  // The driver may widen the rows; then the planes behind the first move, and the object may have to be larger. Twice
+  // is enough: the second time the driver is asked for a stride it chose itself.
   for (int attempt = 0; attempt < 2; ++attempt) {
     const std::uint64_t bytes = layout.object_sizes(constraints)[object];
     const Shape shape = shape_of(layout, object, bytes);
@@ -133,9 +136,9 @@ Result<Fd> DumbAllocator::allocate_object(const Constraints& constraints, Layout
       result = handle.create(divide_up(row, 4), shape.height, 32);
     }
     if (result < 0) {
-      return std::unexpected(file_.error(result, "DRM_IOCTL_MODE_CREATE_DUMB")
-                                 .detail("%ux%u at %u bits: %s", shape.width, shape.height, shape.bits,
-                                         layout.describe().c_str()));
+      return std::unexpected(
+          file_.error(result, "DRM_IOCTL_MODE_CREATE_DUMB")
+              .detail("%ux%u at %u bits: %s", shape.width, shape.height, shape.bits, layout.describe().c_str()));
     }
     const std::uint32_t stride = layout.planes[first_plane_of(layout, object)].stride;
     if (handle.stride() == stride && handle.size() >= bytes) return handle.export_dma_buf();

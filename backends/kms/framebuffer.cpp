@@ -11,8 +11,8 @@
 namespace dmaflow::kms {
 namespace {
 
-/// The buffer's GEM handles for as long as the framebuffer is being made. Objects that are one buffer to this driver get
-/// one handle; the registry closes it once.
+/// The buffer's GEM handles for as long as the framebuffer is being made. Objects that are one buffer to this driver
+/// get one handle; the registry closes it once.
 class Handles {
  public:
   explicit Handles(GemRegistry& gem) : session_(gem) {}
@@ -97,7 +97,8 @@ Result<Framebuffer*> Framebuffer::of(DrmFile& file, const Buffer& buffer) {
   std::uint32_t id = 0;
   {
     Handles handles(file.gem);
-    if (const int error = handles.import(buffer); error < 0) return std::unexpected(import_refused(file, error, buffer));
+    if (const int error = handles.import(buffer); error < 0)
+      return std::unexpected(import_refused(file, error, buffer));
     const int error = add_framebuffer(file, buffer.layout(), handles.get(), id);
     if (error < 0) return std::unexpected(layout_refused(file, error, buffer.layout()));
   }

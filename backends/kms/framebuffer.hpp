@@ -1,4 +1,5 @@
-// Framebuffer: the form a buffer takes on a display. Made once per buffer and device, found again without a system call.
+// Framebuffer: the form a buffer takes on a display. Made once per buffer and device, found again without a system
+// call.
 #pragma once
 
 #include "drm_file.hpp"
@@ -19,17 +20,18 @@ enum class ModifierUse : std::uint8_t { stated, left_out };
 /// The one place where a LINEAR buffer goes to a device without modifier support: such a device reads rows one after
 /// another, so nothing is guessed. The other way round there is no conversion: INVALID stays unstated and never becomes
 /// LINEAR. Nothing where the device cannot be told at all (a vendor's arrangement without DRM_CAP_ADDFB2_MODIFIERS).
-[[nodiscard]] std::optional<ModifierUse> linear_without_modifiers(Modifier modifier, bool device_has_modifiers) noexcept;
+[[nodiscard]] std::optional<ModifierUse> linear_without_modifiers(Modifier modifier,
+                                                                  bool device_has_modifiers) noexcept;
 
 /// ADDFB2 for a layout whose planes lie in these GEM handles (one per object). Returns 0 or -errno.
-[[nodiscard]] int add_framebuffer(DrmFile& file, const Layout& layout, const std::array<std::uint32_t, max_planes>& handles,
-                                  std::uint32_t& id) noexcept;
+[[nodiscard]] int add_framebuffer(DrmFile& file, const Layout& layout,
+                                  const std::array<std::uint32_t, max_planes>& handles, std::uint32_t& id) noexcept;
 void remove_framebuffer(DrmFile& file, std::uint32_t id) noexcept;
 
 class Framebuffer final : public Attachment {
  public:
-  /// The buffer's framebuffer on this device, made where there is none. Errors: ENODEV (the driver takes no such buffer,
-  /// or is detached), EINVAL (layout), ENOMEM, those of the ioctls.
+  /// The buffer's framebuffer on this device, made where there is none. Errors: ENODEV (the driver takes no such
+  /// buffer, or is detached), EINVAL (layout), ENOMEM, those of the ioctls.
   [[nodiscard]] static Result<Framebuffer*> of(DrmFile& file, const Buffer& buffer);
 
   Framebuffer(DrmFile& file, std::uint32_t id) noexcept : file_(file), id_(id) {}

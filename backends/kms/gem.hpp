@@ -1,6 +1,6 @@
-// GEM handles of one DRM file. The kernel gives the same handle, uncounted, each time a file imports the same buffer, so
-// one GEM_CLOSE ends it for everybody: the count is kept here, and each handle is closed exactly once.
-// Kernel: drivers/gpu/drm/drm_prime.c, drm_gem_prime_fd_to_handle().
+// GEM handles of one DRM file. The kernel gives the same handle, uncounted, each time a file imports the same buffer,
+// so one GEM_CLOSE ends it for everybody: the count is kept here, and each handle is closed exactly once. Kernel:
+// drivers/gpu/drm/drm_prime.c, drm_gem_prime_fd_to_handle().
 #pragma once
 
 #include <cstdint>

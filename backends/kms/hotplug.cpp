@@ -70,8 +70,8 @@ Result<Hotplug*> Device::hotplug() {
     return std::unexpected(impl_->file.error(result, "bind").detail("NETLINK_KOBJECT_UEVENT"));
   }
   const std::string path = impl_->file.name.substr(0, impl_->file.name.find(' '));
-  auto inside = std::make_unique<Hotplug::Impl>(*impl_, path.rfind("/dev/", 0) == 0 ? path.substr(5) : path,
-                                                std::move(socket));
+  auto inside =
+      std::make_unique<Hotplug::Impl>(*impl_, path.rfind("/dev/", 0) == 0 ? path.substr(5) : path, std::move(socket));
   impl_->hotplug.reset(new Hotplug(std::move(inside)));
   return impl_->hotplug.get();
 }
@@ -92,9 +92,9 @@ void Device::Impl::look_at_connectors() {
   for (Before& then : before) {
     Output::Impl& output = *then.output;
     output.modes = describe(*output.connector).modes;
-    const bool is_unchanged = output.connector->connection == then.connection &&
-                              std::equal(output.modes.begin(), output.modes.end(), then.modes.begin(),
-                                         then.modes.end(), is_same);
+    const bool is_unchanged =
+        output.connector->connection == then.connection &&
+        std::equal(output.modes.begin(), output.modes.end(), then.modes.begin(), then.modes.end(), is_same);
     if (is_unchanged) continue;
     for (const auto& plane : output.planes) Inside::of(*plane).has_changed = true;
   }

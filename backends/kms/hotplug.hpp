@@ -7,7 +7,7 @@ namespace dmaflow::kms {
 
 struct Uevent {
   bool is_drm = false;
-  bool is_change = false;       ///< as when a monitor comes or goes
+  bool is_change = false;   ///< as when a monitor comes or goes
   std::string_view device;  ///< "dri/card0"; points into the report
 };
 

@@ -44,7 +44,7 @@ struct Device::Impl {
   DumbAllocator dumb{file};
   std::vector<std::unique_ptr<Output>> outputs;
   std::unique_ptr<Hotplug> hotplug;
-  std::uint32_t outstanding = 0;    // flip events asked for and not yet read
+  std::uint32_t outstanding = 0;     // flip events asked for and not yet read
   std::uint64_t configurations = 0;  // counts configure() calls of all planes
   std::uint16_t next_output = 1;
 
@@ -80,12 +80,12 @@ struct Output::Impl {
   std::optional<SavedState> saved;
   std::vector<std::uint32_t> used_planes;  // frames were shown on
   AtomicRequest request;
-  bool is_lit = false;      // our mode and connector are set
-  bool has_touched = false;  // something was committed, so there is something to restore
+  bool is_lit = false;        // our mode and connector are set
+  bool has_touched = false;   // something was committed, so there is something to restore
   bool must_relight = false;  // all is to be set again, though nothing new is staged
-  bool in_flight = false;   // the last commit is not known to be on the screen
-  bool is_parked = false;   // a commit was refused with EBUSY: the flip event lets it go on
-  bool is_slow = false;     // the event is worth waking for: frames come rarely, or the screen was just lit
+  bool in_flight = false;     // the last commit is not known to be on the screen
+  bool is_parked = false;     // a commit was refused with EBUSY: the flip event lets it go on
+  bool is_slow = false;       // the event is worth waking for: frames come rarely, or the screen was just lit
   std::uint64_t commits = 0;
   std::uint32_t unread = 0;  // flip events of this output asked for and not yet read
   std::chrono::nanoseconds last_captured{0};

@@ -71,10 +71,11 @@ PlaneObject read_plane(int fd, const drmModePlane& plane) {
   const struct {
     std::string_view name;
     std::uint32_t PlaneObject::* id;
-  } names[] = {{"FB_ID", &PlaneObject::fb},       {"CRTC_ID", &PlaneObject::crtc},  {"IN_FENCE_FD", &PlaneObject::in_fence},
-               {"SRC_X", &PlaneObject::src_x},    {"SRC_Y", &PlaneObject::src_y},   {"SRC_W", &PlaneObject::src_w},
-               {"SRC_H", &PlaneObject::src_h},    {"CRTC_X", &PlaneObject::crtc_x}, {"CRTC_Y", &PlaneObject::crtc_y},
-               {"CRTC_W", &PlaneObject::crtc_w},  {"CRTC_H", &PlaneObject::crtc_h}};
+  } names[] = {
+      {"FB_ID", &PlaneObject::fb},      {"CRTC_ID", &PlaneObject::crtc},  {"IN_FENCE_FD", &PlaneObject::in_fence},
+      {"SRC_X", &PlaneObject::src_x},   {"SRC_Y", &PlaneObject::src_y},   {"SRC_W", &PlaneObject::src_w},
+      {"SRC_H", &PlaneObject::src_h},   {"CRTC_X", &PlaneObject::crtc_x}, {"CRTC_Y", &PlaneObject::crtc_y},
+      {"CRTC_W", &PlaneObject::crtc_w}, {"CRTC_H", &PlaneObject::crtc_h}};
   each_property(fd, plane.plane_id, DRM_MODE_OBJECT_PLANE,
                 [&](std::string_view name, const drmModePropertyRes& property, std::uint64_t value) {
                   for (const auto& known : names) {

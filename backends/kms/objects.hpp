@@ -45,17 +45,17 @@ struct CrtcObject {
 struct PlaneObject {
   std::uint32_t id = 0;
   std::uint32_t possible_crtcs = 0;
-  std::uint64_t type = 0;      // DRM_PLANE_TYPE_*
-  std::uint32_t crtc_id = 0;   // the one it is on now
+  std::uint64_t type = 0;     // DRM_PLANE_TYPE_*
+  std::uint32_t crtc_id = 0;  // the one it is on now
   bool has_in_formats = false;
   std::vector<PixelFormat> formats;
   std::vector<FormatModifier> pairs;  // from IN_FORMATS
   std::uint32_t fb = 0, crtc = 0, in_fence = 0;
   std::uint32_t src_x = 0, src_y = 0, src_w = 0, src_h = 0;
   std::uint32_t crtc_x = 0, crtc_y = 0, crtc_w = 0, crtc_h = 0;
-  std::uint32_t rotation = 0;       // 0 = the driver has none
-  std::uint64_t rotations = 1;      // DRM_MODE_ROTATE_* and REFLECT_* it takes
-  std::uint32_t zpos = 0;           // 0 = none, or it cannot be changed
+  std::uint32_t rotation = 0;   // 0 = the driver has none
+  std::uint64_t rotations = 1;  // DRM_MODE_ROTATE_* and REFLECT_* it takes
+  std::uint32_t zpos = 0;       // 0 = none, or it cannot be changed
   std::uint64_t zpos_min = 0, zpos_max = 0;
 
   /// Whether it takes the pair on a device that does (not) take modifiers.

@@ -54,8 +54,8 @@ Result<Plane*> Output::plane(const PlaneOptions& options) {
 }
 
 void Output::remove(Plane* plane) noexcept {
-  const auto found = std::find_if(impl_->planes.begin(), impl_->planes.end(),
-                                  [&](const auto& owned) { return owned.get() == plane; });
+  const auto found =
+      std::find_if(impl_->planes.begin(), impl_->planes.end(), [&](const auto& owned) { return owned.get() == plane; });
   if (found == impl_->planes.end()) return;
   (void)plane->stop();
   impl_->planes.erase(found);
@@ -101,7 +101,8 @@ void Output::Impl::set_mode(AtomicRequest& to, std::uint32_t blob) const {
 int Output::Impl::submit(std::uint32_t flags) noexcept {
   const std::uint64_t user_data = std::uint64_t{number} << 48U | (commits + 1);
   int result = request.commit(device.file.fd, flags, user_data);
-  // Not our own flip that is awaited, so no event of ours will come: another master's last one. Wait for it in the kernel.
+  // Not our own flip that is awaited, so no event of ours will come: another master's last one. Wait for it in the
+  // kernel.
   if (result == -EBUSY && !in_flight) {
     result = request.commit(device.file.fd, flags & ~std::uint32_t{DRM_MODE_ATOMIC_NONBLOCK}, user_data);
   }

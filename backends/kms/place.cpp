@@ -1,5 +1,5 @@
-// Finding the mode, the plane and the place on the screen: candidates by what the driver lists, the decision by asking it
-// (DRM_MODE_ATOMIC_TEST_ONLY).
+// Finding the mode, the plane and the place on the screen: candidates by what the driver lists, the decision by asking
+// it (DRM_MODE_ATOMIC_TEST_ONLY).
 #include "impl.hpp"
 
 #include <algorithm>
@@ -43,7 +43,8 @@ std::string list_formats(const std::vector<const PlaneObject*>& planes, bool dev
   return text.empty() ? "none" : text;
 }
 
-/// The mode of a size, best first: nearest to the wanted refresh, else preferred, else the highest rate; interlaced last.
+/// The mode of a size, best first: nearest to the wanted refresh, else preferred, else the highest rate; interlaced
+/// last.
 const ModeEntry* find_mode(const std::vector<ModeEntry>& modes, Size size, std::uint32_t refresh_mhz) {
   const ModeEntry* best = nullptr;
   const auto is_better = [&](const Mode& a, const Mode& b) {
@@ -267,7 +268,8 @@ int Plane::Impl::try_place(const Place& at, std::uint32_t framebuffer, std::uint
 
 namespace {
 
-/// The mode a stream is to be shown in: what other planes fixed, what was asked for, the frame's size, the preferred one.
+/// The mode a stream is to be shown in: what other planes fixed, what was asked for, the frame's size, the preferred
+/// one.
 Result<ModeEntry> choose_mode(const Output::Impl& output, bool is_fixed, Size frame) {
   if (is_fixed && output.mode) return *output.mode;
   const auto& modes = output.connector->modes;
@@ -284,8 +286,8 @@ Result<ModeEntry> choose_mode(const Output::Impl& output, bool is_fixed, Size fr
   found = find_mode(modes, frame, output.options.refresh_mhz);
   if (found == nullptr) found = preferred_mode(modes);
   if (found == nullptr) {
-    return std::unexpected(Error::os(ENODEV, "configure", output.name)
-                               .detail("the connector has no modes: is a monitor plugged in?"));
+    return std::unexpected(
+        Error::os(ENODEV, "configure", output.name).detail("the connector has no modes: is a monitor plugged in?"));
   }
   return *found;
 }

@@ -80,9 +80,9 @@ Result<void> Plane::import(const Buffer& buffer) {
   const Layout& wanted = impl_->config.layout;
   const Layout& layout = buffer.layout();
   if (layout.size != wanted.size || layout.format != wanted.format || layout.modifier != wanted.modifier) {
-    return std::unexpected(Error::os(EINVAL, "import", impl_->name)
-                               .detail("configured for %s, the buffer is %s", wanted.describe().c_str(),
-                                       layout.describe().c_str()));
+    return std::unexpected(
+        Error::os(EINVAL, "import", impl_->name)
+            .detail("configured for %s, the buffer is %s", wanted.describe().c_str(), layout.describe().c_str()));
   }
   auto framebuffer = Framebuffer::of(impl_->file(), buffer);
   if (!framebuffer) return std::unexpected(Error(framebuffer.error()).device(impl_->name));

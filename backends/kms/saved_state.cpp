@@ -12,9 +12,9 @@ namespace dmaflow::kms {
 namespace {
 
 // In the order in which a driver sees them; rotation and the like stay as they are when a plane is turned off.
-constexpr std::array<std::string_view, 15> saved_names = {
-    "CRTC_ID", "FB_ID",  "MODE_ID", "ACTIVE", "SRC_X",    "SRC_Y", "SRC_W", "SRC_H",
-    "CRTC_X",  "CRTC_Y", "CRTC_W",  "CRTC_H", "rotation", "zpos",  "alpha"};
+constexpr std::array<std::string_view, 15> saved_names = {"CRTC_ID", "FB_ID",  "MODE_ID",  "ACTIVE", "SRC_X",
+                                                          "SRC_Y",   "SRC_W",  "SRC_H",    "CRTC_X", "CRTC_Y",
+                                                          "CRTC_W",  "CRTC_H", "rotation", "zpos",   "alpha"};
 
 /// Turned off, an output has none of these; the rest of a plane's state does no harm.
 bool is_zero_when_off(std::string_view name) {
@@ -39,7 +39,8 @@ Result<void> SavedState::save(std::uint32_t object, std::uint32_t type) {
     if (std::find(saved_names.begin(), saved_names.end(), name) == saved_names.end()) continue;
     std::uint64_t value = all->prop_values[i];
     if (name == "MODE_ID" && value != 0) {
-      const BlobCopy mode(drmModeGetPropertyBlob(file_->fd, static_cast<std::uint32_t>(value)), drmModeFreePropertyBlob);
+      const BlobCopy mode(drmModeGetPropertyBlob(file_->fd, static_cast<std::uint32_t>(value)),
+                          drmModeFreePropertyBlob);
       if (!mode) return std::unexpected(file_->error(-errno, "DRM_IOCTL_MODE_GETPROPBLOB"));
       auto copy = Blob::create(*file_, mode->data, mode->length);
       if (!copy) return std::unexpected(copy.error());

@@ -9,8 +9,8 @@
 
 namespace dmaflow::kms {
 
-/// The changeable state of some CRTCs, connectors and planes. The mode is kept as a copy: the blob it came from belongs to
-/// whoever set it.
+/// The changeable state of some CRTCs, connectors and planes. The mode is kept as a copy: the blob it came from belongs
+/// to whoever set it.
 class SavedState {
  public:
   /// Reads everything that lighting @p crtc and @p connector may change. Errors: those of the ioctls.
@@ -25,9 +25,9 @@ class SavedState {
     std::uint32_t object = 0;
     std::uint32_t property = 0;
     std::uint64_t value = 0;
-    std::uint64_t off = 0;   // what it is where the output is turned off
+    std::uint64_t off = 0;  // what it is where the output is turned off
     bool is_plane = false;
-    bool was_on = false;     // of a plane: it showed something
+    bool was_on = false;  // of a plane: it showed something
   };
   explicit SavedState(DrmFile& file) : file_(&file) {}
   [[nodiscard]] Result<void> save(std::uint32_t object, std::uint32_t type);

@@ -9,7 +9,8 @@
 //
 // Outputs and planes belong to their device and end with it. One thread uses a device and all that is its; buffers that
 // were imported may end in any thread. Drivers without atomic mode setting are refused. A frame is held until its
-// successor is on the screen. What was on the screen before the first frame is put back by stop() and by the destructors.
+// successor is on the screen. What was on the screen before the first frame is put back by stop() and by the
+// destructors.
 //
 // Kernel interface: include/uapi/drm/drm.h, drm_mode.h.
 #pragma once
@@ -51,10 +52,10 @@ struct Connector {
 
 /// A card of this machine.
 struct Card {
-  std::string path;             ///< "/dev/dri/card0"
-  std::string driver;           ///< "virtio_gpu"; empty where it cannot be opened
+  std::string path;                   ///< "/dev/dri/card0"
+  std::string driver;                 ///< "virtio_gpu"; empty where it cannot be opened
   std::vector<Connector> connectors;  ///< empty for cards without a display
-  std::optional<Error> error;   ///< why nothing is known of it
+  std::optional<Error> error;         ///< why nothing is known of it
 };
 
 /// Every primary node under /dev/dri, in order. Needs no mastership and changes nothing. Blocking: drivers may read the
@@ -62,10 +63,10 @@ struct Card {
 [[nodiscard]] std::vector<Card> list();
 
 struct OutputOptions {
-  std::string connector{};     ///< by name; empty = the first that is connected
-  std::optional<Size> mode{};    ///< unset = the frame's size where the monitor has it, else the preferred mode
+  std::string connector{};        ///< by name; empty = the first that is connected
+  std::optional<Size> mode{};     ///< unset = the frame's size where the monitor has it, else the preferred mode
   std::uint32_t refresh_mhz = 0;  ///< the nearest to it; 0 = the preferred mode's, else the highest
-  std::uint32_t crtc_id = 0;   ///< 0 = the one that drives the connector now, else the first free one
+  std::uint32_t crtc_id = 0;      ///< 0 = the one that drives the connector now, else the first free one
 };
 
 enum class Rotation : std::uint8_t { none, by_90, by_180, by_270 };  ///< counter-clockwise, as DRM_MODE_ROTATE_*
@@ -74,16 +75,16 @@ enum class PlaneKind : std::uint8_t { any, primary, overlay };
 
 /// Where and how a plane shows its frames. What the driver cannot do is refused by configure(), never approximated.
 struct PlaneOptions {
-  PlaneKind kind = PlaneKind::any;       ///< any = the primary plane, or an overlay where that is taken or cannot
-  std::uint32_t plane_id = 0;            ///< exactly this one; 0 = any that takes the format
+  PlaneKind kind = PlaneKind::any;  ///< any = the primary plane, or an overlay where that is taken or cannot
+  std::uint32_t plane_id = 0;       ///< exactly this one; 0 = any that takes the format
   /// The place on the screen. Unset = all of it where the mode has the frame's size; else the middle, unscaled
   /// or, where the frame is larger or the driver cannot do that, scaled to fit.
   std::optional<Rect> position{};
-  std::optional<Rect> source{};          ///< the part of the frame to show; unset = all
+  std::optional<Rect> source{};  ///< the part of the frame to show; unset = all
   Rotation rotation = Rotation::none;
   bool reflect_x = false;
   bool reflect_y = false;
-  std::optional<std::uint32_t> zpos{};   ///< higher is nearer to the viewer
+  std::optional<std::uint32_t> zpos{};  ///< higher is nearer to the viewer
 };
 
 /// The kernel's reports of monitors plugged in and out (uevents). Poll it beside the planes; a plane's take_changed()
@@ -106,10 +107,9 @@ class Hotplug : public Pollable {
 /// One DRM file of a primary node: its memory handles, its events, its mastership.
 class Device : public Pollable {
  public:
-  /// Opens a primary node and becomes master of it. An empty path: the first card with a connected connector that can be
-  /// mastered.
-  /// Errors: ENOENT, EACCES (permission: names the group), EBUSY (another program is master), ENODEV (no display behind
-  /// it: a render node, vgem), ENOTTY (not a DRM device), EOPNOTSUPP (no atomic mode setting).
+  /// Opens a primary node and becomes master of it. An empty path: the first card with a connected connector that can
+  /// be mastered. Errors: ENOENT, EACCES (permission: names the group), EBUSY (another program is master), ENODEV (no
+  /// display behind it: a render node, vgem), ENOTTY (not a DRM device), EOPNOTSUPP (no atomic mode setting).
   [[nodiscard]] static Result<std::unique_ptr<Device>> open(const std::string& path = {});
   /// Takes a file somebody else opened, e.g. a dup of one that a session manager handed out. Becomes master where the
   /// file is not, and drops that again in the end. A dup shares memory handles with the original: whoever imports
@@ -124,14 +124,14 @@ class Device : public Pollable {
   [[nodiscard]] std::string_view name() const noexcept;    ///< "/dev/dri/card0 (virtio_gpu)"
   [[nodiscard]] std::string_view driver() const noexcept;  ///< "virtio_gpu"
   [[nodiscard]] int fd() const noexcept;
-  [[nodiscard]] bool takes_modifiers() const noexcept;     ///< DRM_CAP_ADDFB2_MODIFIERS
-  [[nodiscard]] bool imports() const noexcept;             ///< DRM_PRIME_CAP_IMPORT
+  [[nodiscard]] bool takes_modifiers() const noexcept;  ///< DRM_CAP_ADDFB2_MODIFIERS
+  [[nodiscard]] bool imports() const noexcept;          ///< DRM_PRIME_CAP_IMPORT
   /// The connectors as they are now. Blocking: drivers may read the monitors' EDID.
   [[nodiscard]] Result<std::vector<Connector>> connectors();
 
   /// A CRTC and its connector. Changes nothing yet. The device owns it.
-  /// Errors: ENODEV (no such connector, or none connected: lists them), EBUSY (taken by another output), ENOSPC (no free
-  /// CRTC for it).
+  /// Errors: ENODEV (no such connector, or none connected: lists them), EBUSY (taken by another output), ENOSPC (no
+  /// free CRTC for it).
   [[nodiscard]] Result<Output*> output(const OutputOptions& options = {});
   /// Stops an output and destroys it with its planes.
   void remove(Output* output) noexcept;
@@ -212,8 +212,9 @@ class Plane final : public Sink {
   /// True once after the connector was plugged in or out (see Device::hotplug()).
   [[nodiscard]] bool take_changed() noexcept override;
 
-  /// Errors: EINVAL (size, format or modifier the output has no plane or mode for: lists what it has), EBUSY (no plane is
-  /// free), EACCES (not master), and what the driver answers where it cannot place, scale or turn the frame (EINVAL, ERANGE).
+  /// Errors: EINVAL (size, format or modifier the output has no plane or mode for: lists what it has), EBUSY (no plane
+  /// is free), EACCES (not master), and what the driver answers where it cannot place, scale or turn the frame (EINVAL,
+  /// ERANGE).
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   /// Errors: as check(); EBUSY (frames are on the screen and another plane is needed: stop() first).
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
@@ -232,7 +233,8 @@ class Plane final : public Sink {
   /// on the screen yet, or while paused, nothing is done and the frame waits.
   /// Errors: what the driver answered; the frames that were to be shown are let go.
   [[nodiscard]] Result<void> flush() override;
-  /// Reports are kept for the last 256 frames; older ones not taken are lost. They arrive in batches, up to 32 frames late.
+  /// Reports are kept for the last 256 frames; older ones not taken are lost. They arrive in batches, up to 32 frames
+  /// late.
   [[nodiscard]] std::size_t take_presented(std::span<Presentation> out) noexcept override;
   [[nodiscard]] Result<void> drain(Deadline deadline) override;
   Result<void> stop() noexcept override;

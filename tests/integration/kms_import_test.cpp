@@ -243,7 +243,7 @@ TEST(KmsImport, EveryFailingCallLeavesNothingBehind) {
 
 TEST(KmsAllocator, MemoryIsZeroed) {
   const auto device = must(kms::Device::open(card_path("virtio_gpu")));
-  { // written to and given back, so that the kernel would have it at hand
+  {  // written to and given back, so that the kernel would have it at hand
     auto dirty = dumb_buffers(*device, 4);
     (void)dirty;
   }
@@ -325,9 +325,11 @@ TEST(KmsAllocator, ImpossibleRequestsAreRefused) {
   EXPECT_TRUE(fails_with(allocator.allocate({.size = {0, 480}, .format = formats::xrgb8888}), EINVAL));
   EXPECT_TRUE(fails_with(allocator.allocate({.size = {640, 480}, .format = formats::xrgb8888, .count = 0}), EINVAL));
   EXPECT_TRUE(fails_with(allocator.allocate({.size = {640, 480}, .format = formats::xrgb8888, .count = 1000}), EINVAL));
-  EXPECT_TRUE(fails_with(allocator.allocate({.size = {640, 480}, .format = formats::mjpeg, .opaque_bytes = 1000}), EINVAL));
+  EXPECT_TRUE(
+      fails_with(allocator.allocate({.size = {640, 480}, .format = formats::mjpeg, .opaque_bytes = 1000}), EINVAL));
   EXPECT_TRUE(fails_with(
-      allocator.allocate({.size = {640, 480}, .format = formats::xrgb8888, .modifiers = {Modifier::implicit()}}), EINVAL));
+      allocator.allocate({.size = {640, 480}, .format = formats::xrgb8888, .modifiers = {Modifier::implicit()}}),
+      EINVAL));
 }
 
 }  // namespace

@@ -172,7 +172,9 @@ TEST(KmsAdopt, AMasterStaysMasterAfterwards) {
   const Fd owner = Fd::adopt(::open(path.c_str(), O_RDWR | O_CLOEXEC));
   ASSERT_EQ(ioctl(owner.get(), DRM_IOCTL_SET_MASTER, 0), 0);
   Fd dup = must(Fd::dup_of(owner.get()));
-  { const auto device = must(kms::Device::adopt(dup)); }
+  {
+    const auto device = must(kms::Device::adopt(dup));
+  }
   EXPECT_TRUE(fails_with(kms::Device::open(path), EBUSY)) << "the owner's mastership was dropped";
 }
 

@@ -14,7 +14,8 @@ struct Opened {
   kms::Plane* plane;
 };
 
-Opened open_plane(const std::string& driver, const kms::PlaneOptions& options = {}, const kms::OutputOptions& out = {}) {
+Opened open_plane(const std::string& driver, const kms::PlaneOptions& options = {},
+                  const kms::OutputOptions& out = {}) {
   auto device = must(kms::Device::open(card_path(driver)));
   kms::Output* const output = must(device->output(out));
   kms::Plane* const plane = must(output->plane(options));
@@ -85,11 +86,13 @@ TEST(KmsPlace, AModeOfTheFramesSizeIsPreferred) {
 }
 
 TEST(KmsPlace, ModesAreChosenAsTold) {
-  const auto screen = open_plane("vkms", {}, {.connector = {}, .mode = Size{800, 600}, .refresh_mhz = 56'000, .crtc_id = 0});
+  const auto screen =
+      open_plane("vkms", {}, {.connector = {}, .mode = Size{800, 600}, .refresh_mhz = 56'000, .crtc_id = 0});
   ASSERT_TRUE(screen.plane->configure(stream_of({640, 480})));
   EXPECT_EQ(screen.output->mode()->describe(), "800x600@56.25");
   EXPECT_EQ(screen.plane->position(), (Rect{80, 60, 640, 480}));
-  const auto other = open_plane("bochs-drm", {}, {.connector = {}, .mode = Size{801, 600}, .refresh_mhz = 0, .crtc_id = 0});
+  const auto other =
+      open_plane("bochs-drm", {}, {.connector = {}, .mode = Size{801, 600}, .refresh_mhz = 0, .crtc_id = 0});
   const auto refused = other.plane->configure(stream_of({640, 480}));
   EXPECT_TRUE(fails_with(refused, EINVAL));
   EXPECT_TRUE(says(refused, other.output->modes().front().describe())) << "lists the modes";

@@ -1,4 +1,5 @@
-// Frames on their way to the screen: order, holds, flip events, the price of a frame, and what happens when things go wrong.
+// Frames on their way to the screen: order, holds, flip events, the price of a frame, and what happens when things go
+// wrong.
 #include "kms_support.hpp"
 
 #include <dmaflow/kms.hpp>
@@ -31,7 +32,8 @@ using namespace dmaflow::test;
 std::vector<Presentation> take_all(kms::Plane& plane) {
   std::vector<Presentation> all;
   std::array<Presentation, 16> some;
-  while (const std::size_t count = plane.take_presented(some)) all.insert(all.end(), some.begin(), some.begin() + count);
+  while (const std::size_t count = plane.take_presented(some))
+    all.insert(all.end(), some.begin(), some.begin() + count);
   return all;
 }
 
@@ -86,6 +88,7 @@ TEST(KmsStream, ABusyDisplayParksTheNewestFrameAndShowsItAfterTheFlip) {
 
 TEST(KmsStream, WhileParkedFlushingCostsNothing) {
   auto screen = must(Screen::open("vkms", {1024, 768}));
+  must(screen.show());
   while (screen.plane->poll_events() == 0) {
     must(screen.plane->accept(screen.next())).release();
     must(screen.plane->flush());
@@ -254,6 +257,48 @@ TEST(KmsStream, EveryFailingCallLeavesNothingBehind) {
   }
 }
 
+/// A fence that this test signals when it likes (the kernel's sw_sync, in debugfs).
+class Timeline {
+ public:
+  Timeline() : fd_(Fd::adopt(::open("/sys/kernel/debug/sync/sw_sync", O_RDWR | O_CLOEXEC))) { EXPECT_TRUE(fd_); }
+  Fence fence(std::uint32_t value) {
+    struct {
+      std::uint32_t value;
+      char name[32];
+      std::int32_t fence;
+    } request{.value = value, .name = "kms_stream_test", .fence = -1};
+    EXPECT_EQ(ioctl(fd_.get(), _IOWR('W', 0, decltype(request)), &request), 0);
+    Fd fd = Fd::adopt(request.fence);
+    return must(Fence::adopt(fd));
+  }
+  void advance(std::uint32_t by) { EXPECT_EQ(ioctl(fd_.get(), _IOW('W', 1, std::uint32_t), &by), 0); }
+
+ private:
+  Fd fd_;
+};
+
+TEST(KmsFence, AFrameIsNotShownBeforeItsFenceSignals) {
+  for (const std::string& driver : displays()) {
+    auto screen = must(Screen::open(driver, {1024, 768}));
+    must(screen.show());
+    (void)take_all(*screen.plane);
+    Timeline timeline;
+    screen.free.pop_back();
+    Frame frame = screen.holds->lend(1, {.sequence = 100}, timeline.fence(1));
+    if (!frame) frame = screen.holds->lend(2, {.sequence = 100}, timeline.fence(1));
+    ASSERT_TRUE(frame);
+    must(screen.plane->accept(std::move(frame))).release();
+    must(screen.plane->flush());
+    EXPECT_TRUE(fails_with(screen.plane->drain(Deadline::after(std::chrono::milliseconds(100))), ETIMEDOUT)) << driver;
+    EXPECT_TRUE(take_all(*screen.plane).empty());
+    timeline.advance(1);
+    EXPECT_TRUE(screen.plane->drain(Screen::soon()));
+    const auto shown = take_all(*screen.plane);
+    ASSERT_EQ(shown.size(), 1U);
+    EXPECT_EQ(shown[0].sequence, 100U);
+  }
+}
+
 TEST(KmsPause, WithoutMastershipFramesAreReplacedAndAfterwardsTheNewestIsShown) {
   for (const std::string& driver : displays()) {
     auto screen = must(Screen::open(driver, {1024, 768}));
@@ -356,7 +401,8 @@ TEST(KmsRestore, WhatIsGoneIsNotPutBackAndTheScreenIsOff) {
   must(before->device->pause());
   auto screen = must(Screen::open("vkms", {1024, 768}));
   must(screen.show());
-  before.reset();  // its framebuffers end with it
+  before.reset();  // its framebuffers end with it, once no state of the past refers to them
+  for (int i = 0; i < 3; ++i) must(screen.show());
   EXPECT_TRUE(screen.plane->stop());
   EXPECT_EQ(read_crtc(screen.device->fd(), screen.output->crtc_id()), Shown{});
 }
@@ -374,8 +420,7 @@ TEST(KmsPlanes, SeveralPlanesGoInOneCommit) {
     must(second.plane->flush());
     must(overlay.plane->flush());
     EXPECT_EQ(calls.count(DRM_IOCTL_MODE_ATOMIC), 1U);
-    for (const std::uint32_t id :
-         {screen.plane->plane_id(), overlay.plane->plane_id(), second.plane->plane_id()}) {
+    for (const std::uint32_t id : {screen.plane->plane_id(), overlay.plane->plane_id(), second.plane->plane_id()}) {
       const auto& objects = calls.entries()[0].objects;
       EXPECT_NE(std::find(objects.begin(), objects.end(), id), objects.end());
     }
@@ -407,7 +452,8 @@ TEST(KmsReconfigure, AStreamOfAnotherSizeFollowsWithoutAStopAndOldFramesStayHeld
   auto old_holds = screen.holds;
   must(screen.plane->configure(stream_of({800, 600})));
   EXPECT_EQ(old_holds->lent(), 1U) << "it is still on the screen";
-  screen.buffers = must(screen.device->allocator()->allocate({.size = {800, 600}, .format = formats::xrgb8888, .count = 4}));
+  screen.buffers =
+      must(screen.device->allocator()->allocate({.size = {800, 600}, .format = formats::xrgb8888, .count = 4}));
   must(screen.plane->start(screen.buffers));
   screen.holds = must(HoldSet::create(screen.buffers));
   screen.free = {3, 2, 1, 0};

@@ -1,5 +1,5 @@
-// What the KMS tests share: cards by driver, a screen with frames to show on it, and a hook that writes down what was asked
-// of the kernel.
+// What the KMS tests share: cards by driver, a screen with frames to show on it, and a hook that writes down what was
+// asked of the kernel.
 #pragma once
 
 #include "support.hpp"
@@ -15,9 +15,9 @@
 #include <string>
 #include <vector>
 
+#include <fcntl.h>
 #include <libdrm/drm.h>
 #include <libdrm/drm_mode.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/utsname.h>

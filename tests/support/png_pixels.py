@@ -32,7 +32,9 @@ def unfilter(raw, stride, height, pixel):
     for y in range(height):
         start = y * (stride + 1)
         kind, line = raw[start], bytearray(raw[start + 1 : start + 1 + stride])
-        if kind == 2:
+        if kind == 2 and not any(line):
+            line = previous
+        elif kind == 2:
             line = bytearray((a + b) & 255 for a, b in zip(line, previous))
         elif kind:
             for x in range(stride):
