@@ -225,7 +225,8 @@ std::vector<const PlaneObject*> Plane::Impl::candidates() const {
     }
   }
   if (place) {  // stay where we are, if that can be
-    std::stable_partition(result.begin(), result.end(), [&](const PlaneObject* p) { return p == place->plane; });
+    const auto present = std::find(result.begin(), result.end(), place->plane);
+    if (present != result.end()) std::rotate(result.begin(), present, present + 1);
   }
   return result;
 }
