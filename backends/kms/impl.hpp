@@ -89,6 +89,7 @@ struct Output::Impl {
   std::uint64_t commits = 0;
   std::uint32_t unread = 0;  // flip events of this output asked for and not yet read
   std::chrono::nanoseconds last_captured{0};
+  std::chrono::nanoseconds last_flip{0};
 
   Impl(Device::Impl& d, std::string n) : device(d), name(std::move(n)) {}
   [[nodiscard]] Error error(int negative_errno, const char* operation) const noexcept {
