@@ -92,8 +92,7 @@ void read_capabilities(DrmFile& file) noexcept {
   file.monotonic = capability(file.fd, DRM_CAP_TIMESTAMP_MONOTONIC) != 0;
 }
 
-/// When the flip happened, on CLOCK_MONOTONIC. Where the driver does not say (another clock; zero, as several do for
-/// the flip that lights the screen), now.
+/// When the flip happened, on CLOCK_MONOTONIC; where the driver does not say (another clock, or 0), now.
 std::chrono::nanoseconds time_of(const drm_event_vblank& flip, bool is_monotonic) noexcept {
   const auto stated = std::chrono::seconds(flip.tv_sec) + std::chrono::microseconds(flip.tv_usec);
   if (is_monotonic && stated.count() != 0) return stated;

@@ -87,9 +87,9 @@ struct Output::Impl {
   bool is_parked = false;     // a commit was refused with EBUSY: the flip event lets it go on
   bool is_slow = false;       // the event is worth waking for: frames come rarely, or the screen was just lit
   std::uint64_t commits = 0;
-  std::uint32_t unread = 0;  // flip events of this output asked for and not yet read
+  std::uint64_t lighting_commit = 0;  // the last that set the mode
+  std::uint32_t unread = 0;           // flip events of this output asked for and not yet read
   std::chrono::nanoseconds last_captured{0};
-  std::chrono::nanoseconds last_flip{0};
 
   Impl(Device::Impl& d, std::string n) : device(d), name(std::move(n)) {}
   [[nodiscard]] Error error(int negative_errno, const char* operation) const noexcept {

@@ -172,9 +172,9 @@ Result<void> Output::Impl::settle(int result) noexcept {
 
 void Output::Impl::committed() noexcept {
   if (in_flight) completed();
-  // The flip that lights the screen may carry no time of its own, so its event is read as soon as it comes.
-  is_slow = !is_lit;
   ++commits;
+  is_slow = !is_lit;  // that flip carries no time of its own, so its event is read as soon as it comes
+  if (!is_lit) lighting_commit = commits;
   ++unread;
   ++device.outstanding;
   in_flight = is_lit = has_touched = true;
