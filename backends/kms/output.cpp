@@ -203,9 +203,8 @@ void Output::Impl::completed() noexcept {
 
 void Output::Impl::on_flip(std::uint64_t commit, std::chrono::nanoseconds when) noexcept {
   if (unread > 0) --unread;
-  // Just after the screen was lit, a driver may state the time of a vblank long before the flip (vkms): flips are in
-  // order.
-  when = last_flip = std::max(when, last_flip);
+  // The flip that lights the screen carries the time of the last vblank there was: none, or of long ago.
+  if (commit == lighting_commit) when = std::chrono::steady_clock::now().time_since_epoch();
   for (const auto& plane : planes) {
     Plane::Impl& impl = Inside::of(*plane);
     while (!impl.submitted.empty() && impl.submitted.front().commit <= commit) {
