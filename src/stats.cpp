@@ -67,7 +67,7 @@ std::size_t utf8_length(std::string_view text) {
 }
 
 /// A JSON string. Names come from drivers, so bytes that are no UTF-8 become U+FFFD.
-std::string quoted(std::string_view text) {
+std::string json_string(std::string_view text) {
   std::string result = "\"";
   while (!text.empty()) {
     const auto c = static_cast<unsigned char>(text.front());
@@ -86,7 +86,7 @@ std::string quoted(std::string_view text) {
   return result + "\"";
 }
 
-std::string member(std::string_view key, const std::string& value) { return quoted(key) + ":" + value; }
+std::string member(std::string_view key, const std::string& value) { return json_string(key) + ":" + value; }
 
 std::string member(std::string_view key, std::uint64_t value) { return member(key, std::to_string(value)); }
 
@@ -125,14 +125,14 @@ std::string json_of(const Histogram& latency) {
 }
 
 std::string json_of(const BranchStats& branch) {
-  return object({member("name", quoted(branch.name)), member("delivered", branch.delivered),
+  return object({member("name", json_string(branch.name)), member("delivered", branch.delivered),
                  member("presented", branch.presented), member("dropped", branch.dropped),
                  member("latency_ms", json_of(branch.latency))});
 }
 
 std::string json_of(const StreamStats& stream) {
   return object(
-      {member("name", quoted(stream.name)), member("captured", stream.captured), member("lost", stream.lost),
+      {member("name", json_string(stream.name)), member("captured", stream.captured), member("lost", stream.lost),
        member("erroneous", stream.erroneous), member("bytes_copied", stream.bytes_copied),
        member("renegotiations", stream.renegotiations),
        member("branches", array(stream.branches, [](const BranchStats& branch) { return json_of(branch); }))});
