@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 // Called once a second, while frames move: so it allocates nothing.
-void live_line(const dmaflow::Stats& stats) {
+static void live_line(const dmaflow::Stats& stats) {
   static const char* const end = isatty(STDERR_FILENO) != 0 ? "\r" : "\n";
   static std::uint64_t before = 0;
   const dmaflow::StreamStats& stream = stats.streams.front();

@@ -16,12 +16,14 @@
 #include <unistd.h>
 
 // glibc's own entrances, which need no dlsym (that would allocate).
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
 extern "C" {
-void* __libc_malloc(size_t size);                      // NOLINT(bugprone-reserved-identifier)
-void* __libc_calloc(size_t count, size_t size);        // NOLINT(bugprone-reserved-identifier)
-void* __libc_realloc(void* old, size_t size);          // NOLINT(bugprone-reserved-identifier)
-void* __libc_memalign(size_t alignment, size_t size);  // NOLINT(bugprone-reserved-identifier)
+void* __libc_malloc(size_t size);
+void* __libc_calloc(size_t count, size_t size);
+void* __libc_realloc(void* old, size_t size);
+void* __libc_memalign(size_t alignment, size_t size);
 }
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 
 namespace {
 
@@ -38,7 +40,7 @@ void count(size_t size) noexcept {
 }
 
 [[gnu::destructor]] void report() noexcept {
-  const char* path = std::getenv("DMAFLOW_ALLOCATIONS");  // NOLINT(concurrency-mt-unsafe): the process is ending
+  const char* path = std::getenv("DMAFLOW_ALLOCATIONS");
   if (path == nullptr) return;
   char line[192];
   const int length =

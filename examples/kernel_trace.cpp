@@ -164,8 +164,7 @@ std::expected<std::unique_ptr<KernelTrace>, std::string> KernelTrace::create() {
   if (::geteuid() != 0) return std::unexpected("counting system calls in the kernel (tracefs) needs root");
   if (!fs::exists(tracing / "instances")) {
     if (::mount("tracefs", tracing.c_str(), "tracefs", 0, nullptr) != 0) {
-      return std::unexpected(std::string("tracefs cannot be mounted: ") +
-                             std::strerror(errno));  // NOLINT(concurrency-mt-unsafe)
+      return std::unexpected(std::string("tracefs cannot be mounted: ") + std::strerror(errno));
     }
   }
   remove_leftovers();

@@ -145,11 +145,11 @@ Child start(const Options& options, const std::string& program_json, const std::
     char byte = 0;
     if (::read(go[0], &byte, 1) != 1) ::_exit(125);
     if (!options.allocations.empty()) {
-      ::setenv("LD_PRELOAD", options.allocations.c_str(), 1);        // NOLINT(concurrency-mt-unsafe)
-      ::setenv("DMAFLOW_ALLOCATIONS", allocations_json.c_str(), 1);  // NOLINT(concurrency-mt-unsafe)
+      ::setenv("LD_PRELOAD", options.allocations.c_str(), 1);
+      ::setenv("DMAFLOW_ALLOCATIONS", allocations_json.c_str(), 1);
     }
     ::execvp(arguments[0], arguments.data());
-    std::fprintf(stderr, "error: %s: %s\n", arguments[0], std::strerror(errno));  // NOLINT(concurrency-mt-unsafe)
+    std::fprintf(stderr, "error: %s: %s\n", arguments[0], std::strerror(errno));
     ::_exit(127);
   }
   ::close(output[1]);
@@ -167,7 +167,7 @@ struct Run {
 
 void take_screenshot(Run& run, const std::string& command) {
   const std::string display = run.seen.display.substr(0, run.seen.display.find(' '));
-  ::setenv("DMAFLOW_DISPLAY", display.c_str(), 1);  // NOLINT(concurrency-mt-unsafe): one thread
+  ::setenv("DMAFLOW_DISPLAY", display.c_str(), 1);
   const char* const arguments[] = {"sh", "-c", command.c_str(), nullptr};
   pid_t process = -1;
   if (::posix_spawnp(&process, "sh", nullptr, nullptr, const_cast<char* const*>(arguments), environ) == 0) {
@@ -430,7 +430,7 @@ int measure_it(const Options& options) {
   if (!trace) why_not = trace.error();
   const Child child = start(options, program_json, allocations_json);
   if (child.process < 0) {
-    fmt::print(stderr, "error: cannot start a process: {}\n", std::strerror(errno));  // NOLINT(concurrency-mt-unsafe)
+    fmt::print(stderr, "error: cannot start a process: {}\n", std::strerror(errno));
     return 1;
   }
   if (trace && !(*trace)->watch(child.process)) why_not = "the kernel refused to trace the program";

@@ -91,8 +91,7 @@ std::string chart(const fs::path& dir, const std::string& name, const std::strin
       "set output '{}'\nset border 3 lc rgb '#777777'\nset tics nomirror textcolor rgb '#444444'\n"
       "set grid ytics lc rgb '#e4e7ec' lt 1\nset style fill solid 1 noborder\nset key off\n{}",
       name, picture.string(), commands);
-  const int status =
-      std::system(fmt::format("gnuplot '{}' >&2", script.string()).c_str());  // NOLINT(concurrency-mt-unsafe)
+  const int status = std::system(fmt::format("gnuplot '{}' >&2", script.string()).c_str());
   std::string svg = status == 0 ? read_file(picture) : "";
   std::error_code ignored;
   fs::remove(script, ignored);

@@ -35,9 +35,8 @@ struct Picture {
 };
 
 [[noreturn]] void fail(const std::string& what, int error = 0) {
-  fmt::print(stderr, "error: {}{}{}\n", what, error != 0 ? ": " : "",
-             error != 0 ? std::strerror(error) : "");  // NOLINT(concurrency-mt-unsafe)
-  std::exit(1);                                        // NOLINT(concurrency-mt-unsafe)
+  fmt::print(stderr, "error: {}{}{}\n", what, error != 0 ? ": " : "", error != 0 ? std::strerror(error) : "");
+  std::exit(1);
 }
 
 // --- PNG (ISO 15948), without compression

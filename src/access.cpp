@@ -26,7 +26,7 @@ std::string group_name(gid_t id) {
 }  // namespace
 
 std::string access_help(const std::string& path, const std::string& udev_match) {
-  const std::string rule = "a udev rule " + udev_match + ", GROUP=\"video\", MODE=\"0660\" in /etc/udev/rules.d";
+  const std::string rule = "a udev rule " + udev_match + R"(, GROUP="video", MODE="0660" in /etc/udev/rules.d)";
   const Fd file = Fd::adopt(sys::open(path.c_str(), O_PATH));  // needs no permission on the file itself
   struct stat status{};
   if (!file || sys::fstat(file.get(), &status) < 0) return rule + " would help";

@@ -247,8 +247,8 @@ constexpr Modifier modifier_of(Tiling tiling) noexcept {
 enum class Objects : std::uint8_t { one, separate };
 
 struct V4l2Row {
-  std::uint32_t v4l2;
-  std::uint32_t drm;
+  std::uint32_t v4l2 = 0;
+  std::uint32_t drm = 0;
   Objects objects = Objects::one;
   Tiling tiling = Tiling::none;
 };

@@ -206,7 +206,7 @@ void Stream::collect(StreamStats& stats, PerSecond& per_second) noexcept {
   }
 }
 
-void PerSecond::add(std::chrono::nanoseconds presented) noexcept {
+void PerSecond::add(std::chrono::nanoseconds presented) const noexcept {
   if (presented < first) return;
   const auto second =
       static_cast<std::size_t>(std::chrono::duration_cast<std::chrono::seconds>(presented - first).count());

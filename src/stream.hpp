@@ -16,7 +16,7 @@ struct PerSecond {
   std::vector<std::uint32_t>* counts = nullptr;
   std::chrono::nanoseconds first{0};  // when the first frame came, CLOCK_MONOTONIC
 
-  void add(std::chrono::nanoseconds presented) noexcept;
+  void add(std::chrono::nanoseconds presented) const noexcept;
 };
 
 class Stream {

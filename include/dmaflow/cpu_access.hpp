@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <span>
+#include <utility>
 
 namespace dmaflow {
 
@@ -27,7 +28,7 @@ class CpuMap {
   [[nodiscard]] std::span<std::byte> plane(std::uint32_t index) const noexcept;
 
  private:
-  explicit CpuMap(const Buffer& buffer) : buffer_(buffer) {}
+  explicit CpuMap(Buffer buffer) : buffer_(std::move(buffer)) {}
   void unmap() noexcept;
   Buffer buffer_;
   std::array<std::span<std::byte>, max_planes> objects_{};
