@@ -87,6 +87,13 @@ Outcome try_allocator(const Link& link, Allocator& allocator, const StreamConfig
   for (Importer* consumer : link.consumers) {
     if (auto outcome = refused_by(*consumer, consumer->import(buffer)); !outcome) return outcome;
   }
+  if (allocator.traits().moves && !link.producer->writes_by_cpu()) {
+    return std::unexpected(Refusal{
+        allocator.name(),
+        Error::os(ENOTSUP, "negotiate", allocator.name())
+            .detail("the driver moves this memory when it is shown, and %s would go on writing to where it was",
+                    std::string(link.producer->name()).c_str())});
+  }
   return {};
 }
 

@@ -6,6 +6,7 @@
 #include <dmaflow/allocator.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <utility>
 
 namespace dmaflow::kms {
@@ -38,13 +39,17 @@ class DumbAllocator final : public Allocator {
  public:
   explicit DumbAllocator(DrmFile& file) noexcept : file_(file) {}
   [[nodiscard]] std::string_view name() const noexcept override { return "display"; }
-  [[nodiscard]] MemoryTraits traits() const noexcept override { return {}; }
+  [[nodiscard]] MemoryTraits traits() const noexcept override { return {.moves = moves_.value_or(false)}; }
+  /// Whether the driver moves the memory when it is shown; found out by the first plane that imports some.
+  void set_moves(bool moves) noexcept { moves_ = moves; }
+  [[nodiscard]] bool knows_moves() const noexcept { return moves_.has_value(); }
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
 
  private:
   [[nodiscard]] Result<Buffer> allocate_one(const Layout& wanted, const Constraints& constraints);
   [[nodiscard]] Result<Fd> allocate_object(const Constraints& constraints, Layout& layout, std::uint32_t object);
   DrmFile& file_;
+  std::optional<bool> moves_;
 };
 
 }  // namespace dmaflow::kms

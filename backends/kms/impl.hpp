@@ -105,6 +105,9 @@ struct Output::Impl {
   [[nodiscard]] int commit_all() noexcept;
   [[nodiscard]] int commit_staged() noexcept;
   [[nodiscard]] int submit(std::uint32_t flags) noexcept;
+  /// One framebuffer on one plane, waiting until it is on the screen, without an event.
+  [[nodiscard]] int commit_now(Plane::Impl& plane, std::uint32_t framebuffer) noexcept;
+  void note_used(std::uint32_t plane);
   /// What a commit's answer means: 0, parked, paused, or an error.
   [[nodiscard]] Result<void> settle(int result) noexcept;
   /// After mastership came back: everything is set again, whatever another master left.
@@ -166,6 +169,8 @@ struct Plane::Impl {
   void set_fence(AtomicRequest& to) const;
   [[nodiscard]] Result<void> stop() noexcept;
   void let_go() noexcept;
+  /// Finds out, by really showing one of the display's own buffers, whether the driver moves such memory when it is shown.
+  [[nodiscard]] Result<void> find_whether_memory_moves(const Buffer& buffer, std::uint32_t framebuffer);
   /// Something of this plane is on the screen or on its way, be it of an earlier configuration.
   [[nodiscard]] bool is_lit() const noexcept { return is_on || under_way.frame || shown.frame; }
 };

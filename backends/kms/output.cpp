@@ -110,6 +110,21 @@ int Output::Impl::submit(std::uint32_t flags) noexcept {
   return result;
 }
 
+int Output::Impl::commit_now(Plane::Impl& plane, std::uint32_t framebuffer) noexcept {
+  request.clear();
+  if (!is_lit) set_mode(request, mode_blob.id());
+  plane.set_place(request, *plane.place, framebuffer);
+  const int result = request.commit(device.file.fd, DRM_MODE_ATOMIC_ALLOW_MODESET);
+  if (result < 0) return result;
+  is_lit = has_touched = plane.is_on = true;
+  note_used(plane.place->plane->id);
+  return 0;
+}
+
+void Output::Impl::note_used(std::uint32_t plane) {
+  if (std::find(used_planes.begin(), used_planes.end(), plane) == used_planes.end()) used_planes.push_back(plane);
+}
+
 int Output::Impl::commit_all() noexcept {
   request.clear();
   set_mode(request, mode_blob.id());
@@ -188,8 +203,7 @@ void Output::Impl::committed() noexcept {
     impl.submitted.push({.commit = commits, .sequence = info.sequence, .captured = info.timestamp});
     impl.under_way = std::move(impl.staged);
     impl.is_on = true;
-    const std::uint32_t id = impl.place->plane->id;
-    if (std::find(used_planes.begin(), used_planes.end(), id) == used_planes.end()) used_planes.push_back(id);
+    note_used(impl.place->plane->id);
   }
 }
 

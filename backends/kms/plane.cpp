@@ -1,6 +1,10 @@
 // A plane as a sink: what it holds, and its frame's way to the output's commit.
 #include "impl.hpp"
 
+#include "sys/sys.hpp"
+
+#include <dmaflow/cpu_access.hpp>
+
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -94,7 +98,8 @@ Result<void> Plane::import(const Buffer& buffer) {
                                                                : "the driver refuses to show this buffer"));
   }
   (*framebuffer)->set_tried(impl_->configuration);
-  return {};
+  if (buffer.origin() != impl_->device().dumb.name()) return {};
+  return impl_->find_whether_memory_moves(buffer, (*framebuffer)->id());
 }
 
 bool Plane::ready() const noexcept { return !impl_->staged.frame; }
@@ -138,6 +143,34 @@ Result<void> Plane::dispatch(short revents) { return impl_->device().dispatch(re
 void Plane::Impl::set_fence(AtomicRequest& to) const {
   if (!staged.frame || staged.frame.ready().is_null()) return;
   to.set(place->plane->id, place->plane->in_fence, static_cast<std::uint64_t>(staged.frame.ready().poll_fd()));
+}
+
+namespace {
+
+/// Whether reading a mapped byte had to fault its page in.
+bool faults(const std::byte* mapped) noexcept {
+  const long before = sys::minor_faults();
+  static_cast<void>(*static_cast<const volatile std::byte*>(mapped));
+  return sys::minor_faults() != before;
+}
+
+}  // namespace
+
+// Memory that moves loses its mappings, and the next access faults. Only a real commit moves it, so one is made, once per
+// device; the screen is then as it was before.
+Result<void> Plane::Impl::find_whether_memory_moves(const Buffer& buffer, std::uint32_t framebuffer) {
+  if (device().dumb.knows_moves() || is_lit() || output.is_lit || device().paused) return {};
+  const auto map = CpuMap::create(buffer);
+  if (!map) return std::unexpected(map.error());
+  const std::byte* const first = map->object(0).data();
+  faults(first);  // the page is there from now on, unless the memory moves
+  if (const int result = output.commit_now(*this, framebuffer); result < 0) {
+    return std::unexpected(output.error(result, "DRM_IOCTL_MODE_ATOMIC").detail("the driver refuses to show this buffer"));
+  }
+  device().dumb.set_moves(faults(first));
+  output.restore();
+  is_on = false;
+  return {};
 }
 
 void Plane::Impl::let_go() noexcept {

@@ -334,9 +334,10 @@ Result<Frame> Camera::Impl::lend(const Dequeued& done) {
   const std::uint32_t index = hold_of_slot[done.slot];
   FrameInfo info;
   info.sequence = sequence.extend(done.sequence);
-  info.timestamp = done.timestamp;
   const bool monotonic = (done.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
   info.clock = monotonic ? FrameInfo::Clock::monotonic : FrameInfo::Clock::unknown;
+  // A driver's stamp can lie ahead (vivid's planned end of exposure): no image was captured after it was taken.
+  info.timestamp = monotonic ? std::min(done.timestamp, Deadline::Clock::now().time_since_epoch()) : done.timestamp;
   info.visible = visible;
   info.is_erroneous = (done.flags & V4L2_BUF_FLAG_ERROR) != 0;
   info.is_last = (done.flags & V4L2_BUF_FLAG_LAST) != 0;

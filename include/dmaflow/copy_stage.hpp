@@ -32,6 +32,7 @@ class CopyStage final : public Stage {
   [[nodiscard]] const StreamConfig& output() const noexcept override { return output_; }
   [[nodiscard]] Result<void> try_output(const Buffer& buffer) override;
   [[nodiscard]] std::uint32_t min_buffers() const noexcept override { return 1; }
+  [[nodiscard]] bool writes_by_cpu() const noexcept override { return true; }
 
   [[nodiscard]] int poll_fd() const noexcept override;
   [[nodiscard]] short poll_events() const noexcept override;

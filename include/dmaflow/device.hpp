@@ -96,6 +96,8 @@ class Producer : public virtual Participant {
   [[nodiscard]] virtual std::uint32_t min_buffers() const noexcept = 0;
   /// Its own allocator, or nullptr.
   [[nodiscard]] virtual Allocator* output_allocator() noexcept { return nullptr; }
+  /// True where it writes through mappings of this process (CpuMap), which follow memory that moves.
+  [[nodiscard]] virtual bool writes_by_cpu() const noexcept { return false; }
 
  protected:
   ~Producer() = default;

@@ -27,7 +27,7 @@ namespace dmaflow {
 struct FrameInfo {
   /// Counted by the device; a gap means the device dropped images.
   std::uint64_t sequence = 0;
-  /// When the image was captured, on `clock`.
+  /// When the image was captured, on `clock`; never later than when it was taken from the device.
   std::chrono::nanoseconds timestamp{0};
   enum class Clock : std::uint8_t { unknown, monotonic } clock = Clock::unknown;
   /// The part of the buffer that holds the image, in pixels.

@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/signalfd.h>
 #include <sys/vfs.h>
@@ -68,6 +69,13 @@ Mapping mmap(std::size_t length, int protection, int flags, int fd, off_t offset
 int munmap(void* address, std::size_t length) noexcept {
   before("munmap");
   return ::munmap(address, length) == 0 ? 0 : -errno;
+}
+
+long minor_faults() noexcept {
+  struct rusage usage {};
+  before("getrusage");
+  ::getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_minflt;
 }
 
 ssize_t read(int fd, void* buffer, std::size_t size) noexcept {

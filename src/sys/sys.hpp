@@ -54,6 +54,8 @@ struct Mapping {
 };
 Mapping mmap(std::size_t length, int protection, int flags, int fd, off_t offset) noexcept;
 int munmap(void* address, std::size_t length) noexcept;
+/// Page faults of this thread that needed no input, so far.
+long minor_faults() noexcept;
 ssize_t read(int fd, void* buffer, std::size_t size) noexcept;
 ssize_t write(int fd, const void* buffer, std::size_t size) noexcept;
 int fstat(int fd, struct stat* out) noexcept;

@@ -272,6 +272,7 @@ def job_archive(options, wanted):
         "LAB_DRM_MODULES": " ".join(name for name in wanted if name in DRM_MODULES),
         "LAB_MODULES": " ".join(name for name in wanted if name not in BUILT_IN and name not in DRM_MODULES),
         "LAB_KERNEL_LOG": "1" if options.kernel_log else "",
+        "LAB_CAMERAS": str(options.cameras),
         "LAB_MSIZE": os.environ.get("LAB_MSIZE", "512000"),
         "LAB_CACHE": os.environ.get("LAB_CACHE", "mmap"),
     }

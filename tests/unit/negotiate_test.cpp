@@ -136,6 +136,15 @@ TEST_F(NegotiateTest, AllConsumersMustTakeTheSameBuffers) {
   EXPECT_EQ(of(plan->candidates, "cma").refused_by, "second");
 }
 
+TEST_F(NegotiateTest, MemoryThatMovesIsNotForDevicesThatMapIt) {
+  FakeAllocator moving("display", {.moves = true});
+  display.own_allocator = &moving;
+  const auto plan = negotiate(link());
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->allocator, &cma);
+  EXPECT_EQ(of(plan->candidates, "display").refusal->code(), ENOTSUP);
+}
+
 TEST_F(NegotiateTest, TrialsLeaveNothingBehind) {
   const LeakCheck leaks;
   static_cast<void>(negotiate(link()));
