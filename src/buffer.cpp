@@ -45,7 +45,9 @@ Buffer::Impl::~Impl() {
   }
 }
 
-Result<Buffer> Buffer::create(const Layout& layout, std::span<Fd> objects) { return create(layout, objects, Options{}); }
+Result<Buffer> Buffer::create(const Layout& layout, std::span<Fd> objects) {
+  return create(layout, objects, Options{});
+}
 
 Result<Buffer> Buffer::create(const Layout& layout, Fd& object, const Options& options) {
   return create(layout, std::span(&object, 1), options);
@@ -64,7 +66,7 @@ Result<Buffer> Buffer::create(const Layout& layout, std::span<Fd> objects, const
   std::array<std::size_t, max_planes> given{};  // which descriptor stands for each distinct object
   for (std::size_t i = 0; i < objects.size(); ++i) {
     const int fd = objects[i].get();
-    struct stat status {};
+    struct stat status{};
     if (const int result = sys::fstat(fd, &status); result < 0) {
       return std::unexpected(
           Error::os(-result, "fstat", options.origin).detail("descriptor %d given as dma-buf %zu", fd, i));

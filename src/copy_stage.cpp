@@ -38,9 +38,9 @@ Result<void> CopyStage::check(const StreamConfig& config) {
                                .detail("format %s is not in the table", config.layout.format.code().c_str()));
   }
   if (!config.layout.modifier.is_linear() && !info->is_opaque) {
-    return std::unexpected(Error::os(EINVAL, "CopyStage::check", name())
-                               .detail("modifier %s: only LINEAR can be copied row by row",
-                                       config.layout.modifier.name().c_str()));
+    return std::unexpected(
+        Error::os(EINVAL, "CopyStage::check", name())
+            .detail("modifier %s: only LINEAR can be copied row by row", config.layout.modifier.name().c_str()));
   }
   return {};
 }

@@ -20,7 +20,8 @@ Result<CpuMap> CpuMap::create(const Buffer& buffer) {
     const auto size = static_cast<std::size_t>(buffer.size(i));
     const auto mapping = sys::mmap(size, PROT_READ | PROT_WRITE, MAP_SHARED, buffer.fd(i), 0);
     if (mapping.error != 0) {
-      return std::unexpected(Error::os(mapping.error, "mmap", buffer.origin()).detail("dma-buf %u, %zu bytes", i, size));
+      return std::unexpected(
+          Error::os(mapping.error, "mmap", buffer.origin()).detail("dma-buf %u, %zu bytes", i, size));
     }
     map.objects_[i] = {static_cast<std::byte*>(mapping.address), size};
   }
@@ -112,8 +113,8 @@ int sync(int fd, std::uint64_t flags, Deadline deadline) noexcept {
 Result<void> CpuAccess::start(Mode mode, Deadline deadline) noexcept {
   const Buffer& buffer = map().buffer();
   const bool writes = mode != Mode::read;
-  flags_ = (mode != Mode::write ? std::uint64_t{DMA_BUF_SYNC_READ} : 0) |
-           (writes ? std::uint64_t{DMA_BUF_SYNC_WRITE} : 0);
+  flags_ =
+      (mode != Mode::write ? std::uint64_t{DMA_BUF_SYNC_READ} : 0) | (writes ? std::uint64_t{DMA_BUF_SYNC_WRITE} : 0);
   for (std::uint32_t i = 0; i < buffer.object_count(); ++i) {
     const int ready = sys::wait(buffer.fd(i), writes ? POLLOUT : POLLIN, deadline);
     if (ready < 0) return std::unexpected(Error::os(-ready, "ppoll", buffer.origin()));
@@ -124,7 +125,8 @@ Result<void> CpuAccess::start(Mode mode, Deadline deadline) noexcept {
   }
   for (; begun_ < buffer.object_count(); ++begun_) {
     if (const int result = sync(buffer.fd(begun_), DMA_BUF_SYNC_START | flags_, deadline); result < 0) {
-      return std::unexpected(Error::os(-result, "DMA_BUF_IOCTL_SYNC", buffer.origin()).detail("start, dma-buf %u", begun_));
+      return std::unexpected(
+          Error::os(-result, "DMA_BUF_IOCTL_SYNC", buffer.origin()).detail("start, dma-buf %u", begun_));
     }
   }
   return {};
@@ -135,7 +137,8 @@ Result<void> CpuAccess::end() noexcept {
   while (begun_ > 0) {
     const Buffer& buffer = map().buffer();
     --begun_;
-    const auto deadline = Deadline::after(std::chrono::seconds(1));  // EAGAIN in the kernel's own time, but not for ever
+    const auto deadline =
+        Deadline::after(std::chrono::seconds(1));  // EAGAIN in the kernel's own time, but not for ever
     if (const int sent = sync(buffer.fd(begun_), DMA_BUF_SYNC_END | flags_, deadline); sent < 0) {
       result =
           std::unexpected(Error::os(-sent, "DMA_BUF_IOCTL_SYNC", buffer.origin()).detail("end, dma-buf %u", begun_));

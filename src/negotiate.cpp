@@ -68,8 +68,8 @@ Outcome agree_on_stream(const Link& link, const StreamConfig& config) {
   return {};
 }
 
-/// One buffer of this allocator, tried with everyone, for the stream agreed on. The producer follows the buffer's strides
-/// where they differ.
+/// One buffer of this allocator, tried with everyone, for the stream agreed on. The producer follows the buffer's
+/// strides where they differ.
 Outcome try_allocator(const Link& link, Allocator& allocator, const StreamConfig& agreed) {
   if (link.producer->output().layout != agreed.layout) {  // an earlier trial moved it
     if (auto outcome = refused_by(*link.producer, link.producer->set_output(agreed)); !outcome) return outcome;
@@ -88,11 +88,11 @@ Outcome try_allocator(const Link& link, Allocator& allocator, const StreamConfig
     if (auto outcome = refused_by(*consumer, consumer->import(buffer)); !outcome) return outcome;
   }
   if (allocator.traits().moves && !link.producer->writes_by_cpu()) {
-    return std::unexpected(Refusal{
-        allocator.name(),
-        Error::os(ENOTSUP, "negotiate", allocator.name())
-            .detail("the driver moves this memory when it is shown, and %s would go on writing to where it was",
-                    std::string(link.producer->name()).c_str())});
+    return std::unexpected(
+        Refusal{allocator.name(),
+                Error::os(ENOTSUP, "negotiate", allocator.name())
+                    .detail("the driver moves this memory when it is shown, and %s would go on writing to where it was",
+                            std::string(link.producer->name()).c_str())});
   }
   return {};
 }
@@ -133,21 +133,45 @@ std::string Candidate::describe() const {
 
 Request Plan::request() const { return request_for(config, buffers); }
 
-std::string Plan::explain() const {
-  std::string text = config.describe() + " in " + std::to_string(buffers) + " buffers of " +
-                     std::string(allocator->name()) + (copies ? ", each frame copied once\n" : ", no copy\n");
-  for (const Candidate& candidate : candidates) {
-    const bool chosen = !candidate.refusal && candidate.allocator == allocator->name();
-    text += (chosen ? "  * " : "    ") + candidate.describe() + (!candidate.refusal && !chosen ? ", costs more\n" : "\n");
+namespace {
+
+/// Streams refused by the same participant in the same call before any buffer was made differ only in their formats.
+bool is_like(const Candidate& a, const Candidate& b) {
+  return a.allocator.empty() && b.allocator.empty() && a.refusal && b.refusal && a.refused_by == b.refused_by &&
+         a.refusal->operation() == b.refusal->operation() && a.refusal->code() == b.refusal->code();
+}
+
+/// One line for a run of like candidates: the first in full, the others by their formats.
+std::string describe_run(std::span<const Candidate> run) {
+  std::string text = run.front().describe();
+  if (run.size() > 1) text += "; likewise";
+  for (const Candidate& other : run.subspan(1)) text += " " + other.config.layout.format.name();
+  return text;
+}
+
+std::string list(std::span<const Candidate> candidates, std::string_view chosen) {
+  std::string text;
+  while (!candidates.empty()) {
+    const Candidate& first = candidates.front();
+    const auto end =
+        std::ranges::find_if_not(candidates.subspan(1), [&](const Candidate& other) { return is_like(first, other); });
+    const auto run = candidates.first(static_cast<std::size_t>(end - candidates.begin()));
+    const bool is_chosen = !first.refusal && first.allocator == chosen;
+    text += (is_chosen ? "  * " : "    ") + describe_run(run);
+    text += !first.refusal && !is_chosen ? ", costs more\n" : "\n";
+    candidates = candidates.subspan(run.size());
   }
   return text;
 }
 
-std::string Refused::explain() const {
-  std::string text = error.message() + "\n";
-  for (const Candidate& candidate : candidates) text += "    " + candidate.describe() + "\n";
-  return text;
+}  // namespace
+
+std::string Plan::explain() const {
+  return config.describe() + " in " + std::to_string(buffers) + " buffers of " + std::string(allocator->name()) +
+         (copies ? ", each frame copied once\n" : ", no copy\n") + list(candidates, allocator->name());
 }
+
+std::string Refused::explain() const { return error.message() + "\n" + list(candidates, {}); }
 
 std::expected<Plan, Refused> negotiate(const Link& link) {
   std::vector<Candidate> candidates;
@@ -155,10 +179,10 @@ std::expected<Plan, Refused> negotiate(const Link& link) {
   if (!offers) return std::unexpected(Refused{offers.error(), {}});
   const auto memory = offerers(link);
   if (memory.empty()) {
-    return std::unexpected(Refused{
-        Error::os(EINVAL, "negotiate", link.producer->name())
-            .detail("no allocator%s%s", link.request.allocator.empty() ? "" : " named ", link.request.allocator.c_str()),
-        {}});
+    return std::unexpected(Refused{Error::os(EINVAL, "negotiate", link.producer->name())
+                                       .detail("no allocator%s%s", link.request.allocator.empty() ? "" : " named ",
+                                               link.request.allocator.c_str()),
+                                   {}});
   }
 
   for (const StreamConfig& offer : *offers) {

@@ -52,9 +52,9 @@ struct Pipeline::Impl {
 
   // The wait set, its memory made once. Each entry beside what it belongs to.
   struct Entry {
-    Stream* source_of = nullptr;   // its source's own descriptor
-    HoldSet* wake_of = nullptr;    // its returned frames
-    Pollable* object = nullptr;    // a stage or a sink
+    Stream* source_of = nullptr;  // its source's own descriptor
+    HoldSet* wake_of = nullptr;   // its returned frames
+    Pollable* object = nullptr;   // a stage or a sink
   };
   std::vector<pollfd> polls;
   std::vector<Entry> entries;
@@ -93,7 +93,8 @@ Result<void> Pipeline::connect(Source& source, Sink& sink, std::string name, Bra
     return std::unexpected(Error::os(EINVAL, "Pipeline::connect", sink.name()).detail("%s", why));
   };
   if (impl_->prepared) {
-    return std::unexpected(Error::os(EBUSY, "Pipeline::connect", sink.name()).detail("the pipeline is prepared already"));
+    return std::unexpected(
+        Error::os(EBUSY, "Pipeline::connect", sink.name()).detail("the pipeline is prepared already"));
   }
   if (name.empty()) return invalid("a branch needs a name");
   if (options.max_queued < 1 || options.max_queued > Branch::max_queue) return invalid("max_queued must be 1 to 32");
@@ -262,7 +263,8 @@ Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
 Result<void> Pipeline::Impl::renegotiate(std::size_t index) {
   Stream& stream = streams[index];
   ++stats.streams[index].renegotiations;
-  if (auto stopped = stream.stop(Deadline::after(drain_time), stats.streams[index], per_second); !stopped) return stopped;
+  if (auto stopped = stream.stop(Deadline::after(drain_time), stats.streams[index], per_second); !stopped)
+    return stopped;
   auto made = prepare_stream(index, request);
   if (!made) {
     StreamRequest as_it_is = request;

@@ -6,8 +6,8 @@
 
 namespace dmaflow {
 
-// A link reaches from a producer to the first participants that use its buffers: past stages that give on what they took,
-// which use them as well.
+// A link reaches from a producer to the first participants that use its buffers: past stages that give on what they
+// took, which use them as well.
 std::vector<Link> Stream::links() const {
   std::vector<Link> links(1);
   links.front().producer = source_;

@@ -1,6 +1,7 @@
 // One DRM file: opening and mastership, events, and the end of everything that hangs on it.
 #include "impl.hpp"
 
+#include "access.hpp"
 #include "log.hpp"
 #include "sys/sys.hpp"
 
@@ -14,7 +15,6 @@
 #include <drm.h>
 #include <drm_mode.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <sys/sysmacros.h>
 #include <xf86drm.h>
 
@@ -41,13 +41,6 @@ bool is_master(int fd) noexcept {
   return sys::ioctl(fd, DRM_IOCTL_AUTH_MAGIC, &request) != -EACCES;
 }
 
-std::string group_of(const std::string& path) {
-  struct stat status{};
-  if (::stat(path.c_str(), &status) != 0) return "video";
-  const group* entry = getgrgid(status.st_gid);
-  return entry == nullptr ? std::to_string(status.st_gid) : std::string(entry->gr_name);
-}
-
 Error open_refused(int error, const std::string& path) {
   Error result = Error::os(-error, "open", path);
   if (error == -ENOENT) {
@@ -55,8 +48,7 @@ Error open_refused(int error, const std::string& path) {
     for (const std::string& card : card_paths()) cards += (cards.empty() ? "" : ", ") + card;
     result.detail("no such card; this machine has %s", cards.empty() ? "none" : cards.c_str());
   } else if (error == -EACCES || error == -EPERM) {
-    result.detail("no permission: add the user to the group %s, or run in a session on this seat (logind)",
-                  group_of(path).c_str());
+    result.detail("%s", detail::access_help(path, R"(SUBSYSTEM=="drm", KERNEL=="card*")").c_str());
   }
   return result;
 }
@@ -146,10 +138,8 @@ Result<std::unique_ptr<Device>> Device::open(const std::string& path) {
 }
 
 Result<std::unique_ptr<Device>> Device::adopt(Fd& fd) {
-  char* node = drmGetDeviceNameFromFd2(fd.get());
-  std::string path = node == nullptr ? "adopted DRM file" : node;
-  std::free(node);
-  return Impl::make(fd, std::move(path));
+  const std::unique_ptr<char, decltype(&std::free)> node(drmGetDeviceNameFromFd2(fd.get()), &std::free);
+  return Impl::make(fd, node ? node.get() : "adopted DRM file");
 }
 
 Result<void> Device::Impl::check_alive(const char* operation) const noexcept {
@@ -157,7 +147,7 @@ Result<void> Device::Impl::check_alive(const char* operation) const noexcept {
   return std::unexpected(Error::os(ENODEV, operation, file.name).detail("the device was detached"));
 }
 
-Result<void> Device::Impl::take_master() noexcept {
+Result<void> Device::Impl::take_master() const noexcept {
   const int result = sys::ioctl_value(file.fd, DRM_IOCTL_SET_MASTER, 0);
   if (result == 0) return {};
   Error error = file.error(result, "DRM_IOCTL_SET_MASTER");
@@ -299,6 +289,7 @@ Result<void> Device::Impl::read_events() noexcept {
   // Several planes share this file, and each is told of the same wake-up: only the first finds events.
   if (outstanding == 0) return {};
   if (!is_nonblocking && sys::wait(file.fd, POLLIN, Deadline::passed()) <= 0) return {};
+  // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): read() fills it
   alignas(drm_event) std::array<std::byte, 4096> events;
   const ssize_t size = sys::read(file.fd, events.data(), events.size());
   if (size == -EAGAIN) return {};

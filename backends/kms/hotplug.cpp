@@ -22,7 +22,7 @@ Uevent parse_uevent(std::string_view report) noexcept {
     report.remove_prefix(std::min(report.size(), line.size() + 1));
     if (line == "SUBSYSTEM=drm") result.is_drm = true;
     if (line == "ACTION=change") result.is_change = true;
-    if (line.rfind("DEVNAME=", 0) == 0) result.device = line.substr(8);
+    if (line.starts_with("DEVNAME=")) result.device = line.substr(8);
   }
   return result;
 }
@@ -42,7 +42,7 @@ short Hotplug::poll_events() const noexcept { return POLLIN; }
 Result<void> Hotplug::dispatch(short revents) {
   if ((revents & (POLLIN | POLLERR)) == 0) return {};
   bool is_ours = false;
-  std::array<char, 8192> report;
+  std::array<char, 8192> report;  // NOLINT(cppcoreguidelines-pro-type-member-init): read() fills it
   while (true) {
     const ssize_t size = sys::read(impl_->socket.get(), report.data(), report.size());
     if (size == -EAGAIN || size == 0) break;
@@ -71,7 +71,7 @@ Result<Hotplug*> Device::hotplug() {
   }
   const std::string path = impl_->file.name.substr(0, impl_->file.name.find(' '));
   auto inside =
-      std::make_unique<Hotplug::Impl>(*impl_, path.rfind("/dev/", 0) == 0 ? path.substr(5) : path, std::move(socket));
+      std::make_unique<Hotplug::Impl>(*impl_, path.starts_with("/dev/") ? path.substr(5) : path, std::move(socket));
   impl_->hotplug.reset(new Hotplug(std::move(inside)));
   return impl_->hotplug.get();
 }

@@ -52,7 +52,7 @@ struct Device::Impl {
   void detach() noexcept;
   [[nodiscard]] Result<void> check_alive(const char* operation) const noexcept;
   /// SET_MASTER. Errors: EACCES, EBUSY with what would help.
-  [[nodiscard]] Result<void> take_master() noexcept;
+  [[nodiscard]] Result<void> take_master() const noexcept;
   /// Reads the events that are there. Never blocks.
   [[nodiscard]] Result<void> read_events() noexcept;
   [[nodiscard]] Result<void> dispatch(short revents) noexcept;
@@ -169,7 +169,8 @@ struct Plane::Impl {
   void set_fence(AtomicRequest& to) const;
   [[nodiscard]] Result<void> stop() noexcept;
   void let_go() noexcept;
-  /// Finds out, by really showing one of the display's own buffers, whether the driver moves such memory when it is shown.
+  /// Finds out, by really showing one of the display's own buffers, whether the driver moves such memory when it is
+  /// shown.
   [[nodiscard]] Result<void> find_whether_memory_moves(const Buffer& buffer, std::uint32_t framebuffer);
   /// Something of this plane is on the screen or on its way, be it of an earlier configuration.
   [[nodiscard]] bool is_lit() const noexcept { return is_on || under_way.frame || shown.frame; }

@@ -55,7 +55,7 @@ std::vector<std::string> card_paths() {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator("/dev/dri", error)) {
     const std::string name = entry.path().filename().string();
-    if (name.rfind("card", 0) != 0 || name.find_first_not_of("0123456789", 4) != std::string::npos) continue;
+    if (!name.starts_with("card") || name.find_first_not_of("0123456789", 4) != std::string::npos) continue;
     found.emplace_back(std::strtoul(name.c_str() + 4, nullptr, 10), entry.path().string());
   }
   std::sort(found.begin(), found.end());

@@ -70,7 +70,7 @@ Result<void> Plane::configure(const StreamConfig& config) {
   if (auto prepared = output.prepare(); !prepared) return prepared;
   impl_->staged = {};
   impl_->is_on = false;
-  impl_->place = std::move(*place);
+  impl_->place = *place;
   impl_->config = config;
   impl_->configuration = ++impl_->device().configurations;
   return {};
@@ -156,8 +156,8 @@ bool faults(const std::byte* mapped) noexcept {
 
 }  // namespace
 
-// Memory that moves loses its mappings, and the next access faults. Only a real commit moves it, so one is made, once per
-// device; the screen is then as it was before.
+// Memory that moves loses its mappings, and the next access faults. Only a real commit moves it, so one is made, once
+// per device; the screen is then as it was before.
 Result<void> Plane::Impl::find_whether_memory_moves(const Buffer& buffer, std::uint32_t framebuffer) {
   if (device().dumb.knows_moves() || is_lit() || output.is_lit || device().paused) return {};
   const auto map = CpuMap::create(buffer);
@@ -165,7 +165,8 @@ Result<void> Plane::Impl::find_whether_memory_moves(const Buffer& buffer, std::u
   const std::byte* const first = map->object(0).data();
   faults(first);  // the page is there from now on, unless the memory moves
   if (const int result = output.commit_now(*this, framebuffer); result < 0) {
-    return std::unexpected(output.error(result, "DRM_IOCTL_MODE_ATOMIC").detail("the driver refuses to show this buffer"));
+    return std::unexpected(
+        output.error(result, "DRM_IOCTL_MODE_ATOMIC").detail("the driver refuses to show this buffer"));
   }
   device().dumb.set_moves(faults(first));
   output.restore();

@@ -19,7 +19,7 @@
 namespace dmaflow::udmabuf {
 namespace {
 
-constexpr std::uint64_t mebibyte = 1024 * 1024;
+constexpr std::uint64_t mebibyte = std::uint64_t{1024} * 1024;
 constexpr std::uint64_t largest = std::numeric_limits<off_t>::max() - mebibyte;  // rounded up it still fits off_t
 
 std::optional<std::uint64_t> read_limit(const std::string& path) {

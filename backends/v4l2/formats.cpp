@@ -58,7 +58,7 @@ std::optional<Interval> choose_interval(const Device& device, std::uint32_t code
     if (wanted) {
       if (same_rate(range.shortest, *wanted)) return range.shortest;
       if (same_rate(range.longest, *wanted)) return range.longest;
-      if (rate(range.shortest) > rate(*wanted) && rate(range.longest) < rate(*wanted)) return *wanted;
+      if (rate(range.shortest) > rate(*wanted) && rate(range.longest) < rate(*wanted)) return wanted;
       continue;
     }
     for (const Interval interval : {range.shortest, range.longest}) {
@@ -278,7 +278,7 @@ std::vector<StreamConfig> matching(const Device& device, const StreamRequest& re
   std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<StreamConfig> result;
   result.reserve(found.size());
-  for (auto& entry : found) result.push_back(std::move(entry.second));
+  for (const auto& entry : found) result.push_back(entry.second);
   return result;
 }
 

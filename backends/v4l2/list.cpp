@@ -22,7 +22,7 @@ std::vector<DeviceInfo> list() {
   for (const auto& entry : std::filesystem::directory_iterator("/dev", error)) {
     const std::string name = entry.path().filename();
     int number = 0;
-    if (name.rfind("video", 0) != 0) continue;
+    if (!name.starts_with("video")) continue;
     const auto [end, problem] = std::from_chars(name.data() + 5, name.data() + name.size(), number);
     if (problem == std::errc{} && end == name.data() + name.size()) nodes.emplace_back(number, entry.path());
   }

@@ -41,7 +41,7 @@ class PortState {
  private:
   struct Remembered {
     std::optional<std::uint32_t> port;
-    v4l2_dv_timings timings;
+    v4l2_dv_timings timings{};
   };
   std::optional<std::uint32_t> port_;
   std::vector<Remembered> timings_;

@@ -34,8 +34,9 @@ struct MemoryTraits {
   bool contiguous = false;  ///< physically contiguous
   bool cached = false;      ///< cached for the CPU
   bool is_protected = false;
-  /// The driver moves it when it is shown, also while another device has it mapped: that device then writes to where it was.
-  /// Only the CPU's own mappings follow. Known after a buffer was imported by the display (bochs of 6.12: video memory).
+  /// The driver moves it when it is shown, also while another device has it mapped: that device then writes to where it
+  /// was. Only the CPU's own mappings follow. Known after a buffer was imported by the display (bochs of 6.12: video
+  /// memory).
   bool moves = false;
 };
 

@@ -27,9 +27,9 @@ struct ObjectId {
   friend auto operator<=>(const ObjectId&, const ObjectId&) = default;
 };
 
-/// A frame's memory: one to four dma-bufs and the layout of the planes in them. A handle: copying it is cheap and shares
-/// the buffer; the last copy closes the descriptors and tears down what devices imported. Copies may be used from
-/// several threads; one handle object is not synchronised.
+/// A frame's memory: one to four dma-bufs and the layout of the planes in them. A handle: copying it is cheap and
+/// shares the buffer; the last copy closes the descriptors and tears down what devices imported. Copies may be used
+/// from several threads; one handle object is not synchronised.
 class Buffer {
  public:
   struct Options {
@@ -40,9 +40,9 @@ class Buffer {
   /// No buffer.
   Buffer() = default;
 
-  /// Takes @p objects, in the order the layout's planes name them. Two descriptors of one dma-buf become one object, and
-  /// the planes are renumbered. On an error every descriptor is still the caller's.
-  /// Errors: EINVAL (none or more than four; not a dma-buf; the layout does not fit its dma-bufs), EBADF.
+  /// Takes @p objects, in the order the layout's planes name them. Two descriptors of one dma-buf become one object,
+  /// and the planes are renumbered. On an error every descriptor is still the caller's. Errors: EINVAL (none or more
+  /// than four; not a dma-buf; the layout does not fit its dma-bufs), EBADF.
   [[nodiscard]] static Result<Buffer> create(const Layout& layout, std::span<Fd> objects, const Options& options);
   [[nodiscard]] static Result<Buffer> create(const Layout& layout, std::span<Fd> objects);
   /// One object.
@@ -62,8 +62,8 @@ class Buffer {
 
   /// What @p domain's device attached, or nullptr. No system call, no lock, no hash: a walk over the few devices.
   [[nodiscard]] Attachment* attachment(const AttachmentDomain& domain) const noexcept;
-  /// Hangs an imported form on the buffer and on its device. Where the domain has one here already, that one is kept and
-  /// returned, and the new one is torn down. Errors: ENODEV (the domain was detached; the new one is torn down).
+  /// Hangs an imported form on the buffer and on its device. Where the domain has one here already, that one is kept
+  /// and returned, and the new one is torn down. Errors: ENODEV (the domain was detached; the new one is torn down).
   Result<Attachment*> attach(const std::shared_ptr<AttachmentDomain>& domain,
                              std::unique_ptr<Attachment> attachment) const;
 

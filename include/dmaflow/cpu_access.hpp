@@ -34,10 +34,10 @@ class CpuMap {
   std::array<std::span<std::byte>, max_planes> objects_{};
 };
 
-/// A stretch of time in which the CPU may touch the buffer. Reads and writes outside it may see stale caches or be lost.
-/// begin() first waits, by poll, for the fences on every object: for writers to read (POLLIN), for readers too to write
-/// (POLLOUT). DMA_BUF_IOCTL_SYNC alone would wait for them without a deadline. Destroying the object ends the access.
-/// Kernel rules: include/uapi/linux/dma-buf.h. Move-only; not synchronised.
+/// A stretch of time in which the CPU may touch the buffer. Reads and writes outside it may see stale caches or be
+/// lost. begin() first waits, by poll, for the fences on every object: for writers to read (POLLIN), for readers too to
+/// write (POLLOUT). DMA_BUF_IOCTL_SYNC alone would wait for them without a deadline. Destroying the object ends the
+/// access. Kernel rules: include/uapi/linux/dma-buf.h. Move-only; not synchronised.
 class [[nodiscard("the access ends when this object is destroyed")]] CpuAccess {
  public:
   enum class Mode : std::uint8_t { read, write, read_write };

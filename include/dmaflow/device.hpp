@@ -2,7 +2,8 @@
 //
 // Negotiation and the pipeline know devices only through these interfaces, so a new device is a new backend and nothing
 // else. All calls come from one thread, the loop's. Everything pollable names a descriptor and what to wait for,
-// so it plugs into any event loop: wait, then dispatch() with what poll reported. No hidden threads, no signal handlers.
+// so it plugs into any event loop: wait, then dispatch() with what poll reported. No hidden threads, no signal
+// handlers.
 #pragma once
 
 #include <dmaflow/allocator.hpp>
@@ -41,11 +42,11 @@ struct StreamConfig {
 /// What the user wants; everything left out is the device's choice.
 struct StreamRequest {
   std::optional<Size> size{};
-  std::vector<PixelFormat> formats{};    ///< acceptable ones, best first; empty = any
+  std::vector<PixelFormat> formats{};  ///< acceptable ones, best first; empty = any
   std::optional<Interval> interval{};
-  std::string allocator{};               ///< only this one, by name ("display", "heap:system"); empty = any
-  std::uint32_t buffers = 0;           ///< how many; 0 = as many as needed
-  bool allow_copy = false;             ///< accept a plan that copies each frame, where nothing else works
+  std::string allocator{};    ///< only this one, by name ("display", "heap:system"); empty = any
+  std::uint32_t buffers = 0;  ///< how many; 0 = as many as needed
+  bool allow_copy = false;    ///< accept a plan that copies each frame, where nothing else works
 };
 
 /// Something with a descriptor to wait on.
@@ -84,9 +85,9 @@ class Producer : public virtual Participant {
   /// layouts have zero strides; set_output() makes them exact.
   /// Errors: EINVAL with the formats, sizes and rates it has, where nothing fits.
   [[nodiscard]] virtual Result<std::vector<StreamConfig>> offers(const StreamRequest& request) = 0;
-  /// Sets the device to @p config; where its layout has strides, asks for those. output() then says what the device made
-  /// of it: the same size and format, strides and constraints of its own.
-  /// Errors: EBUSY (in use, or started), EINVAL (the device insists on another size or format).
+  /// Sets the device to @p config; where its layout has strides, asks for those. output() then says what the device
+  /// made of it: the same size and format, strides and constraints of its own. Errors: EBUSY (in use, or started),
+  /// EINVAL (the device insists on another size or format).
   [[nodiscard]] virtual Result<void> set_output(const StreamConfig& config) = 0;
   [[nodiscard]] virtual const StreamConfig& output() const noexcept = 0;
   /// Really tries whether it can write to @p buffer, laid out as output() says. Leaves nothing behind but what hangs on

@@ -1,7 +1,7 @@
 // Frame: a hold on a buffer while somebody uses its contents.
 //
-// A source owns its buffers for the whole stream and lends them, one Frame per captured image. Whoever has the Frame may
-// use the buffer; when the last holder lets go, the buffer goes back to the source, from any thread, and is written
+// A source owns its buffers for the whole stream and lends them, one Frame per captured image. Whoever has the Frame
+// may use the buffer; when the last holder lets go, the buffer goes back to the source, from any thread, and is written
 // again. Nothing else ends a hold, and nothing else lets the camera write: that is how a buffer on the screen is never
 // queued to the camera.
 //
@@ -68,8 +68,8 @@ class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
   [[nodiscard]] Result<Frame> split();
   /// True for the only holder: it may write. False once split, until the others have let go.
   [[nodiscard]] bool is_sole() const noexcept;
-  /// Says what was written to the buffer and from when it may be read. For the sole holder, before it passes the frame on.
-  /// Errors: EPERM (split: others are reading).
+  /// Says what was written to the buffer and from when it may be read. For the sole holder, before it passes the frame
+  /// on. Errors: EPERM (split: others are reading).
   Result<void> describe(const FrameInfo& info, Fence ready = {}) noexcept;
 
   /// Lets go now. Does nothing on an empty frame.

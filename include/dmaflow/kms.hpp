@@ -218,9 +218,9 @@ class Plane final : public Sink {
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   /// Errors: as check(); EBUSY (frames are on the screen and another plane is needed: stop() first).
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
-  /// Makes a framebuffer and tries it (DRM_MODE_ATOMIC_TEST_ONLY). The first of the display's own buffers is really shown,
-  /// for a moment, to find out whether the driver moves such memory (MemoryTraits::moves). Errors: EINVAL (not as configured, or refused by the
-  /// driver), ENODEV (the driver takes no foreign buffers).
+  /// Makes a framebuffer and tries it (DRM_MODE_ATOMIC_TEST_ONLY). The first of the display's own buffers is really
+  /// shown, for a moment, to find out whether the driver moves such memory (MemoryTraits::moves). Errors: EINVAL (not
+  /// as configured, or refused by the driver), ENODEV (the driver takes no foreign buffers).
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
   /// Three: on the screen, under way to it, and waiting to be committed. The kernel takes one nonblocking commit at a
   /// time per CRTC, so there are never more.

@@ -45,14 +45,14 @@ struct Plane {
 
 /// What an allocator or a device asks of a layout; zeros ask nothing. All sizes in bytes.
 struct Constraints {
-  std::uint32_t stride_alignment = 0;                     ///< every stride a multiple of this (a power of two)
-  std::uint32_t offset_alignment = 0;                     ///< every plane's offset a multiple of this (a power of two)
-  std::uint32_t size_alignment = 0;                       ///< every object's size a multiple of this
-  std::array<std::uint32_t, max_planes> min_stride{};     ///< per plane
+  std::uint32_t stride_alignment = 0;                  ///< every stride a multiple of this (a power of two)
+  std::uint32_t offset_alignment = 0;                  ///< every plane's offset a multiple of this (a power of two)
+  std::uint32_t size_alignment = 0;                    ///< every object's size a multiple of this
+  std::array<std::uint32_t, max_planes> min_stride{};  ///< per plane
   std::array<std::uint64_t, max_planes> min_object_size{};  ///< per object (a camera's sizeimage)
-  bool separate_objects = false;                          ///< each plane in a dma-buf of its own
-  bool contiguous = false;                                ///< physically contiguous memory
-  bool cached = false;                                    ///< the CPU will read it: cached memory preferred
+  bool separate_objects = false;                            ///< each plane in a dma-buf of its own
+  bool contiguous = false;                                  ///< physically contiguous memory
+  bool cached = false;                                      ///< the CPU will read it: cached memory preferred
 };
 
 /// The layout of a buffer: a value. Valid only after validate() said so for the objects it is used with.
@@ -68,7 +68,8 @@ struct Layout {
   /// constraints allow. Strides of planes in one object keep V4L2's proportion (YUV420's chroma half of luma's),
   /// because V4L2 tells luma's only. Errors: EINVAL (size 0 or over max_dimension; format unknown to the table or
   /// opaque; an alignment that is no power of two; a stride or offset beyond 32 bits).
-  [[nodiscard]] static Result<Layout> linear(PixelFormat format, Size size, const Constraints& constraints = {}) noexcept;
+  [[nodiscard]] static Result<Layout> linear(PixelFormat format, Size size,
+                                             const Constraints& constraints = {}) noexcept;
   /// A layout of compressed bytes (MJPEG, H264): one plane, no rows. EINVAL where bytes is 0.
   [[nodiscard]] static Result<Layout> opaque(PixelFormat format, Size size, std::uint64_t bytes) noexcept;
 

@@ -1,8 +1,8 @@
 // Negotiation: which stream, in whose buffers. Decided by asking, then by really trying.
 //
 // A device's list of formats says what it might take; only an import says what it does take. So for a stream that every
-// participant says it knows, one buffer is allocated by each allocator in turn and imported everywhere. Of the allocators
-// that work, the cheapest makes the buffers. Every refusal is kept, with the device, the call and the errno.
+// participant says it knows, one buffer is allocated by each allocator in turn and imported everywhere. Of the
+// allocators that work, the cheapest makes the buffers. Every refusal is kept, with the device, the call and the errno.
 #pragma once
 
 #include <dmaflow/device.hpp>
@@ -22,7 +22,7 @@ struct Candidate {
   std::string allocator{};         ///< empty where the stream was refused before any buffer was made
   std::string refused_by{};        ///< the participant's name; empty where nobody refused
   std::optional<Error> refusal{};  ///< empty where it works
-  std::uint32_t cost = 0;        ///< of working ones; the lowest was chosen
+  std::uint32_t cost = 0;          ///< of working ones; the lowest was chosen
 
   [[nodiscard]] std::string describe() const;
 };
@@ -31,8 +31,8 @@ struct Candidate {
 struct Plan {
   StreamConfig config{};
   Allocator* allocator = nullptr;
-  std::uint32_t buffers = 0;          ///< how many
-  bool copies = false;                ///< each frame is copied once: only where the caller allowed it
+  std::uint32_t buffers = 0;            ///< how many
+  bool copies = false;                  ///< each frame is copied once: only where the caller allowed it
   std::vector<Candidate> candidates{};  ///< all that were looked at, the chosen one included
 
   /// What to ask the allocator for.
@@ -60,10 +60,10 @@ struct Link {
 };
 
 /// Agrees on a plan, or says why there is none. Leaves every participant configured for the plan, and no buffer behind.
-/// Cost, lowest first: the consumer's own memory (a display's is always fit to be shown), the producer's own, contiguous
-/// memory, any other in the order given.
-/// Buffers = the producer's minimum + what every consumer may hold + those queued + 1; asking for fewer is refused,
-/// for it would end in a stall. Thread: the loop's. Not for use while streaming.
+/// Cost, lowest first: the consumer's own memory (a display's is always fit to be shown), the producer's own,
+/// contiguous memory, any other in the order given. Buffers = the producer's minimum + what every consumer may hold +
+/// those queued + 1; asking for fewer is refused, for it would end in a stall. Thread: the loop's. Not for use while
+/// streaming.
 [[nodiscard]] std::expected<Plan, Refused> negotiate(const Link& link);
 
 }  // namespace dmaflow

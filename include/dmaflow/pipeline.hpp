@@ -4,8 +4,8 @@
 //              +-- "recorder" (every frame)  --> file
 //
 // Each branch has its own policy and its own limit, so a slow one loses its own frames and nobody else's. In the steady
-// state the loop allocates nothing, imports nothing, copies nothing and prints nothing; it makes one system call to wait,
-// and the devices make theirs.
+// state the loop allocates nothing, imports nothing, copies nothing and prints nothing; it makes one system call to
+// wait, and the devices make theirs.
 #pragma once
 
 #include <dmaflow/device.hpp>
@@ -67,8 +67,8 @@ class Pipeline {
   /// Offers an allocator to every negotiation, beside the devices' own.
   void offer(Allocator& allocator);
 
-  /// Negotiates every link, makes the buffers and imports each everywhere: after it, nothing is imported. Starts nothing.
-  /// Returns the plan of each link, the sources' first. On refusal everything is as before.
+  /// Negotiates every link, makes the buffers and imports each everywhere: after it, nothing is imported. Starts
+  /// nothing. Returns the plan of each link, the sources' first. On refusal everything is as before.
   [[nodiscard]] std::expected<std::vector<Plan>, Refused> prepare(const StreamRequest& request = {});
 
   /// Prepares where that was not done, starts the devices, moves frames until stopped, drains and stops the devices.

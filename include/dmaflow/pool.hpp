@@ -10,9 +10,9 @@
 
 namespace dmaflow {
 
-/// A set of equal buffers. acquire() gives the next free one as a Frame to be filled; letting go of the Frame (a sink does
-/// when its display has moved on) puts it back. O(1), no allocation, no system call. The pool belongs to one thread;
-/// its frames may end in any. Frames outlive the pool safely.
+/// A set of equal buffers. acquire() gives the next free one as a Frame to be filled; letting go of the Frame (a sink
+/// does when its display has moved on) puts it back. O(1), no allocation, no system call. The pool belongs to one
+/// thread; its frames may end in any. Frames outlive the pool safely.
 class Pool {
  public:
   struct Stats {

@@ -45,7 +45,7 @@ struct BranchStats {
   std::uint64_t delivered = 0;  ///< frames the sink took and submitted or still has
   std::uint64_t presented = 0;  ///< frames reported as shown
   std::uint64_t dropped = 0;    ///< frames this branch let go unshown, by its policy or limit
-  Histogram latency{};            ///< capture to presentation
+  Histogram latency{};          ///< capture to presentation
 };
 
 /// One source and its branches.

@@ -8,8 +8,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -72,7 +72,7 @@ int munmap(void* address, std::size_t length) noexcept {
 }
 
 long minor_faults() noexcept {
-  struct rusage usage {};
+  struct rusage usage{};
   before("getrusage");
   ::getrusage(RUSAGE_THREAD, &usage);
   return usage.ru_minflt;
@@ -101,7 +101,7 @@ off_t size_of(int fd) noexcept {
 int is_dma_buf(int fd) noexcept {
   constexpr long magic = 0x444d4142;  // DMA_BUF_MAGIC, include/uapi/linux/magic.h
   if (const int answer = before("fstatfs", fd)) return answer == Hook::pretend ? 1 : -answer;
-  struct statfs fs {};
+  struct statfs fs{};
   const int result = retried([&] { return ::fstatfs(fd, &fs); });
   return result < 0 ? result : static_cast<int>(fs.f_type == magic);
 }

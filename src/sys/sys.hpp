@@ -1,8 +1,8 @@
 // The one seam: every system call the library makes goes through here.
 //
-// Calls return the result, or -errno. EINTR is retried where the call may simply be made again (ioctl, read, write, open);
-// wait() keeps its deadline across it. Tests set a Hook to fail the n-th call or to count them; without one, the seam
-// costs one load.
+// Calls return the result, or -errno. EINTR is retried where the call may simply be made again (ioctl, read, write,
+// open); wait() keeps its deadline across it. Tests set a Hook to fail the n-th call or to count them; without one, the
+// seam costs one load.
 #pragma once
 
 #include <dmaflow/deadline.hpp>
@@ -62,7 +62,7 @@ int fstat(int fd, struct stat* out) noexcept;
 off_t size_of(int fd) noexcept;  // lseek(SEEK_END), which dma-bufs answer with their size
 /// 1 or 0 by the file system's magic number (DMA_BUF_MAGIC, since kernel 5.3), or -errno.
 int is_dma_buf(int fd) noexcept;
-int dup(int fd) noexcept;        // F_DUPFD_CLOEXEC
+int dup(int fd) noexcept;  // F_DUPFD_CLOEXEC
 int fcntl(int fd, int command, long argument) noexcept;
 int ftruncate(int fd, off_t size) noexcept;
 int memfd_create(const char* name, unsigned flags) noexcept;

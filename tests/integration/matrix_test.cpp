@@ -40,9 +40,9 @@ std::vector<Place> cameras() {
   std::vector<Place> found;
   for (const auto& device : v4l2::list()) {
     if (!device.capture) continue;
-    found.push_back({std::string(device.multiplanar ? "multi-planar" : "single-planar") +
-                         (found.size() < 2 ? "" : "-contiguous"),
-                     device.path});
+    found.push_back(
+        {std::string(device.multiplanar ? "multi-planar" : "single-planar") + (found.size() < 2 ? "" : "-contiguous"),
+         device.path});
   }
   return found;
 }
@@ -116,7 +116,8 @@ TEST(Matrix, EveryAllocatorCameraAndDisplayBehavesAsWrittenDown) {
       }
     }
   }
-  for (const auto& [cell, outcome] : wanted) ADD_FAILURE() << "in the matrix, but not there: " << cell << ": " << outcome;
+  for (const auto& [cell, outcome] : wanted)
+    ADD_FAILURE() << "in the matrix, but not there: " << cell << ": " << outcome;
   if (HasFailure()) std::printf("The matrix as it is now:\n%s", seen.str().c_str());
 }
 

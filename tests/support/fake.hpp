@@ -1,5 +1,5 @@
-// Stand-ins for devices in unit tests, so that the core's own rules (holds, policies, negotiation, the loop) can be tested
-// on any machine. They stand for nothing the kernel does; integration tests use real devices.
+// Stand-ins for devices in unit tests, so that the core's own rules (holds, policies, negotiation, the loop) can be
+// tested on any machine. They stand for nothing the kernel does; integration tests use real devices.
 #pragma once
 
 #include "support.hpp"
@@ -38,8 +38,8 @@ class FakeAllocator : public Allocator {
   [[nodiscard]] std::string_view name() const noexcept override { return name_; }
   [[nodiscard]] MemoryTraits traits() const noexcept override { return traits_; }
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
-  Constraints own;                ///< e.g. a stride alignment it insists on
-  std::optional<Error> refusal;   ///< every allocate() fails with it
+  Constraints own;               ///< e.g. a stride alignment it insists on
+  std::optional<Error> refusal;  ///< every allocate() fails with it
   std::uint64_t made = 0;
 
  private:
@@ -74,13 +74,13 @@ class FakeSource : public Source {
 
   std::vector<StreamConfig> configs;
   Allocator* own_allocator = nullptr;
-  bool follows_strides = true;                                     ///< set_output() takes the config's strides
-  std::function<Result<void>(const Buffer&)> on_try;               ///< what it says to a buffer
-  std::optional<Error> take_error;                                 ///< take() fails with it
+  bool follows_strides = true;                        ///< set_output() takes the config's strides
+  std::function<Result<void>(const Buffer&)> on_try;  ///< what it says to a buffer
+  std::optional<Error> take_error;                    ///< take() fails with it
   bool changed = false;
   bool started = false;
   int starts = 0;
-  std::vector<std::uint32_t> queued;                               ///< slots a frame could be written to now
+  std::vector<std::uint32_t> queued;  ///< slots a frame could be written to now
 
  private:
   void signal();

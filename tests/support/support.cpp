@@ -26,8 +26,8 @@ std::set<std::string> open_fds() {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", error)) {
     const auto target = std::filesystem::read_symlink(entry.path(), error);
-    if (error) continue;                                         // the directory's own descriptor, closed by now
-    if (target.string().find("/proc/") == 0) continue;           // the same, still open
+    if (error) continue;                                // the directory's own descriptor, closed by now
+    if (target.string().find("/proc/") == 0) continue;  // the same, still open
     result.insert(entry.path().filename().string() + " -> " + target.string());
   }
   return result;

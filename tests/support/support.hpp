@@ -37,7 +37,8 @@ class FailNth : public sys::Hook {
 /// Counts calls and fails none.
 class CountCalls : public FailNth {
  public:
-  explicit CountCalls(std::string name = {}, unsigned long request = 0) : FailNth(~std::size_t{0}, 0, std::move(name), request) {}
+  explicit CountCalls(std::string name = {}, unsigned long request = 0)
+      : FailNth(~std::size_t{0}, 0, std::move(name), request) {}
 };
 
 /// The process's open descriptors with what they point to ("3 -> /dmabuf:"), from /proc/self/fd.

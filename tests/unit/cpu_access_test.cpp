@@ -21,7 +21,9 @@ class CpuAccessTest : public testing::Test {
 };
 
 TEST_F(CpuAccessTest, BracketsEachAccessExactlyOnce) {
-  { const auto access = must(CpuAccess::begin(buffer, CpuAccess::Mode::read, soon)); }
+  {
+    const auto access = must(CpuAccess::begin(buffer, CpuAccess::Mode::read, soon));
+  }
   EXPECT_EQ(pretend.syncs, (Flags{start | DMA_BUF_SYNC_READ, end | DMA_BUF_SYNC_READ}));
 }
 
@@ -39,16 +41,15 @@ TEST_F(CpuAccessTest, MoveAssignEndsTheOldAccessAndKeepsTheNew) {
   {
     auto access = must(CpuAccess::begin(buffer, CpuAccess::Mode::read, soon));
     access = must(CpuAccess::begin(other, CpuAccess::Mode::write, soon));
-    EXPECT_EQ(pretend.syncs,
-              (Flags{start | DMA_BUF_SYNC_READ, start | DMA_BUF_SYNC_WRITE, end | DMA_BUF_SYNC_READ}));
+    EXPECT_EQ(pretend.syncs, (Flags{start | DMA_BUF_SYNC_READ, start | DMA_BUF_SYNC_WRITE, end | DMA_BUF_SYNC_READ}));
   }
   EXPECT_EQ(pretend.syncs.size(), 4U);
 }
 
 TEST_F(CpuAccessTest, AFailedStartEndsWhatWasBegunAndLeaksNothing) {
   const LeakCheck leaks;
-  const Buffer planar = memfd_buffer(
-      must(Layout::linear(formats::nv12, {64, 48}, {.separate_objects = true})), {.separate_objects = true});
+  const Buffer planar = memfd_buffer(must(Layout::linear(formats::nv12, {64, 48}, {.separate_objects = true})),
+                                     {.separate_objects = true});
   ASSERT_EQ(planar.object_count(), 2U);
   pretend.sync_answers = {0, EIO};
   EXPECT_TRUE(fails_with(CpuAccess::begin(planar, CpuAccess::Mode::read, soon), EIO));
@@ -57,7 +58,9 @@ TEST_F(CpuAccessTest, AFailedStartEndsWhatWasBegunAndLeaksNothing) {
 
 TEST_F(CpuAccessTest, RetriesEagainAsTheKernelAsks) {
   pretend.sync_answers = {EAGAIN, EAGAIN, 0, EAGAIN, 0};
-  { const auto access = must(CpuAccess::begin(buffer, CpuAccess::Mode::read, soon)); }
+  {
+    const auto access = must(CpuAccess::begin(buffer, CpuAccess::Mode::read, soon));
+  }
   EXPECT_EQ(pretend.syncs.size(), 5U);
 }
 
@@ -82,8 +85,8 @@ TEST_F(CpuAccessTest, ProtectedBuffersAreNotMapped) {
 
 TEST_F(CpuAccessTest, FailedMappingLeaksNothing) {
   const LeakCheck leaks;
-  const Buffer planar = memfd_buffer(
-      must(Layout::linear(formats::nv12, {64, 48}, {.separate_objects = true})), {.separate_objects = true});
+  const Buffer planar = memfd_buffer(must(Layout::linear(formats::nv12, {64, 48}, {.separate_objects = true})),
+                                     {.separate_objects = true});
   for (std::size_t nth = 1; nth <= 2; ++nth) {
     const FailNth fail(nth, ENOMEM, "mmap");
     EXPECT_TRUE(fails_with(CpuMap::create(planar), ENOMEM));

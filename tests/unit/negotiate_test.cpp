@@ -89,6 +89,13 @@ TEST_F(NegotiateTest, TheSecondFormatIsTakenWhereTheFirstIsRefused) {
   EXPECT_TRUE(plan->candidates.front().refusal);
 }
 
+TEST_F(NegotiateTest, FormatsRefusedAlikeShareALine) {
+  camera.configs = {small_config(formats::yuyv), small_config(formats::uyvy), small_config()};
+  const std::string text = negotiate(link())->explain();
+  EXPECT_EQ(std::ranges::count(text, '\n'), 1 + 1 + 2) << text;
+  EXPECT_NE(text.find("likewise UYVY"), std::string::npos) << text;
+}
+
 TEST_F(NegotiateTest, NoPlanListsEveryCandidateWithItsReason) {
   display.on_import = [](const Buffer&) -> Result<void> {
     return std::unexpected(Error::os(ENODEV, "DRM_IOCTL_PRIME_FD_TO_HANDLE", "display"));
