@@ -49,6 +49,7 @@ Result<bool> Branch::feed_sink(Frame frame, BranchStats& stats) {
 
 Result<bool> Branch::advance(BranchStats& stats) {
   bool fed = false;
+  bool between = false;  // a frame went from one stage to the next, which may have finished it at once
   const auto& stages = options_.stages;
   for (std::size_t i = stages.size(); i-- > 0;) {  // from the sink's end, so that each step makes room for the next
     const bool last = i + 1 == stages.size();
@@ -58,6 +59,7 @@ Result<bool> Branch::advance(BranchStats& stats) {
       if (!*frame) break;
       if (!last) {
         if (auto taken = stages[i + 1]->accept(std::move(*frame)); !taken) return std::unexpected(taken.error());
+        between = true;
         continue;
       }
       if (auto taken = feed_sink(std::move(*frame), stats); !taken) return taken;
@@ -72,10 +74,11 @@ Result<bool> Branch::advance(BranchStats& stats) {
       return true;
     }
     if (auto taken = stages.front()->accept(std::move(frame)); !taken) return std::unexpected(taken.error());
-    auto further = advance(stats);  // the stage may have finished it at once
-    return further ? Result<bool>(*further || fed) : further;
+    between = true;
   }
-  return fed;
+  if (!between) return fed;
+  auto further = advance(stats);
+  return further ? Result<bool>(*further || fed) : further;
 }
 
 void Branch::clear(BranchStats& stats) noexcept {

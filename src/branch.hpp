@@ -22,6 +22,9 @@ class Branch {
   /// Puts a stage before all others.
   void prepend(Stage& stage) { options_.stages.insert(options_.stages.begin(), &stage); }
 
+  /// Takes a stage out again.
+  void remove(const Stage& stage) { std::erase(options_.stages, &stage); }
+
   /// Takes a frame in, or drops one of this branch's by its policy.
   void offer(Frame frame, BranchStats& stats) noexcept;
   /// Moves frames as far as they go, up to the sink's staging place. True where the sink took one: flush it.

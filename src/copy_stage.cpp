@@ -149,8 +149,9 @@ int CopyStage::poll_fd() const noexcept { return waiting_ ? waiting_.ready().pol
 short CopyStage::poll_events() const noexcept { return poll_fd() < 0 ? 0 : POLLIN; }
 Result<void> CopyStage::dispatch(short) { return {}; }
 
-Result<void> CopyStage::drain(Deadline) {
+Result<void> CopyStage::drain(Deadline deadline) {
   if (!waiting_) return {};
+  if (auto ready = waiting_.ready().wait(deadline); !ready) return ready;
   auto last = take();
   if (!last) return std::unexpected(last.error());
   finished_ = std::move(*last);

@@ -2,6 +2,7 @@
 
 #include "sys/sys.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -53,9 +54,14 @@ std::span<std::byte> CpuMap::plane(std::uint32_t index) const noexcept {
   const Layout& layout = buffer_.layout();
   const Plane& plane = layout.planes[index];
   const auto bytes = objects_[plane.object].subspan(plane.offset);
-  if (layout.opaque_bytes != 0) return bytes.first(static_cast<std::size_t>(layout.opaque_bytes));
-  if (layout.rows(index) == 0) return bytes;  // a format the table does not know
-  return bytes.first(std::size_t{plane.stride} * (layout.rows(index) - 1) + layout.row_bytes(index));
+  // Of formats the table does not know, and of vendors' arrangements, only the beginning of a plane is known.
+  std::size_t wanted = bytes.size();
+  if (layout.opaque_bytes != 0) {
+    wanted = static_cast<std::size_t>(layout.opaque_bytes);
+  } else if (!layout.modifier.is_vendor() && layout.rows(index) != 0) {
+    wanted = std::size_t{plane.stride} * (layout.rows(index) - 1) + layout.row_bytes(index);
+  }
+  return bytes.first(std::min(wanted, bytes.size()));
 }
 
 Result<CpuAccess> CpuAccess::begin(const Buffer& buffer, Mode mode, Deadline deadline) {

@@ -2,6 +2,7 @@
 
 #include "sys/sys.hpp"
 
+#include <algorithm>
 #include <cerrno>
 
 #include <sys/eventfd.h>
@@ -66,6 +67,9 @@ Result<std::shared_ptr<HoldSet>> HoldSet::create(std::vector<Buffer> buffers) {
   if (buffers.empty() || buffers.size() > max_buffers) {
     return std::unexpected(
         Error::os(EINVAL, "HoldSet::create").detail("%zu buffers; 1 to %zu are possible", buffers.size(), max_buffers));
+  }
+  if (std::ranges::any_of(buffers, [](const Buffer& buffer) { return !buffer; })) {
+    return std::unexpected(Error::os(EINVAL, "HoldSet::create").detail("one of the buffers is none"));
   }
   const int wake = sys::eventfd(EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake < 0) return std::unexpected(Error::os(-wake, "eventfd"));

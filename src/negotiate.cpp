@@ -33,6 +33,7 @@ std::vector<Offerer> offerers(const Link& link) {
   const auto add = [&](Allocator* allocator, std::uint32_t cost) {
     if (allocator == nullptr || std::ranges::find(found, allocator, &Offerer::allocator) != found.end()) return;
     if (!link.request.allocator.empty() && allocator->name() != link.request.allocator) return;
+    if (std::ranges::find(link.excluded, allocator) != link.excluded.end()) return;
     found.push_back({allocator, cost});
   };
   std::uint32_t order = 0;
@@ -56,11 +57,8 @@ Request request_for(const StreamConfig& config, std::uint32_t count) {
                  .constraints = config.constraints};
 }
 
-/// Takes a stream with everyone but says nothing of buffers yet.
-Outcome agree_on_stream(const Link& link, const StreamConfig& config) {
-  for (Importer* consumer : link.consumers) {
-    if (auto outcome = refused_by(*consumer, consumer->check(config)); !outcome) return outcome;
-  }
+/// Sets the producer and tells every consumer.
+Outcome settle(const Link& link, const StreamConfig& config) {
   if (auto outcome = refused_by(*link.producer, link.producer->set_output(config)); !outcome) return outcome;
   for (Importer* consumer : link.consumers) {
     if (auto outcome = refused_by(*consumer, consumer->configure(link.producer->output())); !outcome) return outcome;
@@ -68,11 +66,19 @@ Outcome agree_on_stream(const Link& link, const StreamConfig& config) {
   return {};
 }
 
+/// Takes a stream with everyone but says nothing of buffers yet.
+Outcome agree_on_stream(const Link& link, const StreamConfig& config) {
+  for (Importer* consumer : link.consumers) {
+    if (auto outcome = refused_by(*consumer, consumer->check(config)); !outcome) return outcome;
+  }
+  return settle(link, config);
+}
+
 /// One buffer of this allocator, tried with everyone, for the stream agreed on. The producer follows the buffer's
 /// strides where they differ.
 Outcome try_allocator(const Link& link, Allocator& allocator, const StreamConfig& agreed) {
   if (link.producer->output().layout != agreed.layout) {  // an earlier trial moved it
-    if (auto outcome = refused_by(*link.producer, link.producer->set_output(agreed)); !outcome) return outcome;
+    if (auto outcome = settle(link, agreed); !outcome) return outcome;
   }
   auto made = allocator.allocate(request_for(link.producer->output(), 1));
   if (!made) return std::unexpected(Refusal{allocator.name(), made.error()});
@@ -81,7 +87,7 @@ Outcome try_allocator(const Link& link, Allocator& allocator, const StreamConfig
   if (buffer.layout() != link.producer->output().layout) {
     StreamConfig follow = link.producer->output();
     follow.layout = buffer.layout();
-    if (auto outcome = refused_by(*link.producer, link.producer->set_output(follow)); !outcome) return outcome;
+    if (auto outcome = settle(link, follow); !outcome) return outcome;
   }
   if (auto outcome = refused_by(*link.producer, link.producer->try_output(buffer)); !outcome) return outcome;
   for (Importer* consumer : link.consumers) {
@@ -158,7 +164,7 @@ std::string list(std::span<const Candidate> candidates, std::string_view chosen)
     const auto run = candidates.first(static_cast<std::size_t>(end - candidates.begin()));
     const bool is_chosen = !first.refusal && first.allocator == chosen;
     text += (is_chosen ? "  * " : "    ") + describe_run(run);
-    text += !first.refusal && !is_chosen ? ", costs more\n" : "\n";
+    text += !first.refusal && !is_chosen && !chosen.empty() ? ", costs more\n" : "\n";
     candidates = candidates.subspan(run.size());
   }
   return text;

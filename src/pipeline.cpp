@@ -40,6 +40,13 @@ class StopEvent {
 }  // namespace
 
 struct Pipeline::Impl {
+  Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl() {
+    if (running) static_cast<void>(stop(Deadline::after(drain_time)));
+  }
+
   std::deque<Stream> streams;
   std::vector<Allocator*> allocators;
   StreamRequest request;
@@ -47,6 +54,7 @@ struct Pipeline::Impl {
   std::vector<std::size_t> plans_per_stream;
   Stats stats;
   PerSecond per_second;
+  std::vector<std::uint64_t> before_run;  // captured by each stream before it was started
   bool prepared = false;
   bool running = false;
 
@@ -72,7 +80,8 @@ struct Pipeline::Impl {
   std::expected<void, Refused> prepare_stream(std::size_t index, const StreamRequest& wanted);
   Result<void> stop(Deadline deadline);
   Result<void> loop(const RunOptions& options, const StopEvent& stop_event);
-  [[nodiscard]] std::uint64_t captured() const noexcept;
+  [[nodiscard]] std::uint64_t captured() const noexcept;  // in this run
+  [[nodiscard]] std::uint64_t captured_by_all() const noexcept;
   [[nodiscard]] bool all_ended() const noexcept { return std::ranges::all_of(streams, &Stream::ended); }
 };
 
@@ -80,9 +89,7 @@ Pipeline::Pipeline() : impl_(std::make_unique<Impl>()) {}
 Pipeline::Pipeline(Pipeline&&) noexcept = default;
 Pipeline& Pipeline::operator=(Pipeline&&) noexcept = default;
 
-Pipeline::~Pipeline() {
-  if (impl_ && impl_->running) impl_->stop(Deadline::after(drain_time));
-}
+Pipeline::~Pipeline() = default;
 
 const std::vector<Plan>& Pipeline::plans() const noexcept { return impl_->plans; }
 const Stats& Pipeline::stats() const noexcept { return impl_->stats; }
@@ -140,6 +147,7 @@ std::expected<std::vector<Plan>, Refused> Pipeline::prepare(const StreamRequest&
   impl.plans_per_stream.assign(impl.streams.size(), 0);
   for (std::size_t i = 0; i < impl.streams.size(); ++i) {
     if (auto made = impl.prepare_stream(i, request); !made) {
+      for (Stream& stream : impl.streams) stream.forget();
       impl.plans.clear();
       impl.prepared = false;
       return std::unexpected(std::move(made.error()));
@@ -165,6 +173,8 @@ Result<void> Pipeline::start() {
   impl.stats.per_second.reserve(seconds_kept);
   impl.per_second.counts = &impl.stats.per_second;
   impl.running = true;
+  impl.before_run.clear();
+  for (const StreamStats& stream : impl.stats.streams) impl.before_run.push_back(stream.captured);
   for (Stream& stream : impl.streams) {
     if (auto started = stream.start(); !started) {
       impl.stop(Deadline::passed());
@@ -247,10 +257,12 @@ Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
   if (auto served = stream.serve_source(revents); !served) return served;
   if ((revents & (POLLIN | POLLERR | POLLHUP)) != 0) {
     auto taken = stream.take(counts);
-    if (!taken) return std::unexpected(taken.error());
+    if (!taken) {  // a queue that ended because the signal changed is no error
+      return stream.take_changed() ? renegotiate(index) : Result<void>(std::unexpected(taken.error()));
+    }
     const auto now = Clock::now().time_since_epoch();
     if (*taken && per_second.first == std::chrono::nanoseconds::zero()) per_second.first = now;
-    stats.elapsed = now - per_second.first;
+    if (per_second.first != std::chrono::nanoseconds::zero()) stats.elapsed = now - per_second.first;
   }
   if (auto moved = stream.advance(counts); !moved) return moved;
   if (auto returned = stream.serve_source(0); !returned) return returned;  // what was just let go
@@ -276,28 +288,36 @@ Result<void> Pipeline::Impl::renegotiate(std::size_t index) {
   return stream.start();
 }
 
+// Of the stream with the fewest; a stream that ended is waited for no more.
 std::uint64_t Pipeline::Impl::captured() const noexcept {
   std::uint64_t least = ~std::uint64_t{0};
-  for (const StreamStats& stream : stats.streams) least = std::min(least, stream.captured);
+  for (std::size_t i = 0; i < streams.size(); ++i) {
+    if (!streams[i].ended()) least = std::min(least, stats.streams[i].captured - before_run[i]);
+  }
   return least;
+}
+
+std::uint64_t Pipeline::Impl::captured_by_all() const noexcept {
+  std::uint64_t sum = 0;
+  for (const StreamStats& stream : stats.streams) sum += stream.captured;
+  return sum;
 }
 
 Result<void> Pipeline::Impl::loop(const RunOptions& options, const StopEvent& stop_event) {
   const std::array<int, 2> stop_fds{options.stop_fd, stop_event.fd()};
   auto now = Clock::now();
-  const auto end = options.duration ? now + *options.duration : Clock::time_point::max();
+  const auto end = options.duration ? Deadline::after(*options.duration).time() : Clock::time_point::max();
   auto next_progress = now + progress_interval;
-  auto last_frame = now;
-  auto last_count = captured();
+  auto patience = Deadline::after(options.frame_timeout).time();
+  auto last_count = captured_by_all();
   bool stopped = false;
   while (!stopped && !all_ended() && now < end && (options.frames == 0 || captured() < options.frames)) {
-    const auto patience = last_frame + options.frame_timeout;
     auto done = step(Deadline::at(std::min({end, next_progress, patience})), stop_fds, &stopped);
     if (!done) return std::unexpected(done.error());
     now = Clock::now();
-    if (captured() != last_count) {
-      last_count = captured();
-      last_frame = now;
+    if (captured_by_all() != last_count) {
+      last_count = captured_by_all();
+      patience = Deadline::after(options.frame_timeout).time();
     } else if (now >= patience && !stopped) {
       return std::unexpected(Error::os(ETIMEDOUT, "Pipeline::run", streams.front().source().name())
                                  .detail("no frame came for %.1f s; %llu were captured before",

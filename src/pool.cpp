@@ -87,7 +87,7 @@ Result<Frame> Pool::acquire(const FrameInfo& info) noexcept {
 
 std::uint32_t Pool::held() const noexcept {
   std::uint32_t held = 0;
-  for (const Group& group : groups_) held += group.live - static_cast<std::uint32_t>(group.free.size());
+  for (const Group& group : groups_) held += group.holds->lent() + static_cast<std::uint32_t>(group.pending.size());
   return held;
 }
 

@@ -5,6 +5,21 @@
 #include <cerrno>
 
 namespace dmaflow {
+namespace {
+
+/// The plan's buffers, each imported by everyone.
+Result<std::vector<Buffer>> allocate_all(const Plan& plan, const std::vector<Importer*>& consumers) {
+  auto buffers = plan.allocator->allocate(plan.request());
+  if (!buffers) return buffers;
+  for (const Buffer& buffer : *buffers) {
+    for (Importer* consumer : consumers) {
+      if (auto imported = consumer->import(buffer); !imported) return std::unexpected(imported.error());
+    }
+  }
+  return buffers;
+}
+
+}  // namespace
 
 // A link reaches from a producer to the first participants that use its buffers: past stages that give on what they
 // took, which use them as well.
@@ -25,21 +40,30 @@ std::vector<Link> Stream::links() const {
   return links;
 }
 
+// One buffer of an allocator worked; where as many as are needed do not, the next one is asked.
 std::expected<Stream::Made, Refused> Stream::make(Link link) {
-  auto plan = negotiate(link);
-  if (!plan) return std::unexpected(plan.error());
-  Made made{.plan = std::move(*plan), .buffers = {}, .consumers = link.consumers, .producer = link.producer};
-  auto buffers = made.plan.allocator->allocate(made.plan.request());
-  if (!buffers) return std::unexpected(Refused{buffers.error(), made.plan.candidates});
-  made.buffers = std::move(*buffers);
-  for (const Buffer& buffer : made.buffers) {
-    for (Importer* consumer : made.consumers) {
-      if (auto imported = consumer->import(buffer); !imported) {
-        return std::unexpected(Refused{imported.error(), made.plan.candidates});
-      }
+  std::vector<Candidate> failed;
+  while (true) {
+    auto plan = negotiate(link);
+    if (!plan) {
+      auto& candidates = plan.error().candidates;
+      candidates.insert(candidates.begin(), failed.begin(), failed.end());
+      return std::unexpected(failed.empty() ? std::move(plan.error()) : Refused{*failed.back().refusal, candidates});
     }
+    auto buffers = allocate_all(*plan, link.consumers);
+    if (buffers) {
+      plan->candidates.insert(plan->candidates.begin(), failed.begin(), failed.end());
+      return Made{.plan = std::move(*plan),
+                  .buffers = std::move(*buffers),
+                  .consumers = std::move(link.consumers),
+                  .producer = link.producer};
+    }
+    failed.push_back({.config = plan->config,
+                      .allocator = std::string(plan->allocator->name()),
+                      .refused_by = std::string(plan->allocator->name()),
+                      .refusal = buffers.error()});
+    link.excluded.push_back(plan->allocator);
   }
-  return made;
 }
 
 // Finds the branches whose first consumer cannot share with the source and puts a copy in front of it; where each could
@@ -59,9 +83,17 @@ bool Stream::insert_copies(const StreamRequest& request, const std::vector<Alloc
   return !unable.empty();
 }
 
+void Stream::forget() noexcept {
+  made_.clear();
+  for (const CopyStage& copy : copies_) {
+    for (Branch& branch : branches_) branch.remove(copy);
+  }
+  copies_.clear();
+}
+
 std::expected<std::vector<Plan>, Refused> Stream::prepare(const StreamRequest& request,
                                                           const std::vector<Allocator*>& allocators) {
-  made_.clear();
+  forget();
   std::vector<Plan> plans;
   std::vector<Candidate> before_copies;
   for (std::size_t i = 0; i < links().size(); ++i) {
@@ -69,7 +101,8 @@ std::expected<std::vector<Plan>, Refused> Stream::prepare(const StreamRequest& r
     link.allocators = allocators;
     if (i == 0) link.request = request;
     auto made = make(link);
-    if (!made && i == 0 && request.allow_copy && copies_.empty() && insert_copies(request, allocators)) {
+    if (!made && i == 0 && request.allow_copy && copies_.empty() && !made.error().candidates.empty() &&
+        insert_copies(request, allocators)) {
       before_copies = std::move(made.error().candidates);
       link = links()[0];
       link.allocators = allocators;
@@ -77,7 +110,7 @@ std::expected<std::vector<Plan>, Refused> Stream::prepare(const StreamRequest& r
       made = make(link);
     }
     if (!made) {
-      made_.clear();
+      forget();
       auto& candidates = made.error().candidates;
       candidates.insert(candidates.begin(), before_copies.begin(), before_copies.end());
       return std::unexpected(std::move(made.error()));
@@ -123,14 +156,20 @@ Result<void> Stream::stop(Deadline deadline, StreamStats& stats, PerSecond& per_
   };
   for (std::size_t i = 0; i < branches_.size(); ++i) {
     Branch& branch = branches_[i];
-    for (Stage* stage : branch.stages()) keep_first(stage->drain(deadline));
-    while (branch.has_waiting() || !branch.stages().empty()) {  // what waits for a recorder is still recorded
-      const auto fed = branch.advance(stats.branches[i]);
-      if (!fed || !*fed) break;
-      keep_first(branch.sink().flush());
+    const auto finish = [&] {  // what waits for a recorder is still recorded
       keep_first(branch.sink().drain(deadline));
+      while (result) {
+        const auto fed = branch.advance(stats.branches[i]);
+        if (!fed || !*fed) break;
+        keep_first(branch.sink().flush());
+        keep_first(branch.sink().drain(deadline));
+      }
+    };
+    finish();
+    for (Stage* stage : branch.stages()) {
+      keep_first(stage->drain(deadline));
+      finish();
     }
-    keep_first(branch.sink().drain(deadline));
     branch.clear(stats.branches[i]);
   }
   collect(stats, per_second);

@@ -30,6 +30,8 @@ class Stream {
   /// Negotiates every link, makes its buffers and imports them. On refusal nothing is kept.
   std::expected<std::vector<Plan>, Refused> prepare(const StreamRequest& request,
                                                     const std::vector<Allocator*>& allocators);
+  /// Lets go of buffers, and of the copies a plan put in.
+  void forget() noexcept;
   /// Starts sinks, stages, then the source.
   Result<void> start();
   /// Waits for what is under way, then stops the source, the stages and the sinks, in this order.

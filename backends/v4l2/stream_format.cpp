@@ -100,16 +100,14 @@ Result<StreamConfig> StreamFormat::config(const Device& device) const noexcept {
   layout.size = size;
   layout.format = meaning.format;
   layout.modifier = meaning.modifier;
-  std::uint64_t total = 0;
   for (std::uint32_t i = 0; i < planes; ++i) {
     if (size_image[i] == 0) return refuse("has sizeimage 0, says the driver");
     config.constraints.min_object_size[i] = size_image[i];
-    total += size_image[i];
   }
   if (!meaning.known || info == nullptr || info->is_opaque || !meaning.modifier.is_linear()) {
     // Only the bytes are known: all in one plane for compressed ones, as the driver splits them otherwise.
     layout.plane_count = planes;
-    layout.opaque_bytes = total;
+    layout.opaque_bytes = size_image[0];  // the other planes' are in the constraints
     for (std::uint32_t i = 0; i < planes; ++i) {
       layout.planes[i] = {
           .object = i, .offset = 0, .stride = info != nullptr && info->is_opaque ? 0 : bytes_per_line[i]};

@@ -55,6 +55,7 @@ struct Link {
   Producer* producer = nullptr;
   std::vector<Importer*> consumers{};
   std::vector<Allocator*> allocators{};  ///< beside the participants' own; order is preference among equal cost
+  std::vector<Allocator*> excluded{};    ///< not these: one buffer worked, but as many as are needed did not
   StreamRequest request{};
   std::uint32_t queued = 0;  ///< frames that wait between the participants, beside what each may hold
 };

@@ -68,7 +68,7 @@ class Pipeline {
   void offer(Allocator& allocator);
 
   /// Negotiates every link, makes the buffers and imports each everywhere: after it, nothing is imported. Starts
-  /// nothing. Returns the plan of each link, the sources' first. On refusal everything is as before.
+  /// nothing. Returns the plan of each link, the sources' first. On refusal nothing is kept.
   [[nodiscard]] std::expected<std::vector<Plan>, Refused> prepare(const StreamRequest& request = {});
 
   /// Prepares where that was not done, starts the devices, moves frames until stopped, drains and stops the devices.

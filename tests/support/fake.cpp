@@ -54,6 +54,7 @@ Buffer memfd_buffer(const Layout& layout, const Constraints& constraints) {
 Result<std::vector<Buffer>> FakeAllocator::allocate(const Request& request) {
   if (refusal) return std::unexpected(*refusal);
   if (auto good = check_request(request, name_); !good) return std::unexpected(good.error());
+  if (request.count > most) return std::unexpected(Error::os(ENOMEM, "allocate", name_));
   Request mine = request;
   mine.constraints.stride_alignment = std::max(mine.constraints.stride_alignment, own.stride_alignment);
   auto layout = linear_layout(mine, name_);

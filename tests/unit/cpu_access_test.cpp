@@ -108,6 +108,16 @@ TEST_F(CpuAccessTest, PlanesAtOddOffsetsAreMappedWhole) {
   chroma.back() = std::byte{7};
 }
 
+TEST_F(CpuAccessTest, APlaneOfAVendorsArrangementEndsWithItsMemory) {
+  Layout tiled = small_config().layout;
+  tiled.modifier = Modifier::from_value(0x0100000000000001ULL);
+  std::vector<Fd> fds;
+  fds.push_back(memfd(4096));  // less than 64x48 pixels in rows
+  const auto compressed = Buffer::create(tiled, fds);
+  if (!compressed) return;  // refused: as well
+  EXPECT_EQ(must(CpuMap::create(*compressed)).plane(0).size(), 4096U);
+}
+
 TEST_F(CpuAccessTest, AKeptMappingIsUsedAgainWithoutMapping) {
   const CpuMap map = must(CpuMap::create(buffer));
   const auto mappings = device_mappings();

@@ -247,6 +247,34 @@ TEST_F(PipelineRunTest, CanRunAgain) {
   EXPECT_EQ(camera.starts, 2);
 }
 
+TEST_F(PipelineRunTest, TheLimitOfFramesIsOfEachRun) {
+  must(pipeline.run({.frames = 5}));
+  must(pipeline.run({.frames = 5}));
+  EXPECT_EQ(pipeline.stats().streams[0].captured, 10U);
+}
+
+TEST_F(PipelineRunTest, NoTimeoutIsAsLongAsTimeGoes) {
+  must(pipeline.run({.frames = 3, .frame_timeout = std::chrono::nanoseconds::max()}));
+}
+
+TEST_F(PipelineRunTest, ASourceThatEndsDoesNotEndTheOthers) {
+  FakeSource second{{small_config()}, "second"};
+  FakeSink other{"other"};
+  must(pipeline.connect(second, other, "other"));
+  second.end();
+  must(pipeline.run({.frames = 50, .frame_timeout = milliseconds(500)}));
+  EXPECT_EQ(pipeline.stats().streams[0].captured, 50U);
+}
+
+TEST_F(PipelineRunTest, ReplacingARunningPipelineStopsItsDevices) {
+  ASSERT_TRUE(pipeline.prepare());
+  must(pipeline.start());
+  EXPECT_TRUE(camera.started);
+  pipeline = Pipeline();
+  EXPECT_FALSE(camera.started);
+  EXPECT_EQ(display.stops, 1);
+}
+
 TEST_F(PipelineRunTest, ReportsProgressInTheLoopsThread) {
   int calls = 0;
   must(pipeline.run({.duration = milliseconds(1100), .progress = [&](const Stats& stats) {
@@ -327,6 +355,44 @@ TEST_F(PipelineTest, CopiesOnlyWhenAskedAndCountsEveryByte) {
   EXPECT_EQ(display.shown.size(), 4U);
   EXPECT_EQ(pipeline.stats().streams[0].bytes_copied, 4U * 64 * 48 * 4);
   must(pipeline.stop(Deadline::after(milliseconds(100))));
+}
+
+TEST_F(PipelineTest, ACopyThatWasAllowedOnceIsNotKept) {
+  FakeAllocator of_display{"display"};
+  of_display.own.stride_alignment = 1024;
+  display.own_allocator = &of_display;
+  display.on_import = [](const Buffer& buffer) -> Result<void> {
+    if (buffer.layout().planes[0].stride % 1024 == 0) return {};
+    return std::unexpected(Error::os(ENODEV, "import", "display"));
+  };
+  camera.follows_strides = false;
+  must(pipeline.connect(camera, display));
+  pipeline.offer(heap);
+  ASSERT_TRUE(pipeline.prepare({.allow_copy = true}));
+  EXPECT_FALSE(pipeline.prepare()) << "a copy needs leave each time";
+  EXPECT_TRUE(pipeline.plans().empty());
+}
+
+TEST_F(PipelineTest, WhereOneBufferWorksButNotAllTheNextAllocatorIsTaken) {
+  FakeAllocator small{"small", {.contiguous = true}};
+  small.most = 2;
+  must(pipeline.connect(camera, display));
+  pipeline.offer(small);
+  pipeline.offer(heap);
+  const auto plans = pipeline.prepare();
+  ASSERT_TRUE(plans) << plans.error().explain();
+  EXPECT_EQ(plans->front().allocator, &heap);
+  EXPECT_EQ(plans->front().candidates.front().refusal->code(), ENOMEM);
+}
+
+TEST_F(PipelineTest, WhatWaitsForASlowRecorderIsRecordedAtTheEnd) {
+  must(pipeline.connect(camera, recorder, "recorder", {.policy = Policy::every_frame, .max_queued = 3}));
+  start();
+  recorder.busy = true;
+  expose(4);
+  must(pipeline.stop(Deadline::after(milliseconds(100))));
+  EXPECT_EQ(recorder.shown, (std::vector<std::uint64_t>{0, 1, 2, 3}));
+  EXPECT_EQ(branch().dropped, 0U);
 }
 
 TEST_F(PipelineTest, ACopyHoldsTheSamePixelsAtOtherStrides) {

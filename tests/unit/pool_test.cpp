@@ -53,6 +53,16 @@ TEST_F(PoolTest, GrowsAndShrinksBetweenFrames) {
   EXPECT_TRUE(fails_with(pool.shrink(2), EINVAL));
 }
 
+TEST_F(PoolTest, ABufferThatIsNoneIsRefused) {
+  EXPECT_TRUE(fails_with(Pool::create(std::vector<Buffer>(1)), EINVAL));
+}
+
+TEST_F(PoolTest, OnlyWhatSomebodyHoldsIsHeld) {
+  Pool pool = must(Pool::create(allocator, request));
+  must(pool.acquire()).release();
+  EXPECT_EQ(pool.held(), 0U);
+}
+
 TEST_F(PoolTest, NoBuffersIsAnError) { EXPECT_TRUE(fails_with(Pool::create(std::vector<Buffer>()), EINVAL)); }
 
 TEST_F(PoolTest, AnAllocatorsRefusalIsPassedOn) {
