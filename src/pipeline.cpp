@@ -255,7 +255,7 @@ Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
   Stream& stream = streams[index];
   StreamStats& counts = stats.streams[index];
   if (auto served = stream.serve_source(revents); !served) return served;
-  if ((revents & (POLLIN | POLLERR | POLLHUP)) != 0) {
+  while ((revents & (POLLIN | POLLPRI | POLLERR | POLLHUP)) != 0) {
     auto taken = stream.take(counts);
     if (!taken) {  // a queue that ended because the signal changed is no error
       return stream.take_changed() ? renegotiate(index) : Result<void>(std::unexpected(taken.error()));
@@ -263,6 +263,9 @@ Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
     const auto now = Clock::now().time_since_epoch();
     if (*taken && per_second.first == std::chrono::nanoseconds::zero()) per_second.first = now;
     if (per_second.first != std::chrono::nanoseconds::zero()) stats.elapsed = now - per_second.first;
+    // One frame a turn, the next wakes us at once. After an event, all there are: the end of the stream wakes us no
+    // more.
+    if (!*taken || stream.ended() || (revents & POLLPRI) == 0) break;
   }
   if (auto moved = stream.advance(counts); !moved) return moved;
   if (auto returned = stream.serve_source(0); !returned) return returned;  // what was just let go

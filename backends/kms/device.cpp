@@ -155,8 +155,15 @@ Result<void> Device::Impl::take_master() const noexcept {
   return std::unexpected(error);
 }
 
+// Its planes wait for flips, whose events are told to every output: so they end while the list is whole.
+void Device::Impl::end(Output& output) noexcept {
+  auto& planes = Inside::of(output).planes;
+  while (!planes.empty()) output.remove(planes.back().get());
+}
+
 void Device::Impl::detach() noexcept {
   if (file.fd < 0) return;
+  for (const auto& output : outputs) end(*output);
   outputs.clear();
   hotplug.reset();
   file.domain->detach();
@@ -255,7 +262,10 @@ Result<Output*> Device::output(const OutputOptions& options) {
 }
 
 void Device::remove(Output* output) noexcept {
-  std::erase_if(impl_->outputs, [&](const auto& owned) { return owned.get() == output; });
+  const auto found = std::ranges::find_if(impl_->outputs, [&](const auto& owned) { return owned.get() == output; });
+  if (found == impl_->outputs.end()) return;
+  impl_->end(**found);
+  impl_->outputs.erase(found);
 }
 
 int Device::poll_fd() const noexcept { return impl_->file.fd; }

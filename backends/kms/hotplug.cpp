@@ -12,6 +12,7 @@
 #include <linux/netlink.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/sysmacros.h>
 
 namespace dmaflow::kms {
 
@@ -69,9 +70,13 @@ Result<Hotplug*> Device::hotplug() {
   if (const int result = sys::bind(socket.get(), &address, sizeof address); result < 0) {
     return std::unexpected(impl_->file.error(result, "bind").detail("NETLINK_KOBJECT_UEVENT"));
   }
-  const std::string path = impl_->file.name.substr(0, impl_->file.name.find(' '));
+  // The kernel's own name of the node: the file may have been opened by a link.
+  struct stat status{};
+  if (const int result = sys::fstat(impl_->file.fd, &status); result < 0) {
+    return std::unexpected(impl_->file.error(result, "fstat"));
+  }
   auto inside =
-      std::make_unique<Hotplug::Impl>(*impl_, path.starts_with("/dev/") ? path.substr(5) : path, std::move(socket));
+      std::make_unique<Hotplug::Impl>(*impl_, "dri/card" + std::to_string(minor(status.st_rdev)), std::move(socket));
   impl_->hotplug.reset(new Hotplug(std::move(inside)));
   return impl_->hotplug.get();
 }

@@ -50,6 +50,8 @@ struct Device::Impl {
 
   ~Impl() { detach(); }
   void detach() noexcept;
+  /// Stops and destroys the planes of an output.
+  static void end(Output& output) noexcept;
   [[nodiscard]] Result<void> check_alive(const char* operation) const noexcept;
   /// SET_MASTER. Errors: EACCES, EBUSY with what would help.
   [[nodiscard]] Result<void> take_master() const noexcept;

@@ -237,6 +237,7 @@ Result<void> Output::Impl::drain(Deadline deadline) noexcept {
     const bool is_staged = has_staged() && !device.paused;
     if (unread == 0 && !is_staged) return {};
     if (unread == 0) {
+      if (is_parked) is_parked = in_flight = false;  // no event will come for it: submit() waits in the kernel
       if (auto result = commit(); !result) return result;
       continue;
     }
@@ -258,8 +259,8 @@ void Output::Impl::restore() noexcept {
     }
   }
   used_planes.clear();
-  is_lit = has_touched = in_flight = is_parked = must_relight = false;
-  unread = 0;
+  is_lit = has_touched = in_flight = is_parked = must_relight =
+      false;  // unread: events may still come, and are counted
   last_captured = {};
 }
 

@@ -159,9 +159,9 @@ bool faults(const std::byte* mapped) noexcept {
 // Memory that moves loses its mappings, and the next access faults. Only a real commit moves it, so one is made, once
 // per device; the screen is then as it was before.
 Result<void> Plane::Impl::find_whether_memory_moves(const Buffer& buffer, std::uint32_t framebuffer) {
-  if (device().dumb.knows_moves() || is_lit() || output.is_lit || device().paused) return {};
+  if (device().dumb.knows_moves() || is_lit() || output.has_touched || device().paused) return {};
   const auto map = CpuMap::create(buffer);
-  if (!map) return std::unexpected(map.error());
+  if (!map) return {};  // nothing to be learnt; the import itself is fine
   const std::byte* const first = map->object(0).data();
   faults(first);  // the page is there from now on, unless the memory moves
   if (const int result = output.commit_now(*this, framebuffer); result < 0) {
@@ -196,10 +196,12 @@ Result<void> Plane::Impl::stop() noexcept {
     turn_off(output.request, *place->plane);
     result = output.request.commit(file().fd, 0);
   }
-  let_go();
-  if (result < 0) {
+  if (result == -EACCES) {
+    device().paused = true;
+  } else if (result < 0) {  // still on the screen, so still held
     return std::unexpected(output.error(result, "DRM_IOCTL_MODE_ATOMIC").detail("turning the plane off"));
   }
+  let_go();
   return drained;
 }
 

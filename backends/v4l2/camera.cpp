@@ -318,8 +318,9 @@ Result<Frame> Camera::take() {
   if (!my.holds) return Frame{};
   if (my.ended) return std::unexpected(my.device.error(EPIPE, "VIDIOC_DQBUF").detail("the stream has ended"));
   if (my.queue.queued() == 0 || (my.polled && !my.readable)) return Frame{};
-  my.readable = false;
+  my.readable = my.ending;
   auto done = my.queue.dequeue();
+  if (!done && my.changed && done.error().code() == EIO) return Frame{};
   if (!done) {
     my.ended = done.error().code() == EPIPE;
     return std::unexpected(done.error());
@@ -362,9 +363,11 @@ Result<Frame> Camera::Impl::lend(const Dequeued& done) {
 Result<void> Camera::dispatch(short revents) {
   Impl& my = *impl_;
   if (!my.holds) return {};
-  if ((revents & POLLPRI) != 0) my.read_events();
+  if (my.events && (revents & (POLLPRI | POLLERR)) != 0) my.read_events();
   if ((revents & (POLLIN | POLLERR | POLLHUP)) != 0) my.polled = my.readable = true;
-  return my.give_back_all();
+  if (my.ending) my.readable = true;  // what is left is taken until there is no more
+  auto given = my.give_back_all();
+  return my.changed ? Result<void>{} : given;  // drivers put the queue into error with the change: it is stopped anyway
 }
 
 /// False where a fence is still pending.
@@ -416,6 +419,7 @@ Result<void> Camera::select_input(std::string_view name) {
   if (!port) return std::unexpected(port.error());
   if (!my.holds) {
     if (auto closed = my.allocator.close(); !closed) return closed;
+    my.format.reset();  // the driver's may change with it
   }
   if (auto set = set_port(my.device, port->index); !set) return set;
   my.fixed_port = true;
@@ -446,6 +450,7 @@ Result<void> Camera::set_timings(const Timings& timings) {
   }
   if (!my.holds) {
     if (auto closed = my.allocator.close(); !closed) return closed;
+    my.format.reset();  // the driver's may change with it
   }
   my.state.remember(my.device);
   return v4l2::set_timings(my.device, *chosen);

@@ -66,6 +66,7 @@ struct Output::Impl {
   PortState state;
   std::uint32_t depth;
   bool fixed_port;
+  std::uint32_t port = 0;  // the one asked for
   Queue queue{device};
   std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
   std::optional<StreamFormat> format;
@@ -100,6 +101,7 @@ Result<std::unique_ptr<Output>> Output::Impl::make(Result<Device> device, const 
   if (!options.output.empty()) {
     auto port = find_port(impl->device, options.output);
     if (!port) return std::unexpected(port.error());
+    impl->port = port->index;
     if (!port->is_current) {
       if (auto set = set_port(impl->device, port->index); !set) return std::unexpected(set.error());
     }
@@ -141,6 +143,9 @@ Result<void> Output::configure(const StreamConfig& config) {
   if (my.started) return std::unexpected(my.device.error(EBUSY, "configure").detail("it is started: stop() it first"));
   if (auto closed = my.queue.close(); !closed) return closed;
   my.format.reset();
+  if (my.fixed_port) {  // stop() put back the one that was there before
+    if (auto set = set_port(my.device, my.port); !set) return set;
+  }
   if (auto known = check(config); !known) return known;
   StreamRequest request;
   request.size = config.layout.size;

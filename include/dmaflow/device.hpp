@@ -130,7 +130,8 @@ class Source : public Pollable, public Producer {
   [[nodiscard]] virtual Result<void> start(std::span<const Buffer> buffers) = 0;
   /// Ends the stream and lets go of the buffers. Frames still held stay valid. Stopping twice is allowed.
   virtual Result<void> stop() noexcept = 0;
-  /// The next frame, or an empty one where there is none yet. Never blocks. Call it after dispatch() was told POLLIN.
+  /// The next frame, or an empty one where there is none yet. Never blocks. Call it after dispatch() was told
+  /// POLLIN, until it gives an empty one.
   /// Errors: ENODEV (gone), EPIPE (the stream has ended), EIO and others from the device.
   [[nodiscard]] virtual Result<Frame> take() = 0;
   /// The holds of the running stream; nullptr while stopped. dispatch() gives returned buffers back to the device.

@@ -40,7 +40,7 @@ class FakeAllocator : public Allocator {
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
   Constraints own;               ///< e.g. a stride alignment it insists on
   std::optional<Error> refusal;  ///< every allocate() fails with it
-  std::uint32_t most = 64;        ///< more at once are ENOMEM
+  std::uint32_t most = 64;       ///< more at once are ENOMEM
   std::uint64_t made = 0;
 
  private:

@@ -53,9 +53,7 @@ TEST_F(PoolTest, GrowsAndShrinksBetweenFrames) {
   EXPECT_TRUE(fails_with(pool.shrink(2), EINVAL));
 }
 
-TEST_F(PoolTest, ABufferThatIsNoneIsRefused) {
-  EXPECT_TRUE(fails_with(Pool::create(std::vector<Buffer>(1)), EINVAL));
-}
+TEST_F(PoolTest, ABufferThatIsNoneIsRefused) { EXPECT_TRUE(fails_with(Pool::create(std::vector<Buffer>(1)), EINVAL)); }
 
 TEST_F(PoolTest, OnlyWhatSomebodyHoldsIsHeld) {
   Pool pool = must(Pool::create(allocator, request));
