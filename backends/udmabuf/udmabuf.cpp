@@ -81,20 +81,8 @@ Result<std::vector<Buffer>> Allocator::allocate(const Request& request) {
   if (const auto checked = detail::check_memory(sizes, request.count, name()); !checked) {
     return std::unexpected(checked.error());
   }
-  std::vector<Buffer> buffers;
-  buffers.reserve(request.count);
-  for (std::uint32_t i = 0; i < request.count; ++i) {
-    std::array<Fd, max_planes> objects;
-    for (std::uint32_t object = 0; object < layout->object_count(); ++object) {
-      auto allocated = allocate_object(sizes[object]);
-      if (!allocated) return std::unexpected(allocated.error());
-      objects[object] = std::move(*allocated);
-    }
-    auto buffer = Buffer::create(*layout, std::span(objects).first(layout->object_count()), {.origin = "udmabuf"});
-    if (!buffer) return std::unexpected(buffer.error());
-    buffers.push_back(std::move(*buffer));
-  }
-  return buffers;
+  return detail::make_buffers(*layout, sizes, request.count, {.origin = "udmabuf"},
+                              [this](std::uint64_t size) { return allocate_object(size); });
 }
 
 Result<Fd> Allocator::allocate_object(std::uint64_t size) const {

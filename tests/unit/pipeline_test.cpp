@@ -36,10 +36,24 @@ class PipelineTest : public testing::Test {
     must(pipeline.start(), "start");
   }
 
+  /// The display takes only memory whose strides the camera does not follow.
+  void connect_those_who_cannot_share() {
+    of_display.own.stride_alignment = 1024;
+    display.own_allocator = &of_display;
+    display.on_import = [](const Buffer& buffer) -> Result<void> {
+      if (buffer.layout().planes[0].stride % 1024 == 0) return {};
+      return std::unexpected(Error::os(ENODEV, "import", "display"));
+    };
+    camera.follows_strides = false;
+    must(pipeline.connect(camera, display));
+    pipeline.offer(heap);
+  }
+
   PretendDmaBufs pretend;
   FakeSource camera{{small_config()}};
   FakeSink display;
   FakeSink recorder{"recorder"};
+  FakeAllocator of_display{"display"};
   FakeAllocator heap{"heap"};
   Pipeline pipeline;  // last: it stops the devices
 };
@@ -333,16 +347,7 @@ TEST_F(PipelineTest, ConnectRefusesWhatCannotWork) {
 }
 
 TEST_F(PipelineTest, CopiesOnlyWhenAskedAndCountsEveryByte) {
-  FakeAllocator of_display{"display"};
-  of_display.own.stride_alignment = 1024;
-  display.own_allocator = &of_display;
-  display.on_import = [](const Buffer& buffer) -> Result<void> {
-    if (buffer.layout().planes[0].stride % 1024 == 0) return {};
-    return std::unexpected(Error::os(ENODEV, "import", "display"));
-  };
-  camera.follows_strides = false;
-  must(pipeline.connect(camera, display));
-  pipeline.offer(heap);
+  connect_those_who_cannot_share();
   const auto refused = pipeline.prepare();
   ASSERT_FALSE(refused) << "never silently";
 
@@ -358,16 +363,7 @@ TEST_F(PipelineTest, CopiesOnlyWhenAskedAndCountsEveryByte) {
 }
 
 TEST_F(PipelineTest, ACopyThatWasAllowedOnceIsNotKept) {
-  FakeAllocator of_display{"display"};
-  of_display.own.stride_alignment = 1024;
-  display.own_allocator = &of_display;
-  display.on_import = [](const Buffer& buffer) -> Result<void> {
-    if (buffer.layout().planes[0].stride % 1024 == 0) return {};
-    return std::unexpected(Error::os(ENODEV, "import", "display"));
-  };
-  camera.follows_strides = false;
-  must(pipeline.connect(camera, display));
-  pipeline.offer(heap);
+  connect_those_who_cannot_share();
   ASSERT_TRUE(pipeline.prepare({.allow_copy = true}));
   EXPECT_FALSE(pipeline.prepare()) << "a copy needs leave each time";
   EXPECT_TRUE(pipeline.plans().empty());
