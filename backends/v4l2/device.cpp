@@ -11,12 +11,6 @@
 namespace dmaflow::v4l2 {
 namespace {
 
-template <std::size_t N>
-std::string text(const __u8 (&field)[N]) {
-  const char* begin = reinterpret_cast<const char*>(field);
-  return {begin, strnlen(begin, N)};
-}
-
 /// The path behind a descriptor, or "fd 5".
 std::string path_of(int fd) {
   char target[256];

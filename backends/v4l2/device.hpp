@@ -5,7 +5,9 @@
 #include <dmaflow/fd.hpp>
 #include <dmaflow/v4l2.hpp>
 
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 
@@ -19,6 +21,13 @@ struct Operation {
   const char* name;
 };
 #define DMAFLOW_V4L2_OP(request) (::dmaflow::v4l2::Operation{request, #request})
+
+/// A text of a V4L2 structure, which ends at a zero or with its field.
+template <std::size_t N>
+std::string text(const __u8 (&field)[N]) {
+  const char* begin = reinterpret_cast<const char*>(field);
+  return {begin, strnlen(begin, N)};
+}
 
 enum class Direction : std::uint8_t { capture, output };
 

@@ -11,12 +11,6 @@
 namespace dmaflow::v4l2 {
 namespace {
 
-template <std::size_t N>
-std::string text(const __u8 (&field)[N]) {
-  const char* begin = reinterpret_cast<const char*>(field);
-  return {begin, strnlen(begin, N)};
-}
-
 /// The status bits of an input in words; colour and flip bits are no problem.
 std::string problem_of(std::uint32_t status) {
   struct Bit {
