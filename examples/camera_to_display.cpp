@@ -52,6 +52,10 @@ int main(int argc, char** argv) try {
   if (heap) pipeline.offer(**heap);
   if (udmabuf) pipeline.offer(**udmabuf);
   pipeline.connect(*camera, *screen).value();
+  // A monitor that is unplugged, and a switch to another VT, where there are VTs, are followed.
+  const auto vt = dmaflow::kms::VtSwitch::open(*card);
+  if (vt) pipeline.watch(**vt);
+  if (const auto hotplug = card->hotplug()) pipeline.watch(**hotplug);
   dmaflow::StreamRequest request;
   if (!size.empty()) request.size = dmaflow::parse_size(size).value();
   std::cout << pipeline.prepare(request).value().front().explain() << std::flush;

@@ -98,6 +98,7 @@ Result<Buffer> Buffer::create(const Layout& layout, std::span<Fd> objects, const
 
 const Layout& Buffer::layout() const noexcept { return impl_->layout; }
 std::uint32_t Buffer::object_count() const noexcept { return impl_->count; }
+std::span<const Fd> Buffer::objects() const noexcept { return {impl_->objects.data(), impl_->count}; }
 int Buffer::fd(std::uint32_t object) const noexcept { return impl_->objects[object].get(); }
 ObjectId Buffer::id(std::uint32_t object) const noexcept { return impl_->ids[object]; }
 std::uint64_t Buffer::size(std::uint32_t object) const noexcept { return impl_->sizes[object]; }

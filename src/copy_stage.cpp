@@ -98,9 +98,9 @@ Result<void> CopyStage::accept(Frame frame) {
 
 Result<Frame> CopyStage::take() {
   if (waiting_ && pool_) {
-    const auto state = waiting_.ready().status();
-    if (!state) return std::unexpected(state.error());
-    if (*state == Fence::Status::active) return Frame();  // poll_fd() says when
+    const auto over = waiting_.ready().has_ended();
+    if (!over) return std::unexpected(over.error());
+    if (!*over) return Frame();  // poll_fd() says when
     auto target = pool_->acquire(waiting_.info());
     if (!target) return Frame();  // its follower holds them all: later
     const Frame from = std::move(waiting_);

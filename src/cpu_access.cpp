@@ -1,4 +1,5 @@
 #include <dmaflow/cpu_access.hpp>
+#include <dmaflow/implicit_fences.hpp>
 
 #include "sys/sys.hpp"
 
@@ -64,19 +65,19 @@ std::span<std::byte> CpuMap::plane(std::uint32_t index) const noexcept {
   return bytes.first(std::min(wanted, bytes.size()));
 }
 
-Result<CpuAccess> CpuAccess::begin(const Buffer& buffer, Mode mode, Deadline deadline) {
+Result<CpuAccess> CpuAccess::begin(const Buffer& buffer, Mode mode, Deadline deadline, const Cancel* cancel) {
   auto map = CpuMap::create(buffer);
   if (!map) return std::unexpected(map.error());
   CpuAccess access;
   access.own_ = std::make_unique<CpuMap>(std::move(*map));
-  if (auto started = access.start(mode, deadline); !started) return std::unexpected(started.error());
+  if (auto started = access.start(mode, deadline, cancel); !started) return std::unexpected(started.error());
   return access;
 }
 
-Result<CpuAccess> CpuAccess::begin(const CpuMap& map, Mode mode, Deadline deadline) {
+Result<CpuAccess> CpuAccess::begin(const CpuMap& map, Mode mode, Deadline deadline, const Cancel* cancel) {
   CpuAccess access;
   access.shared_ = &map;
-  if (auto started = access.start(mode, deadline); !started) return std::unexpected(started.error());
+  if (auto started = access.start(mode, deadline, cancel); !started) return std::unexpected(started.error());
   return access;
 }
 
@@ -116,19 +117,11 @@ int sync(int fd, std::uint64_t flags, Deadline deadline) noexcept {
 }  // namespace
 
 // On failure the destructor ends what was begun.
-Result<void> CpuAccess::start(Mode mode, Deadline deadline) noexcept {
+Result<void> CpuAccess::start(Mode mode, Deadline deadline, const Cancel* cancel) noexcept {
   const Buffer& buffer = map().buffer();
-  const bool writes = mode != Mode::read;
-  flags_ =
-      (mode != Mode::write ? std::uint64_t{DMA_BUF_SYNC_READ} : 0) | (writes ? std::uint64_t{DMA_BUF_SYNC_WRITE} : 0);
-  for (std::uint32_t i = 0; i < buffer.object_count(); ++i) {
-    const int ready = sys::wait(buffer.fd(i), writes ? POLLOUT : POLLIN, deadline);
-    if (ready < 0) return std::unexpected(Error::os(-ready, "ppoll", buffer.origin()));
-    if (ready == 0) {
-      return std::unexpected(Error::os(ETIMEDOUT, "CpuAccess::begin", buffer.origin())
-                                 .detail("a device still %s dma-buf %u", writes ? "uses" : "writes", i));
-    }
-  }
+  flags_ = (mode != Mode::write ? std::uint64_t{DMA_BUF_SYNC_READ} : 0) |
+           (mode != Mode::read ? std::uint64_t{DMA_BUF_SYNC_WRITE} : 0);
+  if (auto idle = wait_idle(buffer, mode, deadline, cancel); !idle) return idle;
   for (; begun_ < buffer.object_count(); ++begun_) {
     if (const int result = sync(buffer.fd(begun_), DMA_BUF_SYNC_START | flags_, deadline); result < 0) {
       return std::unexpected(

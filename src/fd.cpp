@@ -4,14 +4,6 @@
 
 namespace dmaflow {
 
-Fd& Fd::operator=(Fd&& other) noexcept {
-  if (this != &other) {
-    reset();
-    fd_ = other.release();
-  }
-  return *this;
-}
-
 Result<Fd> Fd::dup_of(int fd) noexcept {
   const int copy = sys::dup(fd);
   if (copy < 0) return std::unexpected(Error::os(-copy, "fcntl(F_DUPFD_CLOEXEC)").detail("of descriptor %d", fd));

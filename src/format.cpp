@@ -155,7 +155,9 @@ constexpr FormatInfo format_table[] = {
     yuv422_packed("Y212", "Y212", 8, 12),
     yuv422_packed("Y216", "Y216", 8, 16),
     yuv444_packed("AYUV", "AYUV", 4, 8, true),
+    yuv444_packed("AVUY", "AVUY8888", 4, 8, true),
     yuv444_packed("XYUV", "XYUV8888", 4, 8, false),
+    yuv444_packed("XVUY", "XVUY8888", 4, 8, false),
     yuv444_packed("VU24", "VUY888", 3, 8, false),
     yuv444_packed("Y410", "Y410", 4, 10, true),
     yuv444_packed("Y412", "Y412", 8, 12, true),
@@ -179,6 +181,8 @@ constexpr FormatInfo format_table[] = {
            {.block_bytes = 5, .block_width = 2, .horizontal_sub = 2, .vertical_sub = 2}, 2),
     planar("NV20", "NV20", 10, {.block_bytes = 5, .block_width = 4},
            {.block_bytes = 5, .block_width = 2, .horizontal_sub = 2, .vertical_sub = 1}, 2),
+    planar("NV30", "NV30", 10, {.block_bytes = 5, .block_width = 4},
+           {.block_bytes = 5, .block_width = 2, .horizontal_sub = 1, .vertical_sub = 1}, 2),
     planar("P030", "P030", 10, {.block_bytes = 4, .block_width = 3},
            {.block_bytes = 8, .block_width = 3, .horizontal_sub = 2, .vertical_sub = 2}, 2),
 
@@ -293,6 +297,7 @@ constexpr V4l2Row v4l2_table[] = {
     row("YUV3", "VU24"),  // V4L2 YUV24: Y, Cb, Cr
     row("VUYA", "AYUV"),  // V4L2 VUYA32: Cr, Cb, Y, A. V4L2's own "AYUV" is the other way round: see misleads()
     row("VUYX", "XYUV"),
+    row("YUVA", "AVUY"), row("YUVX", "XVUY"),  // Y, Cb, Cr, A
 
     row("NV12", "NV12"), row("NM12", "NV12", Objects::separate),
     row("NV21", "NV21"), row("NM21", "NV21", Objects::separate),
@@ -322,6 +327,12 @@ constexpr V4l2Row v4l2_table[] = {
     row("FWHT", "FWHT"),
 };
 // clang-format on
+
+constexpr auto v4l2_codes = [] {
+  std::array<std::uint32_t, std::size(v4l2_table)> codes{};
+  for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = v4l2_table[i].v4l2;
+  return codes;
+}();
 
 const V4l2Row* find_code(std::uint32_t v4l2) noexcept {
   const auto found = std::ranges::find(v4l2_table, v4l2, &V4l2Row::v4l2);
@@ -393,6 +404,8 @@ V4l2Meaning from_v4l2(std::uint32_t code) noexcept {
   }
   return {{misleads(code) ? code | disguise : code}, Modifier::implicit(), false, false};
 }
+
+std::span<const std::uint32_t> known_v4l2_codes() noexcept { return v4l2_codes; }
 
 std::optional<std::uint32_t> to_v4l2(PixelFormat format, Modifier modifier, bool separate_objects) noexcept {
   for (const V4l2Row& row : v4l2_table) {

@@ -62,17 +62,29 @@ struct Pipeline::Impl {
   struct Entry {
     Stream* source_of = nullptr;  // its source's own descriptor
     HoldSet* wake_of = nullptr;   // its returned frames
-    Pollable* object = nullptr;   // a stage or a sink
+    Pollable* object = nullptr;   // a stage, a sink, or what the user has watched
+    bool is_fence = false;        // not the object's own descriptor, but a fence it waits for
   };
   std::vector<pollfd> polls;
   std::vector<Entry> entries;
+  std::vector<Pollable*> watched;
+  Deadline::Clock::time_point wake{};  // the earliest at which an object wants to be called though nothing came
 
   void wait_for(int fd, short events, Entry entry) {
     if (fd < 0 || events == 0) return;
     polls.push_back({.fd = fd, .events = events, .revents = 0});
     entries.push_back(entry);
   }
+  void wait_for(Pollable& object) {
+    wait_for(object.poll_fd(), object.poll_events(), {.object = &object});
+    wait_for(object.waiting_fence(), POLLIN, {.object = &object, .is_fence = true});
+    note_wake(object);
+  }
+  void note_wake(const Pollable& object) {
+    if (const auto by = object.wake_by()) wake = std::min(wake, by->time());
+  }
   bool fill_wait_set();
+  Result<void> wake_objects();
   Result<bool> step(Deadline deadline, std::span<const int> stop_fds, bool* stopped);
   Result<void> serve(std::size_t first_entry);
   Result<void> serve_stream(std::size_t index, short revents);
@@ -94,6 +106,8 @@ Pipeline::~Pipeline() = default;
 const std::vector<Plan>& Pipeline::plans() const noexcept { return impl_->plans; }
 const Stats& Pipeline::stats() const noexcept { return impl_->stats; }
 void Pipeline::offer(Allocator& allocator) { impl_->allocators.push_back(&allocator); }
+
+void Pipeline::watch(Pollable& object) { impl_->watched.push_back(&object); }
 
 Result<void> Pipeline::connect(Source& source, Sink& sink, std::string name, BranchOptions options) {
   const auto invalid = [&](const char* why) {
@@ -163,10 +177,10 @@ Result<void> Pipeline::start() {
   if (!impl.prepared) {
     if (auto made = prepare(impl.request); !made) return std::unexpected(made.error().error);
   }
-  std::size_t most = 4;
+  std::size_t most = 2 + 2 * impl.watched.size();  // the stop descriptors, and per object its own and a fence
   for (Stream& stream : impl.streams) {
-    most += 2;
-    for (const Branch& branch : stream.branches()) most += 1 + branch.stages().size();
+    most += 3;
+    for (const Branch& branch : stream.branches()) most += 2 * (1 + branch.stages().size());
   }
   impl.polls.reserve(most);
   impl.entries.reserve(most);
@@ -203,17 +217,42 @@ bool Pipeline::Impl::fill_wait_set() {
   for (Stream& stream : streams) {
     if (!stream.ended()) {
       wait_for(stream.source().poll_fd(), stream.source().poll_events(), {.source_of = &stream});
+      wait_for(stream.source().waiting_fence(), POLLIN, {});  // every turn serves the sources
+      note_wake(stream.source());
     }
     if (HoldSet* holds = stream.source().holds()) {
       sleep &= holds->arm();
       wait_for(holds->wake_fd(), POLLIN, {.wake_of = holds});
     }
     for (const Branch& branch : stream.branches()) {
-      for (Stage* stage : branch.stages()) wait_for(stage->poll_fd(), stage->poll_events(), {.object = stage});
-      wait_for(branch.sink().poll_fd(), branch.sink().poll_events(), {.object = &branch.sink()});
+      for (Stage* stage : branch.stages()) wait_for(*stage);
+      wait_for(branch.sink());
     }
   }
+  for (Pollable* object : watched) wait_for(*object);
   return sleep;
+}
+
+// Those that wanted to be called by now.
+Result<void> Pipeline::Impl::wake_objects() {
+  const auto now = Clock::now();
+  if (now < wake) return {};
+  const auto serve = [now](Pollable& object) {
+    const auto by = object.wake_by();
+    return by && by->time() <= now ? object.dispatch(0) : Result<void>{};
+  };
+  for (Stream& stream : streams) {
+    for (const Branch& branch : stream.branches()) {
+      for (Stage* stage : branch.stages()) {
+        if (auto done = serve(*stage); !done) return done;
+      }
+      if (auto done = serve(branch.sink()); !done) return done;
+    }
+  }
+  for (Pollable* object : watched) {
+    if (auto done = serve(*object); !done) return done;
+  }
+  return {};
 }
 
 Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_fds, bool* stopped) {
@@ -221,8 +260,9 @@ Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_f
   entries.clear();
   for (const int fd : stop_fds) wait_for(fd, POLLIN, {});
   const auto first_entry = entries.size();
+  wake = Clock::time_point::max();
   const bool sleep = fill_wait_set();
-  const int ready = sys::wait(polls, sleep ? deadline : Deadline::passed());
+  const int ready = sys::wait(polls, sleep ? Deadline::at(std::min(deadline.time(), wake)) : Deadline::passed());
   for (std::size_t i = 0; i < entries.size(); ++i) {
     if (entries[i].wake_of != nullptr) entries[i].wake_of->disarm((polls[i].revents & POLLIN) != 0);
   }
@@ -230,7 +270,7 @@ Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_f
   for (std::size_t i = 0; i < first_entry; ++i) {
     if (polls[i].revents != 0) *stopped = true;
   }
-  if (ready == 0 && sleep) return false;
+  if (ready == 0 && sleep && Clock::now() < wake) return false;
   if (auto served = serve(first_entry); !served) return std::unexpected(served.error());
   return true;
 }
@@ -239,8 +279,10 @@ Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_f
 Result<void> Pipeline::Impl::serve(std::size_t first_entry) {
   for (std::size_t i = first_entry; i < entries.size(); ++i) {
     if (entries[i].object == nullptr || polls[i].revents == 0) continue;
-    if (auto done = entries[i].object->dispatch(polls[i].revents); !done) return done;
+    const short revents = entries[i].is_fence ? short{0} : polls[i].revents;
+    if (auto done = entries[i].object->dispatch(revents); !done) return done;
   }
+  if (auto woken = wake_objects(); !woken) return woken;
   for (std::size_t index = 0; index < streams.size(); ++index) {
     short revents = 0;
     for (std::size_t i = first_entry; i < entries.size(); ++i) {
@@ -287,7 +329,9 @@ Result<void> Pipeline::Impl::renegotiate(std::size_t index) {
     as_it_is.interval.reset();
     made = prepare_stream(index, as_it_is);
   }
-  if (!made) return std::unexpected(made.error().error);
+  // A signal that went away again: the source says when it is back, and until then nothing is started.
+  const auto no_signal = [](const Error& error) { return error.code() == ENOLINK || error.code() == ENOLCK; };
+  if (!made) return no_signal(made.error().error) ? Result<void>{} : std::unexpected(made.error().error);
   return stream.start();
 }
 

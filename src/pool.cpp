@@ -9,8 +9,8 @@ namespace {
 /// True once nobody waits for anything: a failed fence counts too, for nothing more will come of it.
 bool all_done(std::span<Fence> fences) noexcept {
   return std::ranges::all_of(fences, [](const Fence& fence) {
-    const auto status = fence.status();
-    return !status || *status != Fence::Status::active;
+    const auto ended = fence.has_ended();
+    return !ended || *ended;
   });
 }
 

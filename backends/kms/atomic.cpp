@@ -1,16 +1,11 @@
 #include "atomic.hpp"
 
-#include "sys/sys.hpp"
+#include "drm_ioctl.hpp"
 
 #include <drm.h>
 #include <drm_mode.h>
 
 namespace dmaflow::kms {
-namespace {
-
-std::uint64_t address_of(const void* data) noexcept { return reinterpret_cast<std::uintptr_t>(data); }
-
-}  // namespace
 
 void AtomicRequest::reserve(std::size_t objects, std::size_t properties) {
   objects_.reserve(objects);
@@ -46,14 +41,14 @@ int AtomicRequest::commit(int fd, std::uint32_t flags, std::uint64_t user_data) 
   request.props_ptr = address_of(properties_.data());
   request.prop_values_ptr = address_of(values_.data());
   request.user_data = user_data;
-  return sys::ioctl(fd, DRM_IOCTL_MODE_ATOMIC, &request);
+  return drm_ioctl(fd, DRM_IOCTL_MODE_ATOMIC, &request);
 }
 
 Result<Blob> Blob::create(DrmFile& file, const void* data, std::size_t size) noexcept {
   drm_mode_create_blob request{};
   request.data = address_of(data);
   request.length = static_cast<std::uint32_t>(size);
-  if (const int result = sys::ioctl(file.fd, DRM_IOCTL_MODE_CREATEPROPBLOB, &request); result < 0) {
+  if (const int result = drm_ioctl(file.fd, DRM_IOCTL_MODE_CREATEPROPBLOB, &request); result < 0) {
     return std::unexpected(file.error(result, "DRM_IOCTL_MODE_CREATEPROPBLOB"));
   }
   return Blob(file, request.blob_id);
@@ -71,7 +66,7 @@ Blob& Blob::operator=(Blob&& other) noexcept {
 void Blob::reset() noexcept {
   if (id_ == 0) return;
   drm_mode_destroy_blob request{.blob_id = std::exchange(id_, 0)};
-  sys::ioctl(file_->fd, DRM_IOCTL_MODE_DESTROYPROPBLOB, &request);
+  drm_ioctl(file_->fd, DRM_IOCTL_MODE_DESTROYPROPBLOB, &request);
 }
 
 }  // namespace dmaflow::kms

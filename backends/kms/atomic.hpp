@@ -10,6 +10,9 @@
 
 namespace dmaflow::kms {
 
+/// As the kernel takes addresses: in 64 bits.
+inline std::uint64_t address_of(const void* data) noexcept { return reinterpret_cast<std::uintptr_t>(data); }
+
 /// The arrays of DRM_IOCTL_MODE_ATOMIC. Room is reserved once; filling it again allocates nothing.
 class AtomicRequest {
  public:

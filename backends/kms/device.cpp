@@ -1,4 +1,5 @@
 // One DRM file: opening and mastership, events, and the end of everything that hangs on it.
+#include "drm_ioctl.hpp"
 #include "impl.hpp"
 
 #include "access.hpp"
@@ -21,24 +22,21 @@
 namespace dmaflow::kms {
 namespace {
 
+/// How often a paused device looks whether it is master again.
+constexpr std::chrono::milliseconds resume_interval{500};
+
 constexpr const char* held_by_another =
     "another program, such as a desktop session, holds the display: stop it, or switch to a free VT (Ctrl+Alt+F3) and "
     "start there";
 
 std::uint64_t capability(int fd, std::uint64_t name) noexcept {
   drm_get_cap request{.capability = name, .value = 0};
-  return sys::ioctl(fd, DRM_IOCTL_GET_CAP, &request) < 0 ? 0 : request.value;
+  return drm_ioctl(fd, DRM_IOCTL_GET_CAP, &request) < 0 ? 0 : request.value;
 }
 
 int set_client_capability(int fd, std::uint64_t name, std::uint64_t value) noexcept {
   drm_set_client_cap request{.capability = name, .value = value};
-  return sys::ioctl(fd, DRM_IOCTL_SET_CLIENT_CAP, &request);
-}
-
-/// A master may authenticate others; nobody else may even ask. Magic 0 is never valid.
-bool is_master(int fd) noexcept {
-  drm_auth request{.magic = 0};
-  return sys::ioctl(fd, DRM_IOCTL_AUTH_MAGIC, &request) != -EACCES;
+  return drm_ioctl(fd, DRM_IOCTL_SET_CLIENT_CAP, &request);
 }
 
 Error open_refused(int error, const std::string& path) {
@@ -75,6 +73,11 @@ Result<void> check_kind(DrmFile& file) {
   return {};
 }
 
+/// Optional: without it writeback connectors stay hidden.
+void show_writeback_connectors(const DrmFile& file) noexcept {
+  set_client_capability(file.fd, DRM_CLIENT_CAP_WRITEBACK_CONNECTORS, 1);
+}
+
 void read_capabilities(DrmFile& file) noexcept {
   const std::uint64_t prime = capability(file.fd, DRM_CAP_PRIME);
   file.prime_import = (prime & DRM_PRIME_CAP_IMPORT) != 0;
@@ -93,6 +96,12 @@ std::chrono::nanoseconds time_of(const drm_event_vblank& flip, bool is_monotonic
 
 }  // namespace
 
+// A master may authenticate others; nobody else may even ask. Magic 0 is never valid.
+bool DrmFile::is_master() const noexcept {
+  drm_auth request{.magic = 0};
+  return drm_ioctl(fd, DRM_IOCTL_AUTH_MAGIC, &request) != -EACCES;
+}
+
 Device::Device(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Device::~Device() = default;
 
@@ -106,8 +115,9 @@ Result<std::unique_ptr<Device>> Device::Impl::make(Fd& fd, std::string path) {
   const int flags = sys::fcntl(fd.get(), F_GETFL, 0);
   impl->is_nonblocking = flags >= 0 && (flags & O_NONBLOCK) != 0;
   if (auto checked = check_kind(file); !checked) return std::unexpected(checked.error());
+  show_writeback_connectors(file);
   read_capabilities(file);
-  if (!is_master(fd.get())) {
+  if (!file.is_master()) {
     if (auto taken = impl->take_master(); !taken) return std::unexpected(taken.error());
     impl->took_master = true;
   }
@@ -189,7 +199,9 @@ Result<std::vector<Connector>> Device::connectors() {
   if (auto alive = impl_->check_alive("connectors"); !alive) return std::unexpected(alive.error());
   impl_->look_at_connectors();
   std::vector<Connector> result;
-  for (const ConnectorObject& connector : impl_->objects.connectors) result.push_back(describe(connector));
+  for (const ConnectorObject& connector : impl_->objects.connectors) {
+    if (!connector.is_writeback) result.push_back(describe(connector));
+  }
   return result;
 }
 
@@ -197,7 +209,8 @@ namespace {
 
 ConnectorObject* find_connector(Objects& objects, const std::string& name) {
   for (ConnectorObject& connector : objects.connectors) {
-    const bool is_wanted = name.empty() ? connector.connection == Connection::connected : connector.name == name;
+    const bool is_monitor = connector.connection == Connection::connected && !connector.is_writeback;
+    const bool is_wanted = name.empty() ? is_monitor : connector.name == name;
     if (is_wanted) return &connector;
   }
   return nullptr;
@@ -207,7 +220,11 @@ std::string list_connectors(const Objects& objects) {
   std::string text;
   for (const ConnectorObject& connector : objects.connectors) {
     text += (text.empty() ? "" : ", ") + connector.name;
-    if (connector.connection != Connection::connected) text += " (disconnected)";
+    if (connector.is_writeback) {
+      text += " (memory)";
+    } else if (connector.connection != Connection::connected) {
+      text += " (disconnected)";
+    }
   }
   return text;
 }
@@ -278,6 +295,22 @@ short Device::poll_events() const noexcept {
   return 0;
 }
 
+int Device::waiting_fence() const noexcept {
+  for (const auto& output : impl_->outputs) {
+    if (const int fence = Inside::of(*output).waiting_fence(); fence >= 0) return fence;
+  }
+  return -1;
+}
+
+std::optional<Deadline> Device::wake_by() const noexcept {
+  std::optional<Deadline> earliest;
+  for (const auto& output : impl_->outputs) {
+    const auto by = Inside::of(*output).wake_by();
+    if (by && (!earliest || by->time() < earliest->time())) earliest = by;
+  }
+  return earliest;
+}
+
 Result<void> Device::dispatch(short revents) { return impl_->dispatch(revents); }
 
 Result<void> Device::Impl::dispatch(short revents) noexcept {
@@ -289,6 +322,11 @@ Result<void> Device::Impl::dispatch(short revents) noexcept {
 }
 
 Result<void> Device::Impl::commit_waiting() noexcept {
+  // A session manager takes mastership away from its own copy of the file and gives it back in silence.
+  if (paused && Deadline::Clock::now() >= look_again) {
+    look_again = Deadline::after(resume_interval).time();
+    if (file.is_master()) return resume();
+  }
   for (const auto& output : outputs) {
     if (auto result = Inside::of(*output).commit(); !result) return result;
   }
@@ -343,12 +381,18 @@ Result<void> Device::pause() noexcept {
 Result<void> Device::resume() {
   if (auto alive = impl_->check_alive("resume"); !alive) return alive;
   if (auto taken = impl_->take_master(); !taken) return taken;
-  impl_->paused = false;
-  if (auto read = impl_->read_events(); !read) return read;
-  for (const auto& output : impl_->outputs) {
-    if (auto result = Inside::of(*output).relight(); !result) return result;
+  return impl_->resume();
+}
+
+// Every output is lit again, whatever happens to the others.
+Result<void> Device::Impl::resume() noexcept {
+  paused = false;
+  refresh_links(file, objects);  // another master may have left other planes and connectors on
+  Result<void> first = read_events();
+  for (const auto& output : outputs) {
+    if (auto result = Inside::of(*output).relight(); !result && first) first = result;
   }
-  return {};
+  return first;
 }
 
 void Device::keep_handle(std::uint32_t handle) { impl_->file.gem.keep(handle); }

@@ -23,6 +23,7 @@ struct DrmFile {
   GemRegistry gem;
   std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
 
+  [[nodiscard]] bool is_master() const noexcept;
   /// An Error of this device for a seam call that returned -errno.
   [[nodiscard]] Error error(int negative_errno, const char* operation) const noexcept {
     return Error::os(-negative_errno, operation, name);

@@ -1,6 +1,6 @@
 #include "dumb.hpp"
 
-#include "sys/sys.hpp"
+#include "drm_ioctl.hpp"
 
 #include <algorithm>
 #include <array>
@@ -70,7 +70,7 @@ int DumbHandle::create(std::uint32_t width, std::uint32_t height, std::uint32_t 
   request.width = width;
   request.height = height;
   request.bpp = bits;
-  const int result = sys::ioctl(file_.fd, DRM_IOCTL_MODE_CREATE_DUMB, &request);
+  const int result = drm_ioctl(file_.fd, DRM_IOCTL_MODE_CREATE_DUMB, &request);
   if (result < 0) return result;
   id_ = request.handle;
   stride_ = request.pitch;
@@ -85,7 +85,7 @@ void DumbHandle::reset() noexcept {
 
 Result<Fd> DumbHandle::export_dma_buf() noexcept {
   drm_prime_handle prime{.handle = id_, .flags = DRM_CLOEXEC | DRM_RDWR, .fd = -1};
-  if (const int result = sys::ioctl(file_.fd, DRM_IOCTL_PRIME_HANDLE_TO_FD, &prime); result < 0) {
+  if (const int result = drm_ioctl(file_.fd, DRM_IOCTL_PRIME_HANDLE_TO_FD, &prime); result < 0) {
     return std::unexpected(file_.error(result, "DRM_IOCTL_PRIME_HANDLE_TO_FD"));
   }
   return Fd::adopt(prime.fd);
@@ -108,6 +108,7 @@ Result<std::vector<Buffer>> DumbAllocator::allocate(const Request& request) {
     if (!buffer) return std::unexpected(buffer.error());
     buffers.push_back(std::move(*buffer));
   }
+  made_first_ = buffers.front().id(0);
   return buffers;
 }
 

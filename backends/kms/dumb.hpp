@@ -42,7 +42,10 @@ class DumbAllocator final : public Allocator {
   [[nodiscard]] MemoryTraits traits() const noexcept override { return {.moves = moves_.value_or(false)}; }
   /// Whether the driver moves the memory when it is shown; found out by the first plane that imports some.
   void set_moves(bool moves) noexcept { moves_ = moves; }
-  [[nodiscard]] bool knows_moves() const noexcept { return moves_.has_value(); }
+  /// True for a buffer made here by which that is to be found out. Another card's memory has the same origin.
+  [[nodiscard]] bool is_to_be_tried(const Buffer& buffer) const noexcept {
+    return !moves_ && buffer.id(0) == made_first_;
+  }
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
 
  private:
@@ -50,6 +53,7 @@ class DumbAllocator final : public Allocator {
   [[nodiscard]] Result<Fd> allocate_object(const Constraints& constraints, Layout& layout, std::uint32_t object);
   DrmFile& file_;
   std::optional<bool> moves_;
+  ObjectId made_first_{};  // the first buffer of the set made last
 };
 
 }  // namespace dmaflow::kms

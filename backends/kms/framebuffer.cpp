@@ -1,6 +1,6 @@
 #include "framebuffer.hpp"
 
-#include "sys/sys.hpp"
+#include "drm_ioctl.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -82,14 +82,14 @@ int add_framebuffer(DrmFile& file, const Layout& layout, const std::array<std::u
     if (*use == ModifierUse::stated) request.modifier[p] = layout.modifier.value();
   }
   if (*use == ModifierUse::stated) request.flags |= DRM_MODE_FB_MODIFIERS;
-  const int result = sys::ioctl(file.fd, DRM_IOCTL_MODE_ADDFB2, &request);
+  const int result = drm_ioctl(file.fd, DRM_IOCTL_MODE_ADDFB2, &request);
   id = result < 0 ? 0 : request.fb_id;
   return result;
 }
 
 void remove_framebuffer(DrmFile& file, std::uint32_t id) noexcept {
   unsigned int argument = id;
-  sys::ioctl(file.fd, DRM_IOCTL_MODE_RMFB, &argument);
+  drm_ioctl(file.fd, DRM_IOCTL_MODE_RMFB, &argument);
 }
 
 Result<Framebuffer*> Framebuffer::of(DrmFile& file, const Buffer& buffer) {

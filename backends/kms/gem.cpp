@@ -1,6 +1,6 @@
 #include "gem.hpp"
 
-#include "sys/sys.hpp"
+#include "drm_ioctl.hpp"
 
 #include <algorithm>
 
@@ -27,7 +27,7 @@ bool GemRegistry::drop(std::uint32_t handle) noexcept {
 
 std::uint32_t GemRegistry::Session::import(int dma_buf, int& error) {
   drm_prime_handle prime{.handle = 0, .flags = 0, .fd = dma_buf};
-  error = sys::ioctl(registry_.fd_, DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime);
+  error = drm_ioctl(registry_.fd_, DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime);
   if (error < 0) return 0;
   registry_.add(prime.handle);
   return prime.handle;
@@ -36,7 +36,7 @@ std::uint32_t GemRegistry::Session::import(int dma_buf, int& error) {
 void GemRegistry::Session::release(std::uint32_t handle) noexcept {
   if (!registry_.drop(handle)) return;
   drm_gem_close request{.handle = handle, .pad = 0};
-  sys::ioctl(registry_.fd_, DRM_IOCTL_GEM_CLOSE, &request);
+  drm_ioctl(registry_.fd_, DRM_IOCTL_GEM_CLOSE, &request);
 }
 
 void GemRegistry::keep(std::uint32_t handle) {

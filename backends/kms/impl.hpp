@@ -44,8 +44,9 @@ struct Device::Impl {
   DumbAllocator dumb{file};
   std::vector<std::unique_ptr<Output>> outputs;
   std::unique_ptr<Hotplug> hotplug;
-  std::uint32_t outstanding = 0;     // flip events asked for and not yet read
-  std::uint64_t configurations = 0;  // counts configure() calls of all planes
+  Deadline::Clock::time_point look_again{};  // while paused: whether it is master again
+  std::uint32_t outstanding = 0;             // flip events asked for and not yet read
+  std::uint64_t configurations = 0;          // counts configure() calls of all planes
   std::uint16_t next_output = 1;
 
   ~Impl() { detach(); }
@@ -59,6 +60,8 @@ struct Device::Impl {
   [[nodiscard]] Result<void> read_events() noexcept;
   [[nodiscard]] Result<void> dispatch(short revents) noexcept;
   void on_flip(std::uint64_t user_data, std::chrono::nanoseconds when) noexcept;
+  /// Sets everything again, being master.
+  [[nodiscard]] Result<void> resume() noexcept;
   /// Commits the staged frames of outputs that wait no more.
   [[nodiscard]] Result<void> commit_waiting() noexcept;
   /// Looks at connectors anew after a hotplug report.
@@ -82,12 +85,20 @@ struct Output::Impl {
   std::optional<SavedState> saved;
   std::vector<std::uint32_t> used_planes;  // frames were shown on
   AtomicRequest request;
-  bool is_lit = false;        // our mode and connector are set
-  bool has_touched = false;   // something was committed, so there is something to restore
-  bool must_relight = false;  // all is to be set again, though nothing new is staged
-  bool in_flight = false;     // the last commit is not known to be on the screen
-  bool is_parked = false;     // a commit was refused with EBUSY: the flip event lets it go on
-  bool is_slow = false;       // the event is worth waking for: frames come rarely, or the screen was just lit
+  bool wants_out_fences = false;
+  std::int32_t out_fence_fd = -1;        // written by the kernel
+  Fence out_fence;                       // of the newest commit
+  ConnectorObject* writeback = nullptr;  // left on the CRTC by capture()
+  bool is_lit = false;                   // our mode and connector are set
+  bool has_touched = false;              // something was committed, so there is something to restore
+  bool must_relight = false;             // all is to be set again, though nothing new is staged
+  bool in_flight = false;                // the last commit is not known to be on the screen
+  bool is_parked = false;                // a commit was refused with EBUSY: the flip event lets it go on
+  bool is_slow = false;     // the event is worth waking for: frames come rarely, or the screen was just lit
+  bool is_in_step = false;  // flips end just after frames come: frames go on their way when the next one comes
+  Deadline::Clock::time_point commit_by{};  // in step: no longer than until then
+  std::uint32_t refusals = 0;               // frames in a row that found the display not done
+  std::uint64_t refused_after = 0;          // commits there had been at the last of them
   std::uint64_t commits = 0;
   std::uint64_t lighting_commit = 0;  // the last that set the mode
   std::uint32_t unread = 0;           // flip events of this output asked for and not yet read
@@ -100,13 +111,32 @@ struct Output::Impl {
 
   // output.cpp
   [[nodiscard]] bool has_staged() const noexcept;
+  [[nodiscard]] bool has_following() const noexcept;
+  /// Something staged that no fence holds back.
+  [[nodiscard]] bool has_committable() noexcept;
+  /// After the driver refused a commit with fences: waits for them here. False where there were none.
+  [[nodiscard]] bool hold_for_fences() noexcept;
+  /// What staged frames wait for in this process; -1 = nothing.
+  [[nodiscard]] int waiting_fence() const noexcept;
   [[nodiscard]] bool is_waiting() const noexcept;  // staged frames wait for a flip event
+  /// In step, and nothing came yet to send the staged frames on their way.
+  [[nodiscard]] bool is_deferring() const noexcept;
+  /// When the staged frames are to be committed though no other frame came.
+  [[nodiscard]] std::optional<Deadline> wake_by() const noexcept;
+  /// The display was not done: how to wait for it.
+  void refused() noexcept;
+  /// Counts the time until the staged frames must go anew.
+  void keep_step() noexcept;
   /// Commits what is staged, or parks it.
   [[nodiscard]] Result<void> commit() noexcept;
   /// Everything: connector, CRTC, mode, each plane with its newest frame.
   [[nodiscard]] int commit_all() noexcept;
+  /// Turns off another CRTC that drives our connector, in a commit of its own: one that also asked for our flip would
+  /// bring an event of that CRTC too, or be refused where it is off.
+  [[nodiscard]] int free_connector() noexcept;
   [[nodiscard]] int commit_staged() noexcept;
   [[nodiscard]] int submit(std::uint32_t flags) noexcept;
+  [[nodiscard]] bool has_fence_in_kernel() const noexcept;
   /// One framebuffer on one plane, waiting until it is on the screen, without an event.
   [[nodiscard]] int commit_now(Plane::Impl& plane, std::uint32_t framebuffer) noexcept;
   void note_used(std::uint32_t plane);
@@ -120,6 +150,7 @@ struct Output::Impl {
   void on_flip(std::uint64_t commit, std::chrono::nanoseconds when) noexcept;
   [[nodiscard]] Result<void> drain(Deadline deadline) noexcept;
   void restore() noexcept;
+  void detach_writeback() noexcept;
   /// Reads what is to be put back later, once before the first commit, and reserves the request.
   [[nodiscard]] Result<void> prepare();
   /// Connector, CRTC and mode of a request; and everything else on the CRTC turned off.
@@ -127,9 +158,13 @@ struct Output::Impl {
 };
 
 struct Plane::Impl {
+  /// Who waits for a staged frame's fence. Decided when it is first to be committed.
+  enum class FenceWait : std::uint8_t { unknown, nobody, kernel, here };
   struct Held {
     Frame frame;
     std::uint32_t framebuffer = 0;
+    FenceWait wait = FenceWait::unknown;
+    Fence merged{};  // its ready() and the buffer's implicit fences in one; null where ready() is all there is
   };
   struct Submitted {
     std::uint64_t commit = 0;
@@ -146,14 +181,20 @@ struct Plane::Impl {
   bool is_on = false;  // its place is set in the kernel
   Held shown;
   Held under_way;
-  Held staged;
+  Held staged;     // committed next
+  Held following;  // came behind it, while the output is in step
   Ring<Submitted, 128> submitted;
   Ring<Presentation, 256> presented;
   bool has_changed = false;
+  bool kernel_takes_fences = true;  // until it refuses one
 
   Impl(Output::Impl& o, const PlaneOptions& p) : output(o), options(p), name(o.name) {}
   [[nodiscard]] Device::Impl& device() const noexcept { return output.device; }
   [[nodiscard]] DrmFile& file() const noexcept { return output.device.file; }
+
+  [[nodiscard]] const Fence& staged_fence() const noexcept {
+    return staged.merged.is_null() ? staged.frame.ready() : staged.merged;
+  }
 
   // place.cpp
   /// Finds plane, mode and position for a stream, by asking the driver (TEST_ONLY) where that can be done.
@@ -167,8 +208,23 @@ struct Plane::Impl {
   [[nodiscard]] std::vector<const PlaneObject*> candidates() const;
 
   // plane.cpp
-  /// IN_FENCE_FD of the staged frame, where it has a fence: the kernel shows the frame once that has signalled.
+  // plane_fences.cpp
+  /// Whether the staged frame may be committed now: it has no fence left, or the kernel waits for it. A frame whose
+  /// fence has failed is let go.
+  [[nodiscard]] bool is_committable() noexcept;
+  /// What the staged frame waits for in this process: a fence's or, on kernels before 6.0, a dma-buf's descriptor; -1 =
+  /// nothing.
+  [[nodiscard]] int waiting_fence() const noexcept;
+  /// Found committable.
+  [[nodiscard]] bool is_going() const noexcept;
+  /// IN_FENCE_FD of the staged frame, where the kernel is to wait.
   void set_fence(AtomicRequest& to) const;
+
+  // plane.cpp
+  /// A staged frame that is not displaced by a newer one: that one goes behind it.
+  [[nodiscard]] bool keeps_staged() const noexcept;
+  /// Takes a frame in, and gives back the one it displaced.
+  [[nodiscard]] Frame stage(Held newest) noexcept;
   [[nodiscard]] Result<void> stop() noexcept;
   void let_go() noexcept;
   /// Finds out, by really showing one of the display's own buffers, whether the driver moves such memory when it is

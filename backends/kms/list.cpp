@@ -1,4 +1,5 @@
 // The cards of this machine.
+#include "drm_ioctl.hpp"
 #include "impl.hpp"
 
 #include "sys/sys.hpp"
@@ -27,10 +28,7 @@ Card read_card(const std::string& path) {
   card.driver = driver_of(fd.get());
   // Else primary planes are hidden, and with them most displays.
   drm_set_client_cap planes{.capability = DRM_CLIENT_CAP_UNIVERSAL_PLANES, .value = 1};
-  if (sys::ioctl(fd.get(), DRM_IOCTL_SET_CLIENT_CAP, &planes) < 0) return card;
-  // Without it the kernel names overlay planes only, and most cards have none.
-  drm_set_client_cap universal{.capability = DRM_CLIENT_CAP_UNIVERSAL_PLANES, .value = 1};
-  sys::ioctl(fd.get(), DRM_IOCTL_SET_CLIENT_CAP, &universal);
+  if (drm_ioctl(fd.get(), DRM_IOCTL_SET_CLIENT_CAP, &planes) < 0) return card;
   auto objects = read_objects(file);
   if (!objects) {
     if (objects.error().code() != ENODEV && objects.error().code() != EOPNOTSUPP) card.error = objects.error();
@@ -47,7 +45,7 @@ std::string driver_of(int fd) {
   drm_version version{};
   version.name = name.data();
   version.name_len = name.size() - 1;
-  return sys::ioctl(fd, DRM_IOCTL_VERSION, &version) < 0 ? std::string() : std::string(name.data());
+  return drm_ioctl(fd, DRM_IOCTL_VERSION, &version) < 0 ? std::string() : std::string(name.data());
 }
 
 std::vector<std::string> card_paths() {

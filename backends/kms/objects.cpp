@@ -62,6 +62,15 @@ std::string connector_name(const drmModeConnector& connector) {
   return std::string(type == nullptr ? "Unknown" : type) + "-" + std::to_string(connector.connector_type_id);
 }
 
+/// A blob that is a list of fourccs.
+std::vector<PixelFormat> parse_formats(std::span<const std::byte> blob) {
+  std::vector<PixelFormat> formats(blob.size() / sizeof(PixelFormat::fourcc));
+  for (std::size_t i = 0; i < formats.size(); ++i) {
+    std::memcpy(&formats[i].fourcc, &blob[i * sizeof(PixelFormat::fourcc)], sizeof(PixelFormat::fourcc));
+  }
+  return formats;
+}
+
 PlaneObject read_plane(int fd, const drmModePlane& plane) {
   PlaneObject result;
   result.id = plane.plane_id;
@@ -111,6 +120,7 @@ CrtcObject read_crtc(int fd, std::uint32_t id, std::uint32_t index) {
                 [&](std::string_view name, const drmModePropertyRes& property, std::uint64_t) {
                   if (name == "ACTIVE") result.active_property = property.prop_id;
                   if (name == "MODE_ID") result.mode_property = property.prop_id;
+                  if (name == "OUT_FENCE_PTR") result.out_fence_property = property.prop_id;
                 });
   return result;
 }
@@ -169,6 +179,14 @@ Result<ConnectorObject> read_connector(const DrmFile& file, std::uint32_t id, bo
   }
   each_property(file.fd, id, DRM_MODE_OBJECT_CONNECTOR,
                 [&](std::string_view name, const drmModePropertyRes& property, std::uint64_t value) {
+                  if (name == "WRITEBACK_FB_ID") result.writeback_fb = property.prop_id;
+                  if (name == "WRITEBACK_OUT_FENCE_PTR") result.writeback_out_fence = property.prop_id;
+                  if (name == "WRITEBACK_PIXEL_FORMATS" && value != 0) {
+                    const BlobPtr blob(drmModeGetPropertyBlob(file.fd, static_cast<std::uint32_t>(value)));
+                    if (blob)
+                      result.writeback_formats =
+                          parse_formats({static_cast<const std::byte*>(blob->data), blob->length});
+                  }
                   if (name != "CRTC_ID") return;
                   result.crtc_property = property.prop_id;
                   result.crtc_id = static_cast<std::uint32_t>(value);
@@ -185,7 +203,7 @@ Result<Objects> read_objects(const DrmFile& file) {
   }
   for (int i = 0; i < resources->count_connectors; ++i) {
     auto connector = read_connector(file, resources->connectors[i], true);
-    if (connector && !connector->is_writeback) objects.connectors.push_back(std::move(*connector));
+    if (connector) objects.connectors.push_back(std::move(*connector));
   }
   const PlaneResourcesPtr planes(drmModeGetPlaneResources(file.fd));
   if (!planes) return std::unexpected(file.error(-errno, "DRM_IOCTL_MODE_GETPLANERESOURCES"));
@@ -205,7 +223,7 @@ void refresh_connectors(const DrmFile& file, Objects& objects) {
   std::vector<std::uint32_t> present;
   for (int i = 0; i < resources->count_connectors; ++i) {
     auto connector = read_connector(file, resources->connectors[i], true);
-    if (!connector || connector->is_writeback) continue;
+    if (!connector) continue;
     present.push_back(connector->id);
     const auto known = std::find_if(objects.connectors.begin(), objects.connectors.end(),
                                     [&](const ConnectorObject& c) { return c.id == connector->id; });

@@ -29,6 +29,9 @@ struct ConnectorObject {
   std::string name;
   Connection connection = Connection::unknown;
   bool is_writeback = false;
+  std::uint32_t writeback_fb = 0;         // WRITEBACK_FB_ID
+  std::uint32_t writeback_out_fence = 0;  // WRITEBACK_OUT_FENCE_PTR
+  std::vector<PixelFormat> writeback_formats;
   std::vector<ModeEntry> modes;
   std::uint32_t possible_crtcs = 0;  // bit = index of the CRTC
   std::uint32_t crtc_id = 0;         // the one that drives it now
@@ -40,6 +43,7 @@ struct CrtcObject {
   std::uint32_t index = 0;
   std::uint32_t active_property = 0;
   std::uint32_t mode_property = 0;
+  std::uint32_t out_fence_property = 0;  // OUT_FENCE_PTR
 };
 
 struct PlaneObject {
@@ -63,7 +67,7 @@ struct PlaneObject {
 };
 
 struct Objects {
-  std::deque<ConnectorObject> connectors;  // docks add some while we run; nothing moves
+  std::deque<ConnectorObject> connectors;  // writebacks too; docks add some while we run; nothing moves
   std::vector<CrtcObject> crtcs;
   std::vector<PlaneObject> planes;
 };

@@ -21,6 +21,8 @@ constexpr std::uint32_t nonblocking_flip = DRM_MODE_ATOMIC_NONBLOCK | DRM_MODE_P
 /// Frames further apart than this are worth a wake-up for their flip event.
 constexpr std::chrono::milliseconds slow_interval{100};
 constexpr std::size_t properties_per_plane = 16;
+/// Frames in a row that find the display not done before the output counts as in step with its source.
+constexpr std::uint32_t refusals_in_step = 3;
 
 }  // namespace
 
@@ -41,6 +43,17 @@ const std::vector<Mode>& Output::modes() const noexcept { return impl_->modes; }
 bool Output::is_connected() const noexcept { return impl_->connector->connection == Connection::connected; }
 bool Output::paused() const noexcept { return impl_->device.paused; }
 std::uint64_t Output::commits() const noexcept { return impl_->commits; }
+
+Result<void> Output::want_out_fences(bool wanted) {
+  if (wanted && impl_->crtc->out_fence_property == 0) {
+    return std::unexpected(impl_->error(-EOPNOTSUPP, "OUT_FENCE_PTR").detail("the driver has no such property"));
+  }
+  impl_->wants_out_fences = wanted;
+  if (!wanted) impl_->out_fence = Fence();
+  return {};
+}
+
+Fence Output::take_out_fence() noexcept { return std::exchange(impl_->out_fence, {}); }
 
 std::optional<Mode> Output::mode() const noexcept {
   if (!impl_->mode) return std::nullopt;
@@ -64,6 +77,11 @@ void Output::remove(Plane* plane) noexcept {
 bool Output::Impl::has_staged() const noexcept {
   return std::any_of(planes.begin(), planes.end(),
                      [](const auto& plane) { return static_cast<bool>(Inside::of(*plane).staged.frame); });
+}
+
+bool Output::Impl::has_following() const noexcept {
+  return std::any_of(planes.begin(), planes.end(),
+                     [](const auto& plane) { return static_cast<bool>(Inside::of(*plane).following.frame); });
 }
 
 bool Output::Impl::is_waiting() const noexcept { return is_parked && (has_staged() || must_relight); }
@@ -100,14 +118,25 @@ void Output::Impl::set_mode(AtomicRequest& to, std::uint32_t blob) const {
 
 int Output::Impl::submit(std::uint32_t flags) noexcept {
   const std::uint64_t user_data = std::uint64_t{number} << 48U | (commits + 1);
+  out_fence_fd = -1;
+  if (wants_out_fences) request.set(crtc->id, crtc->out_fence_property, address_of(&out_fence_fd));
   int result = request.commit(device.file.fd, flags, user_data);
   // Not our own flip that is awaited, so no event of ours will come: another master's last one. Wait for it in the
   // kernel.
-  if (result == -EBUSY && !in_flight) {
+  if (result == -EBUSY && !in_flight && !has_fence_in_kernel()) {
     result = request.commit(device.file.fd, flags & ~std::uint32_t{DRM_MODE_ATOMIC_NONBLOCK}, user_data);
   }
-  if (result == 0) committed();
+  if (result < 0) return result;
+  if (wants_out_fences) out_fence = Fence::adopt_unchecked(Fd::adopt(out_fence_fd));
+  committed();
   return result;
+}
+
+bool Output::Impl::has_fence_in_kernel() const noexcept {
+  return std::any_of(planes.begin(), planes.end(), [](const auto& plane) {
+    const Plane::Impl& impl = Inside::of(*plane);
+    return impl.staged.frame && impl.staged.wait == Plane::Impl::FenceWait::kernel;
+  });
 }
 
 int Output::Impl::commit_now(Plane::Impl& plane, std::uint32_t framebuffer) noexcept {
@@ -125,14 +154,38 @@ void Output::Impl::note_used(std::uint32_t plane) {
   if (std::find(used_planes.begin(), used_planes.end(), plane) == used_planes.end()) used_planes.push_back(plane);
 }
 
+int Output::Impl::free_connector() noexcept {
+  const std::uint32_t other = connector->crtc_id;
+  if (other == 0 || other == crtc->id) return 0;
+  request.clear();
+  for (const ConnectorObject& driven : device.objects.connectors) {
+    if (driven.crtc_id == other) request.set(driven.id, driven.crtc_property, 0);
+  }
+  for (const CrtcObject& left : device.objects.crtcs) {
+    if (left.id != other) continue;
+    request.set(left.id, left.mode_property, 0);
+    request.set(left.id, left.active_property, 0);
+  }
+  for (const PlaneObject& plane : device.objects.planes) {
+    if (plane.crtc_id == other) Plane::Impl::turn_off(request, plane);
+  }
+  const int result = request.commit(device.file.fd, DRM_MODE_ATOMIC_ALLOW_MODESET);
+  if (result == 0) {
+    has_touched = true;
+    refresh_links(device.file, device.objects);
+  }
+  return result;
+}
+
 int Output::Impl::commit_all() noexcept {
+  if (const int result = free_connector(); result < 0) return result;
   request.clear();
   set_mode(request, mode_blob.id());
   for (const auto& plane : planes) {
     const Plane::Impl& impl = Inside::of(*plane);
     const Plane::Impl::Held& on = impl.under_way.frame ? impl.under_way : impl.shown;
-    const Plane::Impl::Held& newest = impl.staged.frame ? impl.staged : on;
-    if (!newest.frame || !(impl.staged.frame || impl.is_on)) continue;
+    const Plane::Impl::Held& newest = impl.is_going() ? impl.staged : on;
+    if (!newest.frame || !(impl.is_going() || impl.is_on)) continue;
     impl.set_place(request, *impl.place, newest.framebuffer);
     impl.set_fence(request);
   }
@@ -144,7 +197,7 @@ int Output::Impl::commit_staged() noexcept {
   request.clear();
   for (const auto& plane : planes) {
     const Plane::Impl& impl = Inside::of(*plane);
-    if (!impl.staged.frame) continue;
+    if (!impl.is_going()) continue;
     if (impl.is_on) {
       request.set(impl.place->plane->id, impl.place->plane->fb, impl.staged.framebuffer);
     } else {
@@ -156,8 +209,35 @@ int Output::Impl::commit_staged() noexcept {
   return submit(flags);
 }
 
+// Where a source runs at the display's own rate and its frames come just before a flip ends, each would find the
+// display not done, and cost a refusal, a wait and an event. Committed right after that flip or when the next frame
+// comes, it is shown by the same vertical blank: so it waits for the next frame, which costs nothing.
+bool Output::Impl::is_deferring() const noexcept {
+  return is_in_step && in_flight && !has_following() && Deadline::Clock::now() < commit_by;
+}
+
+std::optional<Deadline> Output::Impl::wake_by() const noexcept {
+  if (device.paused) return has_touched ? std::optional(Deadline::at(device.look_again)) : std::nullopt;
+  if (!is_in_step || is_parked || !has_staged()) return std::nullopt;
+  return Deadline::at(commit_by);
+}
+
+void Output::Impl::refused() noexcept {
+  refusals = commits == refused_after + 1 ? refusals + 1 : 1;
+  refused_after = commits;
+  is_in_step = !is_in_step && refusals >= refusals_in_step;
+  is_parked = !is_in_step;
+  if (is_in_step) keep_step();
+}
+
+void Output::Impl::keep_step() noexcept {
+  const std::uint64_t refresh = mode && mode->mode.refresh_mhz != 0 ? mode->mode.refresh_mhz : 60'000;
+  commit_by = Deadline::Clock::now() + std::chrono::nanoseconds(1'500'000'000'000 / refresh);
+}
+
 Result<void> Output::Impl::commit() noexcept {
-  if (is_parked || device.paused || !(has_staged() || must_relight)) return {};
+  if (is_parked || device.paused || is_deferring() || !(has_committable() || must_relight)) return {};
+  if (is_in_step && !has_following()) is_in_step = false;  // the source has fallen behind
   if (auto alive = device.check_alive("flush"); !alive) return alive;
   if (device.outstanding >= event_batch) {
     if (auto read = device.read_events(); !read) return read;
@@ -166,7 +246,7 @@ Result<void> Output::Impl::commit() noexcept {
 }
 
 Result<void> Output::Impl::relight() noexcept {
-  is_parked = is_lit = false;
+  is_parked = is_lit = is_in_step = false;
   must_relight = has_touched;
   return commit();
 }
@@ -174,14 +254,19 @@ Result<void> Output::Impl::relight() noexcept {
 Result<void> Output::Impl::settle(int result) noexcept {
   if (result == 0) return {};
   if (result == -EBUSY && in_flight) {
-    is_parked = true;
+    refused();
     return {};
   }
   if (result == -EACCES) {
     device.paused = true;
+    is_in_step = false;
     return {};
   }
-  for (const auto& plane : planes) Inside::of(*plane).staged = {};
+  if (hold_for_fences()) return {};
+  for (const auto& plane : planes) {
+    Inside::of(*plane).staged = {};
+    Inside::of(*plane).following = {};
+  }
   return std::unexpected(error(result, "DRM_IOCTL_MODE_ATOMIC").detail("frames could not be shown"));
 }
 
@@ -194,14 +279,16 @@ void Output::Impl::committed() noexcept {
   ++device.outstanding;
   in_flight = is_lit = has_touched = true;
   must_relight = false;
+  if (is_in_step) keep_step();
   for (const auto& plane : planes) {
     Plane::Impl& impl = Inside::of(*plane);
-    if (!impl.staged.frame) continue;
+    if (!impl.is_going()) continue;
     const FrameInfo& info = impl.staged.frame.info();
     if (last_captured.count() != 0 && info.timestamp - last_captured > slow_interval) is_slow = true;
     last_captured = info.timestamp;
     impl.submitted.push({.commit = commits, .sequence = info.sequence, .captured = info.timestamp});
     impl.under_way = std::move(impl.staged);
+    impl.staged = std::move(impl.following);
     impl.is_on = true;
     note_used(impl.place->plane->id);
   }
@@ -233,12 +320,18 @@ void Output::Impl::on_flip(std::uint64_t commit, std::chrono::nanoseconds when) 
 }
 
 Result<void> Output::Impl::drain(Deadline deadline) noexcept {
+  is_in_step = false;
   while (true) {
     const bool is_staged = has_staged() && !device.paused;
     if (unread == 0 && !is_staged) return {};
     if (unread == 0) {
       if (is_parked) is_parked = in_flight = false;  // no event will come for it: submit() waits in the kernel
       if (auto result = commit(); !result) return result;
+      const int fence = unread == 0 ? waiting_fence() : -1;
+      if (fence < 0) continue;
+      const int ready = sys::wait(fence, POLLIN, deadline);
+      if (ready < 0) return std::unexpected(error(ready, "poll"));
+      if (ready == 0) return std::unexpected(error(-ETIMEDOUT, "drain").detail("a frame still waits for its fence"));
       continue;
     }
     const int ready = sys::wait(device.file.fd, POLLIN, deadline);
@@ -252,6 +345,7 @@ Result<void> Output::Impl::drain(Deadline deadline) noexcept {
 }
 
 void Output::Impl::restore() noexcept {
+  detach_writeback();
   if (has_touched && saved && !device.paused) {
     if (auto result = saved->restore(used_planes); !result) {
       detail::log(LogLevel::warning, "%s: the screen could not be put back: errno %d", name.c_str(),
@@ -259,7 +353,7 @@ void Output::Impl::restore() noexcept {
     }
   }
   used_planes.clear();
-  is_lit = has_touched = in_flight = is_parked = must_relight =
+  is_lit = has_touched = in_flight = is_parked = is_in_step = must_relight =
       false;  // unread: events may still come, and are counted
   last_captured = {};
 }

@@ -272,8 +272,9 @@ namespace {
 /// The mode a stream is to be shown in: what other planes fixed, what was asked for, the frame's size, the preferred
 /// one.
 Result<ModeEntry> choose_mode(const Output::Impl& output, bool is_fixed, Size frame) {
-  if (is_fixed && output.mode) return *output.mode;
   const auto& modes = output.connector->modes;
+  // Unplugged while it runs: it goes on in the mode it has, for a monitor may come back.
+  if (output.mode && (is_fixed || modes.empty())) return *output.mode;
   const ModeEntry* found = nullptr;
   if (output.options.mode) {
     found = find_mode(modes, *output.options.mode, output.options.refresh_mhz);

@@ -69,6 +69,7 @@ Result<void> Plane::configure(const StreamConfig& config) {
   }
   if (auto prepared = output.prepare(); !prepared) return prepared;
   impl_->staged = {};
+  impl_->following = {};
   impl_->is_on = false;
   impl_->place = *place;
   impl_->config = config;
@@ -98,11 +99,13 @@ Result<void> Plane::import(const Buffer& buffer) {
                                                                : "the driver refuses to show this buffer"));
   }
   (*framebuffer)->set_tried(impl_->configuration);
-  if (buffer.origin() != impl_->device().dumb.name()) return {};
+  if (!impl_->device().dumb.is_to_be_tried(buffer)) return {};
   return impl_->find_whether_memory_moves(buffer, (*framebuffer)->id());
 }
 
-bool Plane::ready() const noexcept { return !impl_->staged.frame; }
+bool Plane::ready() const noexcept {
+  return !impl_->staged.frame || (impl_->keeps_staged() && !impl_->following.frame);
+}
 
 Result<Frame> Plane::accept(Frame frame) {
   if (auto alive = impl_->device().check_alive("accept"); !alive) return std::unexpected(alive.error());
@@ -111,8 +114,26 @@ Result<Frame> Plane::accept(Frame frame) {
     return std::unexpected(Error::os(EINVAL, "accept", impl_->name)
                                .detail("a buffer that was not imported: pass every buffer to start()"));
   }
-  Frame displaced = std::move(impl_->staged.frame);
-  impl_->staged = {.frame = std::move(frame), .framebuffer = framebuffer->id()};
+  return impl_->stage({.frame = std::move(frame), .framebuffer = framebuffer->id()});
+}
+
+// In step with the source, or waiting for a fence that may take longer than the next frame does to come: were it
+// displaced then, nothing would ever be shown.
+bool Plane::Impl::keeps_staged() const noexcept { return output.is_in_step || staged.wait == FenceWait::here; }
+
+Frame Plane::Impl::stage(Held newest) noexcept {
+  if (!staged.frame) {
+    staged = std::move(newest);
+    return {};
+  }
+  if (following.frame && staged.wait != FenceWait::here) {  // the display is slower than the source: the oldest goes
+    Frame displaced = std::move(staged.frame);
+    staged = std::exchange(following, std::move(newest));
+    return displaced;
+  }
+  Held& spot = keeps_staged() ? following : staged;
+  Frame displaced = std::move(spot.frame);
+  spot = std::move(newest);
   return displaced;
 }
 
@@ -138,12 +159,11 @@ short Plane::poll_events() const noexcept {
   return output.is_waiting() || (output.in_flight && output.is_slow) ? short{POLLIN} : short{0};
 }
 
-Result<void> Plane::dispatch(short revents) { return impl_->device().dispatch(revents); }
+int Plane::waiting_fence() const noexcept { return impl_->waiting_fence(); }
 
-void Plane::Impl::set_fence(AtomicRequest& to) const {
-  if (!staged.frame || staged.frame.ready().is_null()) return;
-  to.set(place->plane->id, place->plane->in_fence, static_cast<std::uint64_t>(staged.frame.ready().poll_fd()));
-}
+std::optional<Deadline> Plane::wake_by() const noexcept { return impl_->output.wake_by(); }
+
+Result<void> Plane::dispatch(short revents) { return impl_->device().dispatch(revents); }
 
 namespace {
 
@@ -159,7 +179,7 @@ bool faults(const std::byte* mapped) noexcept {
 // Memory that moves loses its mappings, and the next access faults. Only a real commit moves it, so one is made, once
 // per device; the screen is then as it was before.
 Result<void> Plane::Impl::find_whether_memory_moves(const Buffer& buffer, std::uint32_t framebuffer) {
-  if (device().dumb.knows_moves() || is_lit() || output.has_touched || device().paused) return {};
+  if (is_lit() || output.has_touched || device().paused) return {};
   const auto map = CpuMap::create(buffer);
   if (!map) return {};  // nothing to be learnt; the import itself is fine
   const std::byte* const first = map->object(0).data();
@@ -176,6 +196,7 @@ Result<void> Plane::Impl::find_whether_memory_moves(const Buffer& buffer, std::u
 
 void Plane::Impl::let_go() noexcept {
   staged = {};
+  following = {};
   under_way = {};
   shown = {};
   is_on = false;
@@ -183,6 +204,7 @@ void Plane::Impl::let_go() noexcept {
 
 Result<void> Plane::Impl::stop() noexcept {
   staged = {};
+  following = {};
   if (!is_lit()) return {};
   const auto drained = output.drain(Deadline::after(std::chrono::seconds(1)));
   const bool is_last = std::none_of(output.planes.begin(), output.planes.end(), [&](const auto& plane) {

@@ -3,11 +3,14 @@
 #include "choose.hpp"
 #include "controls.hpp"
 #include "device.hpp"
+#include "fences.hpp"
 #include "formats.hpp"
 #include "ports.hpp"
 #include "queue.hpp"
 #include "selection.hpp"
 #include "sequence.hpp"
+#include "signal.hpp"
+#include "standards.hpp"
 #include "stream_format.hpp"
 
 #include <algorithm>
@@ -46,25 +49,31 @@ struct Camera::Impl {
 
   // while started
   std::shared_ptr<HoldSet> holds;
+  std::weak_ptr<HoldSet> last_holds;  // of the run before: frames may live on
   std::array<std::uint32_t, max_slots> slot_of_hold{};
   std::array<std::uint32_t, max_slots> hold_of_slot{};
   Waiting waiting;
   Sequence sequence;
   Rect visible;
-  bool events = false;    // the device sends some
   bool polled = false;    // dispatch() is told POLLIN
   bool readable = false;  // and was, since the last frame
   bool ending = false;    // end of stream is announced
   bool ended = false;
-  bool changed = false;
+
+  // always
+  Signal signal;
+  bool events = false;  // the device sends some
 
   static Result<std::unique_ptr<Camera>> make(Result<Device> device, const Options& options);
   void subscribe() noexcept;
   void read_events() noexcept;
+  bool is_change(const Error& error) noexcept;
+  Result<void> forget_format() noexcept;
   Result<void> set_format(const StreamConfig& config);
   Result<void> find_least();
   Result<void> try_foreign(const Buffer& buffer);
   bool all_own(std::span<const Buffer> buffers) const noexcept;
+  bool is_still_held(const Buffer& buffer) const noexcept;
   Result<void> check_start(std::span<const Buffer> buffers) const;
   Result<void> fill_queue(std::span<const Buffer> buffers);
   void forget_stream() noexcept;
@@ -77,16 +86,16 @@ struct Camera::Impl {
 
 Result<std::unique_ptr<Camera>> Camera::Impl::make(Result<Device> device, const Options& options) {
   if (!device) return std::unexpected(device.error());
-  auto impl = std::make_unique<Impl>(std::move(*device), !options.input.empty());
+  // From here on the camera's end puts back what it found, also on errors.
+  std::unique_ptr<Camera> camera(new Camera(std::make_unique<Impl>(std::move(*device), !options.input.empty())));
   if (!options.input.empty()) {
-    auto port = find_port(impl->device, options.input);
-    if (!port) return std::unexpected(port.error());
-    if (!port->is_current) {
-      if (auto set = set_port(impl->device, port->index); !set) return std::unexpected(set.error());
-    }
+    if (auto port = go_to_port(camera->impl_->device, options.input); !port) return std::unexpected(port.error());
   }
-  impl->subscribe();
-  return std::unique_ptr<Camera>(new Camera(std::move(impl)));
+  if (!options.standard.empty()) {
+    if (auto set = camera->set_standard(options.standard); !set) return std::unexpected(set.error());
+  }
+  camera->impl_->subscribe();
+  return camera;
 }
 
 Result<std::unique_ptr<Camera>> Camera::open(std::string_view path, const Options& options) {
@@ -106,20 +115,18 @@ Camera::~Camera() {
 }
 
 void Camera::Impl::subscribe() noexcept {
-  for (const __u32 type : {__u32{V4L2_EVENT_SOURCE_CHANGE}, __u32{V4L2_EVENT_EOS}}) {
-    v4l2_event_subscription subscription{};
-    subscription.type = type;
-    const auto port = current_port(device);
-    if (type == V4L2_EVENT_SOURCE_CHANGE && port) subscription.id = *port;
-    if (device.try_call(DMAFLOW_V4L2_OP(VIDIOC_SUBSCRIBE_EVENT), &subscription) == 0) events = true;
-  }
+  v4l2_event_subscription end{};
+  end.type = V4L2_EVENT_EOS;
+  const bool tells_end = device.try_call(DMAFLOW_V4L2_OP(VIDIOC_SUBSCRIBE_EVENT), &end) == 0;
+  const bool tells_changes = signal.follow(device);
+  events = tells_end || tells_changes;
 }
 
 void Camera::Impl::read_events() noexcept {
   v4l2_event event{};
   do {
     if (device.try_call(DMAFLOW_V4L2_OP(VIDIOC_DQEVENT), &event) < 0) return;
-    if (event.type == V4L2_EVENT_SOURCE_CHANGE) changed = true;
+    if (event.type == V4L2_EVENT_SOURCE_CHANGE) signal.note(event);
     if (event.type == V4L2_EVENT_EOS) ending = true;
   } while (event.pending > 0);
 }
@@ -127,7 +134,7 @@ void Camera::Impl::read_events() noexcept {
 // --- negotiation
 
 std::string_view Camera::name() const noexcept { return impl_->device.name(); }
-bool Camera::take_changed() noexcept { return std::exchange(impl_->changed, false); }
+bool Camera::take_changed() noexcept { return impl_->signal.take_changed(impl_->device); }
 const StreamConfig& Camera::output() const noexcept { return impl_->output; }
 std::uint32_t Camera::min_buffers() const noexcept { return impl_->least; }
 Allocator* Camera::output_allocator() noexcept { return &impl_->allocator; }
@@ -142,6 +149,7 @@ Result<std::vector<StreamConfig>> Camera::offers(const StreamRequest& request) {
   PortState before(my.device);
   auto found = choose(my.device, request, my.fixed_port ? Search::this_port : Search::all_ports, before);
   before.restore(my.device);
+  if (!found && is_no_signal(found.error())) my.signal.miss();
   return found;
 }
 
@@ -156,13 +164,16 @@ Result<void> Camera::set_output(const StreamConfig& config) {
   request.formats = {config.layout.format};
   if (config.interval != Interval{}) request.interval = config.interval;
   auto found = choose(my.device, request, my.fixed_port ? Search::this_port : Search::all_ports, my.state);
-  if (!found) return std::unexpected(found.error());
+  if (!found) {
+    if (is_no_signal(found.error())) my.signal.miss();
+    return std::unexpected(found.error());
+  }
+  my.subscribe();  // source changes are per input
   if (auto set = my.set_format(config); !set) return set;
   my.output.interval = set_interval(my.device, config.interval);
   if (auto done = my.find_least(); !done) return done;
-  my.subscribe();    // source changes are per input
-  my.read_events();  // what setting the timings caused is no news
-  my.changed = false;
+  my.read_events();
+  my.signal.settle(my.device);  // what setting the timings caused is no news
   return my.allocator.configure(*my.format, my.output);
 }
 
@@ -245,8 +256,17 @@ Result<void> Camera::Impl::check_start(std::span<const Buffer> buffers) const {
         buffers.begin() + static_cast<std::ptrdiff_t>(i)) {
       return std::unexpected(refuse(EINVAL).detail("buffer %zu was given twice", i));
     }
+    if (is_still_held(buffers[i])) {
+      return std::unexpected(refuse(EBUSY).detail("frames of the last run are still held, in buffers given again"));
+    }
   }
   return {};
+}
+
+bool Camera::Impl::is_still_held(const Buffer& buffer) const noexcept {
+  const auto last = last_holds.lock();
+  if (!last || last->lent() == 0) return false;
+  return std::find(last->buffers().begin(), last->buffers().end(), buffer) != last->buffers().end();
 }
 
 /// Slots for the buffers, paired for good, and all of them queued.
@@ -300,6 +320,7 @@ Result<void> Camera::stop() noexcept {
   Impl& my = *impl_;
   my.forget_stream();
   auto closed = my.allocator.close();
+  if (my.holds) my.last_holds = my.holds;
   my.holds.reset();
   return closed;
 }
@@ -309,19 +330,20 @@ int Camera::poll_fd() const noexcept { return impl_->device.fd(); }
 
 short Camera::poll_events() const noexcept {
   const Impl& my = *impl_;
-  if (!my.holds || my.ended || my.queue.queued() == 0) return 0;
-  return static_cast<short>(my.events ? POLLIN | POLLPRI : POLLIN);
+  if (my.ended || (!my.holds && !my.signal.is_absent())) return 0;
+  const bool frames = my.holds && !my.signal.is_absent() && my.queue.queued() > 0;
+  return static_cast<short>((frames ? POLLIN : 0) | (my.events ? POLLPRI : 0));
 }
 
 Result<Frame> Camera::take() {
   Impl& my = *impl_;
   if (!my.holds) return Frame{};
   if (my.ended) return std::unexpected(my.device.error(EPIPE, "VIDIOC_DQBUF").detail("the stream has ended"));
-  if (my.queue.queued() == 0 || (my.polled && !my.readable)) return Frame{};
+  if (my.signal.is_absent() || my.queue.queued() == 0 || (my.polled && !my.readable)) return Frame{};
   my.readable = my.ending;
   auto done = my.queue.dequeue();
-  if (!done && my.changed && done.error().code() == EIO) return Frame{};
   if (!done) {
+    if (my.is_change(done.error())) return Frame{};
     my.ended = done.error().code() == EPIPE;
     return std::unexpected(done.error());
   }
@@ -362,22 +384,30 @@ Result<Frame> Camera::Impl::lend(const Dequeued& done) {
 
 Result<void> Camera::dispatch(short revents) {
   Impl& my = *impl_;
-  if (!my.holds) return {};
   if (my.events && (revents & (POLLPRI | POLLERR)) != 0) my.read_events();
+  if (!my.holds) return {};
   if ((revents & (POLLIN | POLLERR | POLLHUP)) != 0) my.polled = my.readable = true;
   if (my.ending) my.readable = true;  // what is left is taken until there is no more
   auto given = my.give_back_all();
-  return my.changed ? Result<void>{} : given;  // drivers put the queue into error with the change: it is stopped anyway
+  if (!given && my.is_change(given.error())) return {};
+  return given;
 }
 
-/// False where a fence is still pending.
+/// Drivers put the queue into error when the signal changes: the stream is stopped anyway.
+bool Camera::Impl::is_change(const Error& error) noexcept {
+  if (error.code() != EIO) return false;
+  if (events) read_events();
+  return !signal.is_steady();
+}
+
+/// False where a fence is still pending. The fences of several holders are waited for one after the other.
 Result<bool> Camera::Impl::give_back(const HoldSet::Returned& returned) noexcept {
   for (Fence& fence : returned.fences) {
     if (fence.is_null()) continue;
-    auto status = fence.status();
+    const auto status = ended_as(fence, device, "a release fence");
     if (!status) return std::unexpected(status.error());
     if (*status == Fence::Status::active) return false;
-    fence = {};  // signalled, or failed: whoever read the buffer is done with it
+    fence = {};  // where it failed, whoever read the buffer is gone: it may be written all the same
   }
   if (auto queued = queue.queue(slot_of_hold[returned.index]); !queued) return std::unexpected(queued.error());
   return true;
@@ -401,6 +431,17 @@ Result<void> Camera::Impl::give_back_all() noexcept {
   return outcome;
 }
 
+/// Of the buffer that came back first: each waits for its own, and a later one may go in before it.
+int Camera::waiting_fence() const noexcept {
+  const Impl& my = *impl_;
+  for (std::uint32_t i = 0; my.holds && i < my.waiting.count; ++i) {
+    for (const Fence& fence : my.waiting.entries[i].fences) {
+      if (!fence.is_null()) return fence.poll_fd();
+    }
+  }
+  return -1;
+}
+
 // --- what it has
 
 const DeviceInfo& Camera::info() const noexcept { return impl_->device.info(); }
@@ -413,15 +454,20 @@ Result<std::vector<IntervalRange>> Camera::intervals(const Format& format, Size 
 }
 Result<std::vector<Port>> Camera::inputs() const { return ports(impl_->device); }
 
+/// For what the driver may change its format with; while started it refuses that.
+Result<void> Camera::Impl::forget_format() noexcept {
+  if (holds) return {};
+  format.reset();
+  return allocator.close();
+}
+
 Result<void> Camera::select_input(std::string_view name) {
   Impl& my = *impl_;
   auto port = find_port(my.device, name);
   if (!port) return std::unexpected(port.error());
-  if (!my.holds) {
-    if (auto closed = my.allocator.close(); !closed) return closed;
-    my.format.reset();  // the driver's may change with it
-  }
+  if (auto forgotten = my.forget_format(); !forgotten) return forgotten;
   if (auto set = set_port(my.device, port->index); !set) return set;
+  my.subscribe();
   my.fixed_port = true;
   return {};
 }
@@ -448,12 +494,22 @@ Result<void> Camera::set_timings(const Timings& timings) {
         my.device.error(EINVAL, "VIDIOC_S_DV_TIMINGS")
             .detail("no progressive timings of %ux%u at that rate", timings.size.width, timings.size.height));
   }
-  if (!my.holds) {
-    if (auto closed = my.allocator.close(); !closed) return closed;
-    my.format.reset();  // the driver's may change with it
-  }
+  if (auto forgotten = my.forget_format(); !forgotten) return forgotten;
   my.state.remember(my.device);
   return v4l2::set_timings(my.device, *chosen);
+}
+
+Result<std::vector<Standard>> Camera::standards() const { return list_standards(impl_->device); }
+Result<Standard> Camera::standard() const { return current_standard(impl_->device); }
+Result<Standard> Camera::detected_standard() const { return detect_standard(impl_->device); }
+
+Result<void> Camera::set_standard(std::string_view name) {
+  Impl& my = *impl_;
+  auto standard = find_standard(my.device, name);
+  if (!standard) return std::unexpected(standard.error());
+  if (auto forgotten = my.forget_format(); !forgotten) return forgotten;
+  my.state.remember(my.device);
+  return v4l2::set_standard(my.device, standard->id);
 }
 
 Result<Rect> Camera::crop() const { return selection(impl_->device, V4L2_SEL_TGT_CROP); }

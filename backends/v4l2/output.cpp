@@ -2,6 +2,7 @@
 // go when the device is done with them.
 #include "choose.hpp"
 #include "device.hpp"
+#include "fences.hpp"
 #include "formats.hpp"
 #include "ports.hpp"
 #include "queue.hpp"
@@ -77,13 +78,17 @@ struct Output::Impl {
   // while started
   bool started = false;
   Frame waiting;                           // accepted, not yet queued
+  bool spoilt = false;                     // its fence failed: it is never shown
   std::array<Frame, max_slots> in_device;  // by slot
   Reports reports;
 
   static Result<std::unique_ptr<Output>> make(Result<Device> device, const Options& options);
   Result<OutputMark*> mark(const Buffer& buffer);
   Result<void> try_import(const Buffer& buffer);
-  Result<bool> submit();
+  std::uint32_t slot_of(const Frame& frame) const noexcept;
+  bool has_place() const noexcept;
+  Result<void> submit();
+  int waiting_fence() const noexcept;
   Result<void> collect();
   Deadline last_frame_deadline(Deadline deadline) const noexcept;
   Result<void> fill_slots(std::span<const Buffer> buffers);
@@ -99,12 +104,9 @@ Result<std::unique_ptr<Output>> Output::Impl::make(Result<Device> device, const 
   }
   auto impl = std::make_unique<Impl>(std::move(*device), options);
   if (!options.output.empty()) {
-    auto port = find_port(impl->device, options.output);
+    auto port = go_to_port(impl->device, options.output);
     if (!port) return std::unexpected(port.error());
     impl->port = port->index;
-    if (!port->is_current) {
-      if (auto set = set_port(impl->device, port->index); !set) return std::unexpected(set.error());
-    }
   }
   return std::unique_ptr<Output>(new Output(std::move(impl)));
 }
@@ -257,7 +259,7 @@ Result<void> Output::Impl::fill_slots(std::span<const Buffer> buffers) {
 
 bool Output::ready() const noexcept {
   const Impl& my = *impl_;
-  return my.started && !my.waiting;
+  return my.started && (!my.waiting || my.spoilt);
 }
 
 Result<Frame> Output::accept(Frame frame) {
@@ -268,34 +270,42 @@ Result<Frame> Output::accept(Frame frame) {
     return std::unexpected(my.device.error(EINVAL, "accept").detail("a frame in a buffer it was not started with"));
   }
   Frame displaced = std::exchange(my.waiting, std::move(frame));
+  my.spoilt = false;
   return displaced;
 }
 
-/// False where it must wait: for a place in the device, for its slot, or for its fence.
-Result<bool> Output::Impl::submit() {
-  if (!waiting || queue.queued() >= depth) return false;
-  const std::uint32_t slot = attachment_as<OutputMark>(waiting.buffer(), *domain)->slot;
-  if (in_device[slot]) return false;  // the device has this buffer still, with an earlier image
-  const Fence& fence = waiting.ready();
-  if (!fence.is_null()) {
-    auto status = fence.status();
+std::uint32_t Output::Impl::slot_of(const Frame& frame) const noexcept {
+  return attachment_as<OutputMark>(frame.buffer(), *domain)->slot;
+}
+
+/// A frame waits, and nothing but its fence can be in the way: neither the depth, nor its buffer being in the device
+/// still with an earlier image.
+bool Output::Impl::has_place() const noexcept {
+  return waiting && !spoilt && queue.queued() < depth && !in_device[slot_of(waiting)];
+}
+
+int Output::Impl::waiting_fence() const noexcept { return has_place() ? waiting.ready().poll_fd() : -1; }
+
+Result<void> Output::Impl::submit() {
+  if (!has_place()) return {};
+  if (!waiting.ready().is_null()) {
+    const auto status = ended_as(waiting.ready(), device, "the fence of a frame to be shown");
     if (!status) return std::unexpected(status.error());
-    if (*status == Fence::Status::active) return false;
+    spoilt = *status == Fence::Status::failed;
+    if (*status != Fence::Status::signalled) return {};
   }
+  const std::uint32_t slot = slot_of(waiting);
   auto queued = queue.queue(slot, waiting.info().timestamp);
   if (!queued) {
     waiting.release();
-    return std::unexpected(queued.error());
+    return queued;
   }
   in_device[slot] = std::move(waiting);
-  return true;
-}
-
-Result<void> Output::flush() {
-  auto submitted = impl_->submit();
-  if (!submitted) return std::unexpected(submitted.error());
   return {};
 }
+
+Result<void> Output::flush() { return impl_->submit(); }
+int Output::waiting_fence() const noexcept { return impl_->started ? impl_->waiting_fence() : -1; }
 
 int Output::poll_fd() const noexcept { return impl_->device.fd(); }
 
@@ -340,21 +350,23 @@ Deadline Output::Impl::last_frame_deadline(Deadline deadline) const noexcept {
 
 Result<void> Output::drain(Deadline deadline) {
   Impl& my = *impl_;
-  while (my.started && (my.waiting || my.queue.queued() > 0)) {
-    auto submitted = my.submit();
-    if (!submitted) return std::unexpected(submitted.error());
-    const bool is_last = !my.waiting && my.queue.queued() == 1;
-    const bool on_fence = my.queue.queued() == 0;
-    const int events = on_fence
-                           ? sys::wait(my.waiting.ready().poll_fd(), POLLIN, deadline)
-                           : sys::wait(my.device.fd(), POLLOUT, is_last ? my.last_frame_deadline(deadline) : deadline);
-    if (events < 0) return std::unexpected(my.device.error(-events, "ppoll"));
-    if (events == 0 && is_last && deadline.remaining() > Deadline::Clock::duration::zero()) return {};
-    if (events == 0) {
-      return std::unexpected(
-          my.device.error(ETIMEDOUT, "drain").detail("%u frames are still in the device", my.queue.queued()));
+  while (my.started) {
+    if (auto submitted = my.submit(); !submitted) return submitted;
+    const bool waits = my.waiting && !my.spoilt;
+    if (!waits && my.queue.queued() == 0) break;
+    const bool is_last = !waits && my.queue.queued() == 1;
+    // An empty queue reports POLLERR: it is left out.
+    std::array<pollfd, 2> polls{{{.fd = my.queue.queued() > 0 ? my.device.fd() : -1, .events = POLLOUT, .revents = 0},
+                                 {.fd = my.waiting_fence(), .events = POLLIN, .revents = 0}}};
+    const int ready = sys::wait(polls, is_last ? my.last_frame_deadline(deadline) : deadline);
+    if (ready < 0) return std::unexpected(my.device.error(-ready, "ppoll"));
+    if (ready == 0 && is_last && deadline.remaining() > Deadline::Clock::duration::zero()) break;
+    if (ready == 0) {
+      return std::unexpected(my.device.error(ETIMEDOUT, "drain")
+                                 .detail("%u frames are still in the device%s", my.queue.queued(),
+                                         waits ? ", one waits for its fence or for a place" : ""));
     }
-    if (on_fence) continue;
+    if (polls[0].revents == 0) continue;
     if (auto collected = my.collect(); !collected) return collected;
   }
   return {};

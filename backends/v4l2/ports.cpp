@@ -11,8 +11,8 @@
 namespace dmaflow::v4l2 {
 namespace {
 
-/// The status bits of an input in words; colour and flip bits are no problem.
-std::string problem_of(std::uint32_t status) {
+/// The status bits of an input in words, if any; colour and flip bits are no problem.
+std::string_view problem_of(std::uint32_t status) noexcept {
   struct Bit {
     std::uint32_t mask;
     const char* words;
@@ -53,13 +53,13 @@ std::optional<Port> output(const Device& device, std::uint32_t index) {
   return port;
 }
 
+}  // namespace
+
 bool begins_with(std::string_view text, std::string_view beginning) noexcept {
   return text.size() >= beginning.size() &&
          std::equal(beginning.begin(), beginning.end(), text.begin(),
                     [](unsigned char a, unsigned char b) { return std::tolower(a) == std::tolower(b); });
 }
-
-}  // namespace
 
 std::vector<Port> ports(const Device& device) {
   std::vector<Port> result;
@@ -72,6 +72,12 @@ std::vector<Port> ports(const Device& device) {
     result.push_back(std::move(*port));
   }
   return result;
+}
+
+bool has_problem(const Device& device, std::uint32_t index) noexcept {
+  v4l2_input in{};
+  in.index = index;
+  return device.try_call(DMAFLOW_V4L2_OP(VIDIOC_ENUMINPUT), &in) == 0 && !problem_of(in.status).empty();
 }
 
 Result<Port> find_port(const Device& device, std::string_view name) {
@@ -107,6 +113,14 @@ Result<void> set_port(const Device& device, std::uint32_t index) noexcept {
                                                   : device.call(DMAFLOW_V4L2_OP(VIDIOC_S_OUTPUT), &value);
 }
 
+Result<Port> go_to_port(const Device& device, std::string_view name) {
+  auto port = find_port(device, name);
+  if (!port || port->is_current) return port;
+  if (auto set = set_port(device, port->index); !set) return std::unexpected(set.error());
+  port->is_current = true;
+  return port;
+}
+
 Timings describe(const v4l2_bt_timings& bt) noexcept {
   Timings timings;
   timings.size = {bt.width, bt.height};
@@ -128,6 +142,8 @@ Result<v4l2_dv_timings> detect_timings(const Device& device) noexcept {
   if (result == -ENODATA || result == -ENOTTY) error.detail("this input has no digital video timings");
   return std::unexpected(error);
 }
+
+bool is_no_signal(const Error& error) noexcept { return error.code() == ENOLINK || error.code() == ENOLCK; }
 
 std::optional<v4l2_dv_timings> current_timings(const Device& device) noexcept {
   v4l2_dv_timings timings{};
@@ -173,16 +189,22 @@ std::optional<v4l2_dv_timings> choose_timings(const std::vector<v4l2_dv_timings>
 
 void PortState::remember(const Device& device) {
   const std::optional<std::uint32_t> port = current_port(device);
-  const bool known = std::any_of(timings_.begin(), timings_.end(), [&](const Remembered& r) { return r.port == port; });
-  if (known) return;
-  if (const auto timings = current_timings(device)) timings_.push_back({port, *timings});
+  if (knows(port)) return;
+  v4l2_std_id standard = 0;
+  if (const auto timings = current_timings(device)) {
+    settings_.push_back({.port = port, .timings = timings, .standard = {}});
+  } else if (device.try_call(DMAFLOW_V4L2_OP(VIDIOC_G_STD), &standard) == 0) {
+    settings_.push_back({.port = port, .timings = {}, .standard = standard});
+  }
+}
+
+bool PortState::knows(std::optional<std::uint32_t> port) const noexcept {
+  return std::any_of(settings_.begin(), settings_.end(), [&](const Remembered& r) { return r.port == port; });
 }
 
 void PortState::merge(const PortState& later) {
-  for (const Remembered& entry : later.timings_) {
-    const bool known =
-        std::any_of(timings_.begin(), timings_.end(), [&](const Remembered& r) { return r.port == entry.port; });
-    if (!known) timings_.push_back(entry);
+  for (const Remembered& entry : later.settings_) {
+    if (!knows(entry.port)) settings_.push_back(entry);
   }
 }
 
@@ -190,10 +212,13 @@ void PortState::restore(const Device& device) const noexcept {
   const auto go_to = [&](std::optional<std::uint32_t> port) {
     if (port && current_port(device) != port) (void)set_port(device, *port);
   };
-  for (const Remembered& remembered : timings_) {
+  for (const Remembered& remembered : settings_) {
     go_to(remembered.port);
+    v4l2_std_id standard = remembered.standard.value_or(0);
+    if (standard != 0) (void)device.try_call(DMAFLOW_V4L2_OP(VIDIOC_S_STD), &standard);
+    if (!remembered.timings) continue;
     const auto now = current_timings(device);
-    if (now && describe(now->bt) != describe(remembered.timings.bt)) (void)set_timings(device, remembered.timings);
+    if (now && describe(now->bt) != describe(remembered.timings->bt)) (void)set_timings(device, *remembered.timings);
   }
   go_to(port_);
 }

@@ -14,10 +14,19 @@ std::vector<Port> ports(const Device& device);
 /// By number, name or beginning of the name. EINVAL lists those there are.
 Result<Port> find_port(const Device& device, std::string_view name);
 std::optional<std::uint32_t> current_port(const Device& device) noexcept;
+/// True where an input says that it receives nothing of use (the status of VIDIOC_ENUMINPUT).
+bool has_problem(const Device& device, std::uint32_t input) noexcept;
 Result<void> set_port(const Device& device, std::uint32_t index) noexcept;
+/// Finds it and switches to it.
+Result<Port> go_to_port(const Device& device, std::string_view name);
+
+/// In any case.
+bool begins_with(std::string_view text, std::string_view beginning) noexcept;
 
 Timings describe(const v4l2_bt_timings& bt) noexcept;
 Result<v4l2_dv_timings> detect_timings(const Device& device) noexcept;
+/// No signal, or none that is stable: what detect_timings() fails with until there is one.
+bool is_no_signal(const Error& error) noexcept;
 std::optional<v4l2_dv_timings> current_timings(const Device& device) noexcept;
 Result<void> set_timings(const Device& device, const v4l2_dv_timings& timings) noexcept;
 std::vector<v4l2_dv_timings> list_timings(const Device& device);
@@ -26,11 +35,11 @@ std::vector<v4l2_dv_timings> list_timings(const Device& device);
 std::optional<v4l2_dv_timings> choose_timings(const std::vector<v4l2_dv_timings>& list, Size size,
                                               std::optional<Interval> wanted);
 
-/// What a port choice changed, to be put back: the port, and the timings of every port that was looked at.
+/// What a port choice changed, to be put back: the port, and the timings or standard of every port that was set.
 class PortState {
  public:
   explicit PortState(const Device& device) : port_(current_port(device)) {}
-  /// Notes the timings of the current port, before they are changed.
+  /// Notes the timings or the standard of the current port, before they are changed.
   void remember(const Device& device);
   /// Puts all back; the queue must be closed. Errors end here: a device that is gone, or that another program uses now,
   /// has nothing to be restored.
@@ -39,12 +48,14 @@ class PortState {
   void merge(const PortState& later);
 
  private:
+  [[nodiscard]] bool knows(std::optional<std::uint32_t> port) const noexcept;
   struct Remembered {
     std::optional<std::uint32_t> port;
-    v4l2_dv_timings timings{};
+    std::optional<v4l2_dv_timings> timings;
+    std::optional<v4l2_std_id> standard;
   };
   std::optional<std::uint32_t> port_;
-  std::vector<Remembered> timings_;
+  std::vector<Remembered> settings_;
 };
 
 }  // namespace dmaflow::v4l2

@@ -52,6 +52,8 @@ class Buffer {
   [[nodiscard]] const Layout& layout() const noexcept;
   /// Distinct dma-bufs.
   [[nodiscard]] std::uint32_t object_count() const noexcept;
+  /// Their descriptors; owned by the buffer.
+  [[nodiscard]] std::span<const Fd> objects() const noexcept;
   /// The descriptor of an object; owned by the buffer. Dup it to pass it on.
   [[nodiscard]] int fd(std::uint32_t object) const noexcept;
   [[nodiscard]] ObjectId id(std::uint32_t object) const noexcept;

@@ -1,7 +1,9 @@
 // CPU access to a buffer: mapped, waited for, and bracketed with DMA_BUF_IOCTL_SYNC, exactly once each.
 #pragma once
 
+#include <dmaflow/access.hpp>
 #include <dmaflow/buffer.hpp>
+#include <dmaflow/cancel.hpp>
 #include <dmaflow/deadline.hpp>
 
 #include <array>
@@ -35,17 +37,21 @@ class CpuMap {
 };
 
 /// A stretch of time in which the CPU may touch the buffer. Reads and writes outside it may see stale caches or be
-/// lost. begin() first waits, by poll, for the fences on every object: for writers to read (POLLIN), for readers too to
-/// write (POLLOUT). DMA_BUF_IOCTL_SYNC alone would wait for them without a deadline. Destroying the object ends the
-/// access. Kernel rules: include/uapi/linux/dma-buf.h. Move-only; not synchronised.
+/// lost. begin() first waits, with wait_idle(), for the implicit fences on every object: for writers to read, for
+/// readers too to write. DMA_BUF_IOCTL_SYNC alone would wait for them without a deadline, and still does for work that
+/// another thread or process starts in between. Destroying the object ends the access.
+/// Kernel rules: include/uapi/linux/dma-buf.h. Move-only; not synchronised.
 class [[nodiscard("the access ends when this object is destroyed")]] CpuAccess {
  public:
-  enum class Mode : std::uint8_t { read, write, read_write };
+  using Mode = Access;
 
-  /// Maps for this access alone. Errors: those of CpuMap::create; ETIMEDOUT; those of DMA_BUF_IOCTL_SYNC.
-  [[nodiscard]] static Result<CpuAccess> begin(const Buffer& buffer, Mode mode, Deadline deadline);
+  /// Maps for this access alone. Errors: those of CpuMap::create; ETIMEDOUT and ECANCELED (devices
+  /// still use it); those of DMA_BUF_IOCTL_SYNC. After an error nothing is mapped and nothing begun.
+  [[nodiscard]] static Result<CpuAccess> begin(const Buffer& buffer, Mode mode, Deadline deadline,
+                                               const Cancel* cancel = nullptr);
   /// Uses a mapping the caller keeps, which must outlive the access.
-  [[nodiscard]] static Result<CpuAccess> begin(const CpuMap& map, Mode mode, Deadline deadline);
+  [[nodiscard]] static Result<CpuAccess> begin(const CpuMap& map, Mode mode, Deadline deadline,
+                                               const Cancel* cancel = nullptr);
 
   CpuAccess(CpuAccess&& other) noexcept;
   CpuAccess& operator=(CpuAccess&& other) noexcept;
@@ -59,7 +65,7 @@ class [[nodiscard("the access ends when this object is destroyed")]] CpuAccess {
  private:
   CpuAccess() = default;
   [[nodiscard]] const CpuMap& map() const noexcept;
-  Result<void> start(Mode mode, Deadline deadline) noexcept;
+  Result<void> start(Mode mode, Deadline deadline, const Cancel* cancel) noexcept;
 
   std::unique_ptr<CpuMap> own_;     // the mapping made for this access alone
   const CpuMap* shared_ = nullptr;  // or the caller's

@@ -61,8 +61,13 @@ class Pollable {
   [[nodiscard]] virtual int poll_fd() const noexcept = 0;
   /// What to wait for now (POLLIN, ...); 0 = nothing now: leave the descriptor out of the wait.
   [[nodiscard]] virtual short poll_events() const noexcept = 0;
+  /// When to call dispatch(0) though nothing was reported; nothing = no need to.
+  [[nodiscard]] virtual std::optional<Deadline> wake_by() const noexcept { return std::nullopt; }
   /// Does what is to be done. @p revents: what poll reported, 0 for none. Never blocks.
   [[nodiscard]] virtual Result<void> dispatch(short revents) = 0;
+  /// The sync_file this object waits for before it can go on; -1 = none. Once it is readable (POLLIN), dispatch(0) goes
+  /// on, and the next wait is for another. It may differ from one call to the next, and stays the object's.
+  [[nodiscard]] virtual int waiting_fence() const noexcept { return -1; }
 };
 
 /// Who takes part in a negotiation.

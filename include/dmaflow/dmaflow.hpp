@@ -5,9 +5,11 @@
 
 #include <dmaflow/config.hpp>
 
+#include <dmaflow/access.hpp>
 #include <dmaflow/allocator.hpp>
 #include <dmaflow/attachment.hpp>
 #include <dmaflow/buffer.hpp>
+#include <dmaflow/cancel.hpp>
 #include <dmaflow/copy_stage.hpp>
 #include <dmaflow/cpu_access.hpp>
 #include <dmaflow/deadline.hpp>
@@ -17,6 +19,7 @@
 #include <dmaflow/fence.hpp>
 #include <dmaflow/format.hpp>
 #include <dmaflow/frame.hpp>
+#include <dmaflow/implicit_fences.hpp>
 #include <dmaflow/layout.hpp>
 #include <dmaflow/log.hpp>
 #include <dmaflow/negotiate.hpp>
@@ -31,9 +34,19 @@
 #ifdef DMAFLOW_HAS_UDMABUF
 #include <dmaflow/udmabuf.hpp>
 #endif
+#ifdef DMAFLOW_HAS_SYNCOBJ
+#include <dmaflow/timeline.hpp>
+#endif
 #ifdef DMAFLOW_HAS_V4L2
 #include <dmaflow/v4l2.hpp>
 #endif
 #ifdef DMAFLOW_HAS_KMS
 #include <dmaflow/kms.hpp>
+#endif
+#ifdef DMAFLOW_HAS_CONNECTOR
+#include <dmaflow/connector.hpp>
+#include <dmaflow/holder_watch.hpp>
+#include <dmaflow/process.hpp>
+#include <dmaflow/process_events.hpp>
+#include <dmaflow/process_table.hpp>
 #endif

@@ -12,10 +12,17 @@ class Fd {
  public:
   Fd() = default;
   Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&& other) noexcept;
+  Fd& operator=(Fd&& other) noexcept {
+    if (this == &other) return *this;
+    if (fd_ >= 0) reset();
+    fd_ = other.release();
+    return *this;
+  }
   Fd(const Fd&) = delete;
   Fd& operator=(const Fd&) = delete;
-  ~Fd() { reset(); }
+  ~Fd() {
+    if (fd_ >= 0) reset();
+  }
 
   /// Takes ownership of @p fd, which must be open and not owned by anything else, or -1 for none.
   [[nodiscard]] static Fd adopt(int fd) noexcept { return Fd(fd); }

@@ -80,8 +80,8 @@ struct FormatInfo {
   PixelFormat format;
   std::string_view name;  ///< "NV12"
   std::uint8_t plane_count = 0;
-  std::uint8_t bits_per_pixel = 0;  ///< averaged over all planes; 0 for opaque formats
-  std::uint8_t bits_per_component = 0;
+  std::uint8_t bits_per_pixel = 0;      ///< averaged over all planes; 0 for opaque formats
+  std::uint8_t bits_per_component = 0;  ///< of the colour component with the fewest: 5 for RGB565
   bool is_yuv = false;
   bool is_opaque = false;  ///< compressed bytes (MJPEG, H264)
   bool has_alpha = false;
@@ -139,6 +139,8 @@ struct V4l2Meaning {
 
 /// Reads a V4L2 code. Never fails: an unknown code is carried with known = false.
 [[nodiscard]] V4l2Meaning from_v4l2(std::uint32_t code) noexcept;
+/// Every V4L2 code that from_v4l2() knows, in a fixed order.
+[[nodiscard]] std::span<const std::uint32_t> known_v4l2_codes() noexcept;
 /// The V4L2 code for a format and modifier; @p separate_objects asks for the form whose planes lie in buffers of
 /// their own. Nothing where V4L2 has no such code.
 [[nodiscard]] std::optional<std::uint32_t> to_v4l2(PixelFormat format, Modifier modifier,

@@ -38,6 +38,9 @@ struct FrameInfo {
   bool is_erroneous = false;
   /// The last image of the stream.
   bool is_last = false;
+  /// Its producer orders its work by the buffer's implicit fences (a GPU driver that has no others): who reads the
+  /// image waits for those as well as for ready().
+  bool has_implicit_fences = false;
   ColorInfo color{};
 };
 

@@ -26,6 +26,7 @@
 
 namespace dmaflow::kms {
 
+class Device;
 class Output;
 class Plane;
 struct Inside;  // the backend's own
@@ -63,7 +64,7 @@ struct Card {
 [[nodiscard]] std::vector<Card> list();
 
 struct OutputOptions {
-  std::string connector{};        ///< by name; empty = the first that is connected
+  std::string connector{};        ///< by name; empty = the first that is connected. "Writeback-1" = no monitor at all
   std::optional<Size> mode{};     ///< unset = the frame's size where the monitor has it, else the preferred mode
   std::uint32_t refresh_mhz = 0;  ///< the nearest to it; 0 = the preferred mode's, else the highest
   std::uint32_t crtc_id = 0;      ///< 0 = the one that drives the connector now, else the first free one
@@ -101,6 +102,29 @@ class Hotplug : public Pollable {
   friend class Device;
   struct Impl;
   explicit Hotplug(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Gives the display away when the user switches to another VT, and takes it back afterwards: for programs that run on
+/// a VT without a session manager (which does the same for its own). Poll it beside the planes, e.g. Pipeline::watch().
+/// Kernel interface: include/uapi/linux/vt.h.
+class VtSwitch : public Pollable {
+ public:
+  /// Takes over the switching of a VT: "/dev/tty1", or, where empty, the controlling terminal. The kernel asks by two
+  /// real-time signals, which are blocked in the calling thread: call it before starting others, like
+  /// stop_on_signals(). The device outlives it. Errors: ENOTTY (no VT: a terminal window, ssh), EBUSY (another
+  /// VtSwitch of this process), EPERM, EACCES (not one's own VT).
+  [[nodiscard]] static Result<std::unique_ptr<VtSwitch>> open(Device& device, const std::string& tty = {});
+  /// Gives the switching back to the kernel.
+  ~VtSwitch() override;
+  [[nodiscard]] int poll_fd() const noexcept override;
+  [[nodiscard]] short poll_events() const noexcept override;
+  /// Pauses or resumes the device as the kernel asked. Errors: those of Device::resume().
+  [[nodiscard]] Result<void> dispatch(short revents) override;
+
+ private:
+  struct Impl;
+  explicit VtSwitch(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 
@@ -143,12 +167,15 @@ class Device : public Pollable {
 
   [[nodiscard]] int poll_fd() const noexcept override;
   [[nodiscard]] short poll_events() const noexcept override;
+  [[nodiscard]] int waiting_fence() const noexcept override;
+  [[nodiscard]] std::optional<Deadline> wake_by() const noexcept override;
   [[nodiscard]] Result<void> dispatch(short revents) override;
 
   /// The kernel's reports of monitors plugged in and out. The device owns it. Errors: those of the netlink socket.
   [[nodiscard]] Result<Hotplug*> hotplug();
 
-  /// True once mastership was lost (a switch to another VT): frames are taken and replaced, and nothing is shown.
+  /// True once mastership was lost (a switch to another VT): frames are taken and replaced, and nothing is shown. Where
+  /// a session manager gives it back, dispatch() sees that within half a second; else resume() takes it back.
   [[nodiscard]] bool paused() const noexcept;
   /// Drops mastership, as before giving the VT away.
   [[nodiscard]] Result<void> pause() noexcept;
@@ -190,6 +217,23 @@ class Output {
   /// Stops a plane and destroys it.
   void remove(Plane* plane) noexcept;
 
+  /// Whether every commit from now on makes an out fence (OUT_FENCE_PTR): a descriptor each, so only where somebody
+  /// wants it. Errors: EOPNOTSUPP (the driver has none).
+  [[nodiscard]] Result<void> want_out_fences(bool wanted);
+  /// The out fence of the newest commit: it signals once that is on the screen, and what it replaced is read no more.
+  /// Null where there was no commit since, or none was wanted.
+  [[nodiscard]] Fence take_out_fence() noexcept;
+
+  /// What a display's own readback (a writeback connector) can write; empty where the driver has none for this CRTC.
+  [[nodiscard]] std::vector<PixelFormat> capture_formats() const;
+  /// Writes what is on the screen, all planes as composed, into @p target, a buffer of the mode's size. It may be read
+  /// once the fence has signalled, and must live until then. Imported at the first call for it. Waits for the flip that
+  /// is under way; the first call of a stream sets the mode again, which monitors may show. Errors: EOPNOTSUPP (no
+  /// writeback connector), EINVAL (nothing on the screen; another size; a format it cannot write: lists those it can;
+  /// the driver cannot drive a monitor and memory at once: an output of the writeback connector itself can), EACCES
+  /// (not master), and what the driver answers.
+  [[nodiscard]] Result<Fence> capture(const Buffer& target);
+
   /// Commits made since the first, one per screen update however many planes it has.
   [[nodiscard]] std::uint64_t commits() const noexcept;
 
@@ -222,17 +266,19 @@ class Plane final : public Sink {
   /// shown, for a moment, to find out whether the driver moves such memory (MemoryTraits::moves). Errors: EINVAL (not
   /// as configured, or refused by the driver), ENODEV (the driver takes no foreign buffers).
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
-  /// Three: on the screen, under way to it, and waiting to be committed. The kernel takes one nonblocking commit at a
-  /// time per CRTC, so there are never more.
-  [[nodiscard]] std::uint32_t max_held() const noexcept override { return 3; }
+  /// Four: on the screen, under way to it, waiting to be committed, and one that came behind it. The kernel takes one
+  /// nonblocking commit at a time per CRTC, so there are never more.
+  [[nodiscard]] std::uint32_t max_held() const noexcept override { return 4; }
   [[nodiscard]] Allocator* allocator() noexcept override;
 
   [[nodiscard]] bool ready() const noexcept override;
   /// Errors: EINVAL (a buffer that was not imported), ENODEV (detached).
   [[nodiscard]] Result<Frame> accept(Frame frame) override;
-  /// One nonblocking atomic commit. A frame's ready() fence goes along as IN_FENCE_FD. While the previous commit is not
-  /// on the screen yet, or while paused, nothing is done and the frame waits.
-  /// Errors: what the driver answered; the frames that were to be shown are let go.
+  /// One nonblocking atomic commit. A frame's ready() fence goes along as IN_FENCE_FD. Where the driver takes no
+  /// fences, and where the frame has implicit fences, it waits here until all have signalled (waiting_fence()). A frame
+  /// whose fence has failed is let go, with a warning to the log. While the previous commit is not on the screen yet,
+  /// or while paused, nothing is done and the frame waits. Errors: what the driver answered; the frames that were to be
+  /// shown are let go.
   [[nodiscard]] Result<void> flush() override;
   /// Reports are kept for the last 256 frames; older ones not taken are lost. They arrive in batches, up to 32 frames
   /// late.
@@ -242,6 +288,8 @@ class Plane final : public Sink {
 
   [[nodiscard]] int poll_fd() const noexcept override;
   [[nodiscard]] short poll_events() const noexcept override;
+  [[nodiscard]] int waiting_fence() const noexcept override;
+  [[nodiscard]] std::optional<Deadline> wake_by() const noexcept override;
   [[nodiscard]] Result<void> dispatch(short revents) override;
 
   /// The kernel's plane; 0 before configure().

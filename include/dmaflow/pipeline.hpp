@@ -66,6 +66,9 @@ class Pipeline {
   Result<void> connect(Source& source, Sink& sink, std::string name = "screen", BranchOptions options = {});
   /// Offers an allocator to every negotiation, beside the devices' own.
   void offer(Allocator& allocator);
+  /// Serves another object in the same loop: monitors plugged in and out (kms::Device::hotplug()), switches of the VT
+  /// (kms::VtSwitch), anything that waits. Before start().
+  void watch(Pollable& object);
 
   /// Negotiates every link, makes the buffers and imports each everywhere: after it, nothing is imported. Starts
   /// nothing. Returns the plan of each link, the sources' first. On refusal nothing is kept.

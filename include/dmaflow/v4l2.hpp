@@ -83,6 +83,14 @@ struct Timings {
   friend bool operator==(const Timings&, const Timings&) = default;
 };
 
+/// A TV standard (VIDIOC_ENUMSTD).
+struct Standard {
+  std::uint64_t id = 0;  ///< V4L2_STD_*, one or several
+  std::string name;      ///< "PAL"
+  Interval interval;     ///< of whole frames
+  std::uint32_t lines = 0;
+};
+
 /// A control (VIDIOC_QUERY_EXT_CTRL). Compound ones (arrays, structures) are left out.
 struct Control {
   enum class Kind : std::uint8_t { integer, boolean, menu, button, bitmask, integer_menu, text };
@@ -108,13 +116,18 @@ struct Control {
 /// with a signal whose own sizes (listed, or DV timings) include the size asked for at the rate asked for. An input
 /// that would have to scale is never switched to on its own. On inputs with DV timings the signal decides: the timings
 /// detected are used; timings of the size asked for are tried, and kept only if the device then detects them.
-/// The input and timings found at open() are restored when the camera is destroyed.
+/// The input, timings and standard found at open() are restored when the camera is destroyed.
 ///
 /// Which rate, where none is asked for: the highest up to 60 per second.
+///
+/// A signal that changes ends the stream: take_changed() is true once a signal is there again, of whatever kind. Until
+/// then take() gives nothing more, and poll_events() waits for the device's next event; also before start(), after
+/// offers() or set_output() failed with ENOLINK or ENOLCK. The log hook is told.
 class Camera final : public Source {
  public:
   struct Options {
-    std::string input;  ///< its number, its name, or the beginning of its name, in any case; empty = see above
+    std::string input{};     ///< its number, its name, or the beginning of its name, in any case; empty = see above
+    std::string standard{};  ///< for a TV input: "PAL", "NTSC-M-JP", or the beginning, in any case; empty = as it is
   };
 
   /// Opens a device node.
@@ -144,6 +157,15 @@ class Camera final : public Source {
   /// Sets the timings of the list nearest to @p timings. Errors: EINVAL (none of that size), EBUSY.
   Result<void> set_timings(const Timings& timings);
 
+  /// TV standards of the current input; empty where it has none. They are set by who knows them, or detected by who
+  /// asks, and never by themselves: receivers tell PAL from NTSC, but seldom one PAL from another.
+  [[nodiscard]] Result<std::vector<Standard>> standards() const;
+  /// What is set, and what is received. Errors: ENODATA and ENOTTY (not a TV input), ENOLINK (no signal).
+  [[nodiscard]] Result<Standard> standard() const;
+  [[nodiscard]] Result<Standard> detected_standard() const;
+  /// By name, or the beginning of a name, in any case. Errors: EINVAL with those there are, ENODATA, EBUSY.
+  Result<void> set_standard(std::string_view name);
+
   /// The part of the sensor or signal that is captured; and where in the buffer it goes. Setting returns what the
   /// device made of it. Errors: ENOTTY and EINVAL (the device cannot), EBUSY.
   [[nodiscard]] Result<Rect> crop() const;
@@ -171,6 +193,8 @@ class Camera final : public Source {
   [[nodiscard]] std::uint32_t min_buffers() const noexcept override;
   /// Named "camera". Allocates for the format set with set_output(). Its buffers outlive the camera.
   [[nodiscard]] Allocator* output_allocator() noexcept override;
+  /// The buffers of an earlier run may be given again, once none of its frames is held (EBUSY) and the fences they were
+  /// released with have ended: that is for the caller to see to.
   [[nodiscard]] Result<void> start(std::span<const Buffer> buffers) override;
   Result<void> stop() noexcept override;
   /// After dispatch() has been told POLLIN for the first time, take() asks the device only when dispatch() was told
@@ -178,11 +202,14 @@ class Camera final : public Source {
   [[nodiscard]] Result<Frame> take() override;
   [[nodiscard]] HoldSet* holds() noexcept override;
   [[nodiscard]] int poll_fd() const noexcept override;
-  /// 0 while no buffer is queued: the kernel reports POLLERR then.
+  /// Events alone while no buffer is queued (POLLIN would report POLLERR without end) or no signal is there.
   [[nodiscard]] short poll_events() const noexcept override;
-  /// Queues returned buffers whose fences have signalled, and reads events. A buffer whose fence is still pending is
-  /// looked at again at the next dispatch().
+  /// Queues returned buffers whose release fences have ended, and reads events. A buffer with a fence that is pending
+  /// is looked at again at the next dispatch(); others are queued before it. A release fence that failed lets its
+  /// buffer be written all the same, for who read it is gone; the log hook is told.
   [[nodiscard]] Result<void> dispatch(short revents) override;
+  /// That of the buffer which came back first, of those whose fences are pending.
+  [[nodiscard]] int waiting_fence() const noexcept override;
 
  private:
   struct Impl;
@@ -191,7 +218,9 @@ class Camera final : public Source {
 };
 
 /// A V4L2 video output device as a sink: frames are imported (DMABUF) and handed back when the device is done with
-/// them.
+/// them. Frames are shown in the order they were accepted, each after its ready() fence; one that is pending holds up
+/// those behind it, and blocks nobody. A frame whose fence failed is never shown: the next accept() gives it back,
+/// displaced, and the log hook is told.
 class Output final : public Sink {
  public:
   struct Options {
@@ -226,6 +255,7 @@ class Output final : public Sink {
   [[nodiscard]] int poll_fd() const noexcept override;
   [[nodiscard]] short poll_events() const noexcept override;
   [[nodiscard]] Result<void> dispatch(short revents) override;
+  [[nodiscard]] int waiting_fence() const noexcept override;
 
  private:
   struct Impl;

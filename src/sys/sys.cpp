@@ -4,23 +4,25 @@
 #include <ctime>
 
 #include <fcntl.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 namespace dmaflow::sys {
 namespace {
 
-std::atomic<Hook*> current_hook{nullptr};
-
 /// Hook::proceed, Hook::pretend, or the errno a test wants instead of the call.
 int before(const char* name, int fd = -1, unsigned long request = 0, const void* argument = nullptr) noexcept {
-  Hook* hook = current_hook.load(std::memory_order_acquire);
+  Hook* hook = detail::current_hook.load(std::memory_order_acquire);
   return hook == nullptr ? Hook::proceed : hook->before({name, fd, request, argument});
 }
 
@@ -38,21 +40,32 @@ auto retried(Function call) noexcept -> decltype(call()) {
 
 }  // namespace
 
-void set_hook(Hook* hook) noexcept { current_hook.store(hook, std::memory_order_release); }
+namespace detail {
+
+std::atomic<Hook*> current_hook{nullptr};
+
+void hooked_close(int fd) noexcept {
+  before("close", fd);
+  ::close(fd);
+}
+
+int hooked_ioctl(int fd, unsigned long request, void* argument) noexcept {
+  if (const int error = before("ioctl", fd, request, argument)) return unmade(error);
+  return retried([&] { return ::ioctl(fd, request, argument); });
+}
+
+int retry_ioctl(int fd, unsigned long request, void* argument) noexcept {
+  if (errno != EINTR) return -errno;
+  return retried([&] { return ::ioctl(fd, request, argument); });
+}
+
+}  // namespace detail
+
+void set_hook(Hook* hook) noexcept { detail::current_hook.store(hook, std::memory_order_release); }
 
 int open(const char* path, int flags, mode_t mode) noexcept {
   if (const int error = before("open")) return unmade(error);
   return retried([&] { return ::open(path, flags | O_CLOEXEC, mode); });
-}
-
-void close(int fd) noexcept {
-  before("close", fd);
-  ::close(fd);  // never retried: Linux has closed it also when it says EINTR
-}
-
-int ioctl(int fd, unsigned long request, void* argument) noexcept {
-  if (const int error = before("ioctl", fd, request, argument)) return unmade(error);
-  return retried([&] { return ::ioctl(fd, request, argument); });
 }
 
 int ioctl_value(int fd, unsigned long request, unsigned long argument) noexcept {
@@ -149,6 +162,80 @@ int socket(int domain, int type, int protocol) noexcept {
 int bind(int fd, const void* address, std::size_t size) noexcept {
   if (const int error = before("bind", fd)) return unmade(error);
   return retried([&] { return ::bind(fd, static_cast<const sockaddr*>(address), static_cast<socklen_t>(size)); });
+}
+
+int receive_many(int fd, std::span<mmsghdr> messages) noexcept {
+  Batch batch{.messages = messages.data(), .count = static_cast<unsigned>(messages.size())};
+  if (const int error = before("recvmmsg", fd, 0, &batch)) return error == Hook::pretend ? batch.result : -error;
+  return retried([&] { return ::recvmmsg(fd, batch.messages, batch.count, MSG_DONTWAIT, nullptr); });
+}
+
+int send_many(int fd, std::span<mmsghdr> messages) noexcept {
+  Batch batch{.messages = messages.data(), .count = static_cast<unsigned>(messages.size())};
+  if (const int error = before("sendmmsg", fd, 0, &batch)) return error == Hook::pretend ? batch.result : -error;
+  return retried([&] { return ::sendmmsg(fd, batch.messages, batch.count, MSG_DONTWAIT); });
+}
+
+int setsockopt(int fd, int level, int name, const void* value, std::size_t size) noexcept {
+  if (const int error = before("setsockopt", fd, static_cast<unsigned long>(name), value)) return unmade(error);
+  return ::setsockopt(fd, level, name, value, static_cast<socklen_t>(size)) == 0 ? 0 : -errno;
+}
+
+int getsockopt(int fd, int level, int name, void* value, std::size_t size) noexcept {
+  if (const int error = before("getsockopt", fd, static_cast<unsigned long>(name), value)) {
+    return error == Hook::pretend ? static_cast<int>(size) : -error;
+  }
+  auto length = static_cast<socklen_t>(size);
+  return ::getsockopt(fd, level, name, value, &length) == 0 ? static_cast<int>(length) : -errno;
+}
+
+int pidfd_open(pid_t pid, unsigned flags) noexcept {
+  if (const int error = before("pidfd_open")) return unmade(error);
+  return retried([&] { return static_cast<int>(::syscall(SYS_pidfd_open, pid, flags)); });
+}
+
+ssize_t getdents(int fd, void* buffer, std::size_t size) noexcept {
+  if (const int error = before("getdents64", fd)) return unmade(error);
+  return retried([&] { return static_cast<ssize_t>(::syscall(SYS_getdents64, fd, buffer, size)); });
+}
+
+int epoll_create() noexcept {
+  if (const int error = before("epoll_create1")) return unmade(error);
+  return retried([&] { return ::epoll_create1(EPOLL_CLOEXEC); });
+}
+
+int epoll_ctl(int fd, int operation, int target, std::uint32_t events, std::uint64_t data) noexcept {
+  if (const int error = before("epoll_ctl", fd)) return unmade(error);
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = data;
+  return retried([&] { return ::epoll_ctl(fd, operation, target, &event); });
+}
+
+int epoll_look(int fd, std::span<epoll_event> out) noexcept {
+  if (const int error = before("epoll_wait", fd)) return unmade(error);
+  return retried([&] { return ::epoll_wait(fd, out.data(), static_cast<int>(out.size()), 0); });
+}
+
+int timerfd_create() noexcept {
+  if (const int error = before("timerfd_create")) return unmade(error);
+  return retried([&] { return ::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK); });
+}
+
+int timerfd_set(int fd, const Deadline* deadline) noexcept {
+  if (const int error = before("timerfd_settime", fd)) return unmade(error);
+  itimerspec time{};
+  if (deadline != nullptr) {
+    time.it_value = deadline->remaining_timespec();
+    // All zero would switch it off.
+    if (time.it_value.tv_sec == 0 && time.it_value.tv_nsec == 0) time.it_value.tv_nsec = 1;
+  }
+  return retried([&] { return ::timerfd_settime(fd, 0, &time, nullptr); });
+}
+
+ssize_t random(void* buffer, std::size_t size) noexcept {
+  if (const int error = before("getrandom")) return unmade(error);
+  return retried([&] { return ::getrandom(buffer, size, 0); });
 }
 
 int wait(std::span<pollfd> fds, Deadline deadline) noexcept {

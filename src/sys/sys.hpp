@@ -16,8 +16,12 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 namespace dmaflow::sys {
 
@@ -43,8 +47,29 @@ class Hook {
 void set_hook(Hook* hook) noexcept;
 
 int open(const char* path, int flags, mode_t mode = 0) noexcept;  // adds O_CLOEXEC
-void close(int fd) noexcept;
-int ioctl(int fd, unsigned long request, void* argument) noexcept;
+
+// The calls of the hot path are inline where no test looks and nothing interrupts.
+namespace detail {
+extern std::atomic<Hook*> current_hook;
+void hooked_close(int fd) noexcept;
+int hooked_ioctl(int fd, unsigned long request, void* argument) noexcept;
+/// After a first try that failed, whose errno is still there.
+int retry_ioctl(int fd, unsigned long request, void* argument) noexcept;
+}  // namespace detail
+
+inline void close(int fd) noexcept {
+  if (detail::current_hook.load(std::memory_order_acquire) != nullptr) [[unlikely]] {
+    return detail::hooked_close(fd);
+  }
+  ::close(fd);  // never retried: Linux has closed it also when it says EINTR
+}
+inline int ioctl(int fd, unsigned long request, void* argument) noexcept {
+  if (detail::current_hook.load(std::memory_order_acquire) != nullptr) [[unlikely]] {
+    return detail::hooked_ioctl(fd, request, argument);
+  }
+  const int result = ::ioctl(fd, request, argument);
+  return result >= 0 ? result : detail::retry_ioctl(fd, request, argument);
+}
 /// An ioctl whose argument is a number, not a pointer.
 int ioctl_value(int fd, unsigned long request, unsigned long argument) noexcept;
 /// What mmap gave.
@@ -69,8 +94,33 @@ int memfd_create(const char* name, unsigned flags) noexcept;
 int eventfd(unsigned flags) noexcept;
 int socket(int domain, int type, int protocol) noexcept;  // adds SOCK_CLOEXEC
 int bind(int fd, const void* address, std::size_t size) noexcept;
-int signalfd(const sigset_t& signals) noexcept;       // nonblocking, CLOEXEC
-int block_signals(const sigset_t& signals) noexcept;  // for the calling thread, beside those it blocks already
+/// What send_many() and receive_many() hand to a hook as Call::argument. Who pretends says in `result` how many went.
+struct Batch {
+  mmsghdr* messages = nullptr;
+  unsigned count = 0;
+  int result = 0;
+};
+/// recvmmsg without waiting: how many datagrams came, or -errno. An error after some is kept for the next call.
+int receive_many(int fd, std::span<mmsghdr> messages) noexcept;
+/// sendmmsg: how many went, or -errno where not even the first did.
+int send_many(int fd, std::span<mmsghdr> messages) noexcept;
+int setsockopt(int fd, int level, int name, const void* value, std::size_t size) noexcept;
+/// The size of what came, or -errno. @p size: the room at @p value. A hook finds the value as Call::argument, the name
+/// as Call::request; who pretends fills all of it.
+int getsockopt(int fd, int level, int name, void* value, std::size_t size) noexcept;
+/// A descriptor (CLOEXEC) that is readable once the process has ended, all its threads included.
+int pidfd_open(pid_t pid, unsigned flags) noexcept;
+/// Entries of a directory as the kernel packs them (linux_dirent64): bytes, 0 at the end, or -errno.
+ssize_t getdents(int fd, void* buffer, std::size_t size) noexcept;
+int epoll_create() noexcept;  // CLOEXEC
+int epoll_ctl(int fd, int operation, int target, std::uint32_t events, std::uint64_t data) noexcept;
+int epoll_look(int fd, std::span<epoll_event> out) noexcept;  // without waiting
+int timerfd_create() noexcept;                                // CLOCK_MONOTONIC, nonblocking, CLOEXEC
+/// Readable at the deadline; nullptr: never.
+int timerfd_set(int fd, const Deadline* deadline) noexcept;
+ssize_t random(void* buffer, std::size_t size) noexcept;  // getrandom
+int signalfd(const sigset_t& signals) noexcept;           // nonblocking, CLOEXEC
+int block_signals(const sigset_t& signals) noexcept;      // for the calling thread, beside those it blocks already
 
 /// ppoll until something happens or the deadline: the number of ready entries, 0 at the deadline, or -errno.
 /// EINTR-transparent. A deadline that has passed only looks.

@@ -155,7 +155,6 @@ bool wait_until_streaming(const Process& process) {
 struct Cost {
   std::uint64_t frames = 0;
   std::uint64_t calls = 0;
-  std::uint64_t busy = 0;  ///< commits refused because the display was not done: frames that waited
   std::map<std::string, std::uint64_t> by_name;  ///< "ppoll", "VIDIOC_QBUF", ...
   std::vector<std::string> reads_and_writes;     ///< of anything but the display's events
 };
@@ -179,7 +178,6 @@ Cost read_trace(const std::string& path) {
     if (inside) {
       ++cost.calls;
       ++cost.by_name[name];
-      if (name == "DRM_IOCTL_MODE_ATOMIC" && line.find("= -1 EBUSY") != std::string::npos) ++cost.busy;
       if (name == "VIDIOC_DQBUF" && line.ends_with("= 0")) ++cost.frames;
       if ((name == "read" && line.find(card) == std::string::npos) || name == "write" ||
           name.find("splice") != std::string::npos || name.find("sendfile") != std::string::npos ||
@@ -199,7 +197,7 @@ struct Shape {
 
 class FrameCost : public testing::TestWithParam<Shape> {};
 INSTANTIATE_TEST_SUITE_P(At, FrameCost,
-                         testing::Values(Shape{"640x480", "100"}, Shape{"1280x720", "600"}, Shape{"1920x1080", "60"}),
+                         testing::Values(Shape{"640x480", "600"}, Shape{"1280x720", "600"}, Shape{"1920x1080", "60"}),
                          [](const auto& test) { return "Size" + std::string(test.param.size); });
 
 Cost cost_on(const std::string& driver, const Shape& shape) {
@@ -213,27 +211,19 @@ Cost cost_on(const std::string& driver, const Shape& shape) {
 }
 
 // A frame costs four calls. One that finds the display not done with the one before costs up to four more: the refused
-// commit, and waiting for the flip. That is rare where the display is faster than the camera, and then the average is
-// at most five. Where both run at the same rate (640x480 has no faster mode) it depends on their phase, and may be
-// every frame: docs/architecture.md, "One frame's cost", says what is to be done about it. What a waiting frame costs
-// is pinned for all.
+// commit, and waiting for the flip. Where that happens to several in a row, the display is in step with the camera, and
+// frames go on their way when the next one comes, for four calls again (docs/architecture.md, "One frame's cost").
 TEST_P(FrameCost, AtMostFiveSystemCallsNoImportNoMappingNoCopy) {
   if (!in_lab()) GTEST_SKIP() << "streams vivid";
   for (const std::string& driver : screens()) {
     Cost cost = cost_on(driver, GetParam());
-    for (int again = 0; again < 3 && cost.calls > 5 * cost.frames && cost.busy < cost.frames / 2; ++again)
-      cost = cost_on(driver, GetParam());
-    EXPECT_LE(static_cast<double>(cost.calls),
-              4.2 * static_cast<double>(cost.frames) + 4.0 * static_cast<double>(cost.busy))
-        << driver;
+    // A machine too busy to emulate the display in time lets frames wait now and then.
+    for (int again = 0; again < 3 && cost.calls > 5 * cost.frames; ++again) cost = cost_on(driver, GetParam());
     const auto wanted = std::strtoull(GetParam().frames, nullptr, 10);
     EXPECT_EQ(cost.frames, wanted);
     std::string kinds;
     for (const auto& [name, count] : cost.by_name) kinds += " " + name + " " + std::to_string(count);
-    const bool is_faster_display = std::string_view(GetParam().size) == "1280x720";  // 75 Hz against 60
-    if (is_faster_display) {
-      EXPECT_LE(cost.calls, 5 * cost.frames) << driver << kinds;
-    }
+    EXPECT_LE(cost.calls, 5 * cost.frames) << driver << kinds;
     std::printf("%s %s: %.2f system calls a frame:%s\n", driver.c_str(), GetParam().size,
                 static_cast<double>(cost.calls) / static_cast<double>(cost.frames), kinds.c_str());
     for (const char* never : {"mmap", "munmap", "brk", "DRM_IOCTL_PRIME_FD_TO_HANDLE", "DRM_IOCTL_MODE_ADDFB2",

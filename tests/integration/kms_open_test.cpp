@@ -2,6 +2,8 @@
 #include "kms_support.hpp"
 
 #include <dmaflow/kms.hpp>
+#include <dmaflow/pipeline.hpp>
+#include <dmaflow/v4l2.hpp>
 
 #include <filesystem>
 #include <fstream>
@@ -216,6 +218,41 @@ TEST(KmsHotplug, UnpluggingAndPluggingInIsReported) {
     plug(path, connector, "detect");
     EXPECT_TRUE(wait_for_change()) << driver;
     EXPECT_TRUE(screen.output->is_connected());
+  }
+}
+
+TEST(KmsHotplug, ARunningPipelineGoesOnUnpluggedAndPluggedInAgain) {
+  for (const std::string& driver : {std::string("virtio_gpu"), std::string("vkms")}) {
+    const LeakCheck leaks;
+    const auto camera = must(v4l2::Camera::open("/dev/video0"));
+    const auto card = must(kms::Device::open(card_path(driver)));
+    kms::Output* const output = must(card->output());
+    kms::Plane* const screen = must(output->plane());
+    Pipeline pipeline;
+    must(pipeline.connect(*camera, *screen));
+    pipeline.watch(*must(card->hotplug()));
+    const auto plans = pipeline.prepare({.size = Size{640, 480}});
+    ASSERT_TRUE(plans) << plans.error().explain();
+    must(pipeline.start());
+    const StreamStats& stats = pipeline.stats().streams.front();
+    const auto run_until = [&](std::uint64_t renegotiations) {
+      const auto deadline = Screen::soon();
+      while (stats.renegotiations < renegotiations && deadline.remaining().count() > 0) must(pipeline.step(deadline));
+      EXPECT_EQ(stats.renegotiations, renegotiations) << driver;
+      const std::uint64_t before = stats.branches[0].presented;
+      while (stats.branches[0].presented < before + 30 && deadline.remaining().count() > 0) {
+        must(pipeline.step(deadline));
+      }
+      EXPECT_GE(stats.branches[0].presented, before + 30) << driver;
+    };
+    run_until(0);
+    plug(card_path(driver), std::string(output->connector()), "off");
+    run_until(1);
+    EXPECT_FALSE(output->is_connected());
+    plug(card_path(driver), std::string(output->connector()), "detect");
+    run_until(2);
+    EXPECT_TRUE(output->is_connected());
+    must(pipeline.stop(Screen::soon()));
   }
 }
 

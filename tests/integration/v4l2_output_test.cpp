@@ -129,23 +129,6 @@ TEST_P(V4l2Output, DrainEndsWhenAllIsShown) {
   EXPECT_EQ(output->take_presented(reports), 2U);
 }
 
-TEST_P(V4l2Output, AFrameWaitsForItsFenceBeforeTheDeviceGetsIt) {
-  const LeakCheck leaks;
-  SwSync sync;
-  auto output = open();
-  must(output->configure(stream()));
-  auto holds = must(HoldSet::create(heap_buffers(stream(), 3)));
-  must(output->start(holds->buffers()));
-  const CountCalls queued("ioctl", VIDIOC_QBUF);
-  show(*output, holds->lend(0, {}, sync.fence(1)));
-  must(output->dispatch(0));
-  EXPECT_EQ(queued.calls(), 0U) << "queued under a pending fence";
-  EXPECT_TRUE(fails_with(output->drain(Deadline::after(20ms)), ETIMEDOUT));
-  sync.advance(1);
-  must(output->dispatch(0));
-  EXPECT_EQ(queued.calls(), 1U);
-}
-
 TEST_P(V4l2Output, OneQbufAndOneDqbufPerFrame) {
   auto output = open();
   must(output->configure(stream({640, 480})));

@@ -187,7 +187,11 @@ Result<void> FakeSink::flush() {
   return {};
 }
 
-Result<void> FakeSink::dispatch(short) {
+Result<void> FakeSink::dispatch(short revents) {
+  if (revents == 0 && wake_at) {
+    wake_at.reset();
+    ++woken;
+  }
   clear_event(event_.get());
   return flush();
 }

@@ -108,6 +108,7 @@ class FakeSink : public Sink {
   [[nodiscard]] Allocator* allocator() noexcept override { return own_allocator; }
   [[nodiscard]] int poll_fd() const noexcept override { return event_.get(); }
   [[nodiscard]] short poll_events() const noexcept override { return staged_ ? POLLIN : 0; }
+  [[nodiscard]] std::optional<Deadline> wake_by() const noexcept override { return wake_at; }
   [[nodiscard]] Result<void> dispatch(short revents) override;
   [[nodiscard]] bool ready() const noexcept override { return !staged_; }
   [[nodiscard]] Result<Frame> accept(Frame frame) override;
@@ -126,6 +127,8 @@ class FakeSink : public Sink {
   bool busy = false;                 ///< a flip is under way: flush() parks. Otherwise it shows at once.
   bool always_busy = false;          ///< each show makes it busy until flip()
   bool changed = false;
+  std::optional<Deadline> wake_at;  ///< when dispatch(0) is wanted; over once it came
+  int woken = 0;
   int imports = 0;
   int stops = 0;
 

@@ -1,6 +1,7 @@
 // What the V4L2 tests share: finding vivid's devices, heap buffers by raw ioctl, capturing some frames.
 #pragma once
 
+#include "fence_support.hpp"
 #include "support.hpp"
 
 #include <dmaflow/v4l2.hpp>
@@ -114,27 +115,5 @@ inline Frame capture_one(v4l2::Camera& camera) {
   ADD_FAILURE() << "no frame came";
   return {};
 }
-
-/// A timeline whose fences the test signals (debugfs sync/sw_sync).
-class SwSync {
- public:
-  SwSync() : timeline_(Fd::adopt(::open("/sys/kernel/debug/sync/sw_sync", O_RDWR | O_CLOEXEC))) {
-    EXPECT_TRUE(timeline_) << "no sw_sync";
-  }
-  Fence fence(std::uint32_t value) {
-    struct {
-      std::uint32_t value;
-      char name[32];
-      std::int32_t fence;
-    } data{value, "test", -1};
-    EXPECT_EQ(::ioctl(timeline_.get(), _IOWR('W', 0, decltype(data)), &data), 0);
-    Fd fd = Fd::adopt(data.fence);
-    return must(Fence::adopt(fd));
-  }
-  void advance(std::uint32_t by) { EXPECT_EQ(::ioctl(timeline_.get(), _IOW('W', 1, std::uint32_t), &by), 0); }
-
- private:
-  Fd timeline_;
-};
 
 }  // namespace dmaflow::test

@@ -1,5 +1,7 @@
 #include "fake.hpp"
 
+#include "sys/sys.hpp"
+
 #include <dmaflow/copy_stage.hpp>
 #include <dmaflow/pipeline.hpp>
 #include <dmaflow/stop.hpp>
@@ -7,6 +9,8 @@
 #include <csignal>
 #include <cstring>
 #include <thread>
+
+#include <sys/eventfd.h>
 
 using namespace dmaflow;
 using namespace dmaflow::test;
@@ -57,6 +61,50 @@ class PipelineTest : public testing::Test {
   FakeAllocator heap{"heap"};
   Pipeline pipeline;  // last: it stops the devices
 };
+
+TEST_F(PipelineTest, AnObjectThatWantsToBeCalledAtATimeIsCalledThenThoughNothingCame) {
+  FakeSink watched{"watched"};
+  pipeline.watch(watched);
+  must(pipeline.connect(camera, display));
+  start();
+  display.wake_at = Deadline::after(milliseconds(1));
+  watched.wake_at = Deadline::after(milliseconds(2));
+  while (display.woken + watched.woken < 2) EXPECT_TRUE(must(pipeline.step(Deadline::after(std::chrono::seconds(10)))));
+  settle();
+  EXPECT_EQ(display.woken, 1);
+  EXPECT_EQ(watched.woken, 1);
+}
+
+/// Something else that a program waits for in the same loop.
+class Bell : public Pollable {
+ public:
+  Bell() : event_(Fd::adopt(sys::eventfd(EFD_CLOEXEC | EFD_NONBLOCK))) {}
+  void ring() const { sys::write(event_.get(), &one, sizeof one); }
+  [[nodiscard]] int poll_fd() const noexcept override { return event_.get(); }
+  [[nodiscard]] short poll_events() const noexcept override { return POLLIN; }
+  [[nodiscard]] Result<void> dispatch(short revents) override {
+    std::uint64_t count = 0;
+    if (revents != 0 && sys::read(event_.get(), &count, sizeof count) > 0) ++heard;
+    return {};
+  }
+  int heard = 0;
+
+ private:
+  static constexpr std::uint64_t one = 1;
+  Fd event_;
+};
+
+TEST_F(PipelineTest, WhatIsWatchedIsServedInTheSameLoop) {
+  Bell bell;
+  pipeline.watch(bell);
+  must(pipeline.connect(camera, display));
+  start();
+  bell.ring();
+  EXPECT_TRUE(must(pipeline.step(Deadline::after(std::chrono::seconds(10)))));
+  EXPECT_EQ(bell.heard, 1);
+  expose(3);
+  EXPECT_EQ(display.shown.size(), 3U);
+}
 
 TEST_F(PipelineTest, FramesArriveInOrderEachOnce) {
   must(pipeline.connect(camera, display));

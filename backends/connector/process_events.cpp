@@ -1,0 +1,274 @@
+#include <dmaflow/process_events.hpp>
+
+#include "cancellable.hpp"
+#include "process_control.hpp"
+#include "receiver.hpp"
+#include "sys/sys.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include <poll.h>
+
+namespace dmaflow::connector {
+namespace {
+
+constexpr auto all_events = static_cast<std::uint32_t>(ProcessEventMask::all);
+
+}  // namespace
+
+struct ProcessEvents::Impl {
+  Impl(Socket opened, std::size_t batch) : socket(std::move(opened)), receiver(batch, slot_bytes, true) {}
+
+  Result<void> prepare(std::uint32_t receive_buffer);
+  Result<void> start(ProcessEventsOptions::Filter wanted, Deadline deadline);
+  /// Attaches a BPF program where not all events are wanted.
+  Result<void> filter_here();
+  /// Sends LISTEN: the errno the kernel answers with, 0 for yes; nothing where it does not answer.
+  Result<std::optional<int>> listen(Listen form, Deadline deadline);
+  Result<std::optional<int>> find_answer(std::uint32_t ack, Deadline patience);
+  void say_ignore() noexcept;
+  /// One step of the receiver, where the last datagrams are used up. Says whether there is something.
+  Result<bool> fill();
+  std::optional<ProcessEvent> next_of_batch();
+
+  // 76 bytes an event; messages of others in the group are cut, and rejected anyway.
+  static constexpr std::size_t slot_bytes = 128;
+
+  Socket socket;
+  Receiver receiver;
+  ReceiveBuffer buffer;
+  Counters counters;
+  Filter filter = Filter::none;
+  std::uint32_t mask = 0;
+  bool must_say_ignore = false;
+  std::size_t at = 0;
+  std::size_t count = 0;
+  std::uint32_t lost = 0;
+  bool is_last = false;  // the queue was empty after this batch
+};
+
+Result<bool> ProcessEvents::Impl::fill() {
+  const auto step = receiver.step(socket.poll_fd());
+  counters.receive_calls = receiver.calls();
+  if (!step) return std::unexpected(step.error());
+  at = 0;
+  count = step->count;
+  lost = step->lost;
+  is_last = step->is_last;
+  return step->got != Receiver::Got::nothing;
+}
+
+std::optional<ProcessEvent> ProcessEvents::Impl::next_of_batch() {
+  if (lost > 0) {
+    counters.lost += lost;
+    return ProcessEvent{.what = Lost{std::exchange(lost, 0)}};
+  }
+  while (at < count) {
+    const auto datagram = receiver.datagram(at++);
+    if (!datagram.origin.is_kernel()) {
+      ++counters.foreign;
+      continue;
+    }
+    MessageReader reader(datagram.bytes, datagram.origin, datagram.is_cut);
+    const auto message = reader.next();
+    const auto event =
+        message && message->id == ids::process ? PayloadTraits<ProcessEvent>::parse(message->payload) : std::nullopt;
+    if (!event) {
+      ++counters.malformed;
+      continue;
+    }
+    // Not asked for: from before the filter was there, or what the control answers, to us and to all who listen.
+    const auto what = *read_at<std::uint32_t>(message->payload);
+    if (what == 0 || ((what & all_events) != 0 && (what & mask) == 0)) continue;
+    ++counters.events;
+    return event;
+  }
+  return std::nullopt;
+}
+
+namespace {
+
+Result<void> check(const ProcessEventsOptions& options) {
+  const auto mask = static_cast<std::uint32_t>(options.events);
+  if (mask == 0 || (mask & ~all_events) != 0) {
+    return std::unexpected(
+        failure(EINVAL, "open").detail("the event mask 0x%x names none, or some there are not", mask));
+  }
+  if (options.batch < 1 || options.batch > 1024) {
+    return std::unexpected(failure(EINVAL, "open").detail("batch is %zu, 1 to 1024 allowed", options.batch));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ProcessEvents>> ProcessEvents::open(const ProcessEventsOptions& options, Deadline deadline) {
+  if (auto checked = check(options); !checked) return std::unexpected(checked.error());
+  auto socket = Socket::open();
+  if (!socket) return std::unexpected(socket.error());
+  if (auto joined = socket->join(ids::process.idx); !joined) return std::unexpected(joined.error());
+  Fd fd = socket->release();
+  return adopt(fd, false, options, deadline);
+}
+
+Result<std::unique_ptr<ProcessEvents>> ProcessEvents::adopt(Fd& fd, bool is_listening,
+                                                            const ProcessEventsOptions& options, Deadline deadline) {
+  if (auto checked = check(options); !checked) return std::unexpected(checked.error());
+  auto socket = Socket::adopt(fd);
+  if (!socket) return std::unexpected(socket.error());
+  auto impl = std::make_unique<Impl>(std::move(*socket), options.batch);
+  impl->mask = static_cast<std::uint32_t>(options.events);
+  if (auto prepared = impl->prepare(options.receive_buffer); !prepared) {
+    fd = impl->socket.release();
+    return std::unexpected(prepared.error());
+  }
+  const auto started = is_listening ? impl->filter_here() : impl->start(options.filter, deadline);
+  if (!started) {
+    impl->say_ignore();
+    fd = impl->socket.release();
+    return std::unexpected(started.error());
+  }
+  return std::unique_ptr<ProcessEvents>(new ProcessEvents(std::move(impl)));
+}
+
+ProcessEvents::ProcessEvents(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
+ProcessEvents::~ProcessEvents() { impl_->say_ignore(); }
+
+// --- Starting --------------------------------------------------------------------------------------------------------
+
+Result<void> ProcessEvents::Impl::prepare(std::uint32_t receive_buffer) {
+  if (receive_buffer > 0) {
+    const auto set = socket.set_receive_buffer(receive_buffer);
+    if (!set) return std::unexpected(set.error());
+    buffer = *set;
+  } else {
+    const auto bytes = socket.receive_buffer();
+    if (!bytes) return std::unexpected(bytes.error());
+    buffer = {.bytes = *bytes, .is_as_asked = true};
+  }
+  return receiver.begin(socket.poll_fd());
+}
+
+Result<void> ProcessEvents::Impl::filter_here() {
+  if (mask == static_cast<std::uint32_t>(ProcessEventMask::all)) return {};
+  filter = Filter::bpf;
+  return socket.set_filter(event_filter(mask));
+}
+
+Result<void> ProcessEvents::Impl::start(ProcessEventsOptions::Filter wanted, Deadline deadline) {
+  const bool is_all = mask == static_cast<std::uint32_t>(ProcessEventMask::all);
+  if (wanted == ProcessEventsOptions::Filter::automatic) {
+    // Eight bytes with no mask: kernel 6.6 and later take it for all events and answer, earlier ones do neither.
+    const auto answer = listen(Listen::with_mask, deadline);
+    if (!answer) return std::unexpected(answer.error());
+    if (*answer) {
+      if (**answer != 0) return std::unexpected(refused(**answer));
+      must_say_ignore = true;
+      if (is_all) return {};
+      // This one is not answered: the answer is an event that the mask keeps back.
+      filter = Filter::kernel;
+      return send_control(socket.poll_fd(), control_of(Listen::with_mask, mask), 0);
+    }
+  }
+  if (auto filtered = filter_here(); !filtered) return filtered;
+  // Before kernel 6.6 listeners are only counted, and the kernel is silent while there is none. A program that said
+  // IGNORE once too often has made the count negative: it takes more than one LISTEN then.
+  constexpr int most_tries = 4;
+  for (int i = 0; i < most_tries; ++i) {
+    const auto answer = listen(Listen::bare, deadline);
+    if (!answer) return std::unexpected(answer.error());
+    if (*answer && **answer != 0) return std::unexpected(refused(**answer));
+    must_say_ignore = answer->has_value();
+    if (must_say_ignore) return {};
+    if (const Error silence = why_no_answer(); silence.code() != ETIMEDOUT) return std::unexpected(silence);
+  }
+  return std::unexpected(why_no_answer());
+}
+
+Result<std::optional<int>> ProcessEvents::Impl::listen(Listen form, Deadline deadline) {
+  while (true) {
+    const std::uint32_t ack = random_ack();
+    if (auto sent = send_control(socket.poll_fd(), control_of(form, 0), ack); !sent) {
+      return std::unexpected(sent.error());
+    }
+    // The kernel answers before send() returns. It is waited for all the same, but not for long.
+    const Deadline patience =
+        Deadline::at(std::min(deadline.time(), Deadline::after(std::chrono::milliseconds(100)).time()));
+    const auto answer = find_answer(ack + 1, patience);
+    if (!answer) return std::unexpected(answer.error());
+    // Where messages were lost, the answer may have been among them. What is lost before it is none of our stream.
+    const bool may_be_lost = std::exchange(lost, 0) > 0;
+    if (*answer || !may_be_lost) return answer;
+    if (deadline.remaining() == Deadline::Clock::duration::zero()) {
+      return std::unexpected(failure(ETIMEDOUT, "LISTEN").detail("so many events are lost that the answer is too"));
+    }
+  }
+}
+
+Result<std::optional<int>> ProcessEvents::Impl::find_answer(std::uint32_t ack, Deadline patience) {
+  while (true) {
+    // What comes before the answer is from before we listened.
+    while (at < count) {
+      const auto datagram = receiver.datagram(at++);
+      if (const auto answer = answer_in(datagram, ack)) return answer;
+    }
+    const bool has_lost = lost > 0;
+    const auto filled = fill();
+    if (!filled) return std::unexpected(filled.error());
+    if (has_lost && lost == 0) lost = 1;  // remembered for listen()
+    if (*filled && patience.remaining() > Deadline::Clock::duration::zero()) continue;
+    if (*filled && at < count) continue;
+    const int ready = sys::wait(socket.poll_fd(), POLLIN, patience);
+    if (ready < 0) return std::unexpected(failure(ready, "LISTEN"));
+    if (ready == 0) return std::nullopt;
+  }
+}
+
+void ProcessEvents::Impl::say_ignore() noexcept {
+  // Exactly once: before kernel 6.6 one too many silences all listeners of the machine.
+  if (std::exchange(must_say_ignore, false)) (void)send_control(socket.poll_fd(), ignore_control(), 0);
+}
+
+// --- The stream ------------------------------------------------------------------------------------------------------
+
+Result<std::optional<ProcessEvent>> ProcessEvents::take() {
+  while (true) {
+    if (auto event = impl_->next_of_batch()) return event;
+    const auto filled = impl_->fill();
+    if (!filled) return std::unexpected(filled.error());
+    if (!*filled) return std::nullopt;
+  }
+}
+
+Result<ProcessEvent> ProcessEvents::wait(Deadline deadline, const Cancel* cancel) {
+  while (true) {
+    if (const auto event = impl_->next_of_batch()) return *event;
+    // After a batch that emptied the queue poll() is asked at once; it knows better what came since.
+    if (!std::exchange(impl_->is_last, false)) {
+      const auto filled = impl_->fill();
+      if (!filled) return std::unexpected(filled.error());
+      if (*filled) continue;
+    }
+    const int ready = dmaflow::detail::wait(poll_fd(), POLLIN, deadline, cancel);
+    if (ready < 0) return std::unexpected(failure(ready, "wait"));
+    if (ready == 0) return std::unexpected(failure(ETIMEDOUT, "wait").detail("no process event"));
+  }
+}
+
+Result<void> ProcessEvents::dispatch(short /*revents*/) {
+  if (impl_->lost > 0 || impl_->at < impl_->count) return {};
+  const auto filled = impl_->fill();
+  if (!filled) return std::unexpected(filled.error());
+  return {};
+}
+
+ProcessEvents::Filter ProcessEvents::filter() const noexcept { return impl_->filter; }
+ReceiveBuffer ProcessEvents::receive_buffer() const noexcept { return impl_->buffer; }
+ProcessEvents::Counters ProcessEvents::counters() const noexcept { return impl_->counters; }
+Result<std::uint32_t> ProcessEvents::drops() const { return impl_->socket.drops(); }
+int ProcessEvents::poll_fd() const noexcept { return impl_->socket.poll_fd(); }
+short ProcessEvents::poll_events() const noexcept { return POLLIN; }
+
+}  // namespace dmaflow::connector

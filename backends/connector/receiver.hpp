@@ -1,0 +1,72 @@
+// Reading many datagrams with one system call, and knowing exactly what was lost, and where.
+//
+// When the receive buffer is full the kernel drops what comes, reports ENOBUFS once, before what is queued already, and
+// queues nothing more until the queue has been read empty (net/netlink/af_netlink.c: NETLINK_S_CONGESTED). So the hole
+// is after the messages that wait at the time of the report. How many these are follows from SO_MEMINFO, for messages
+// of one size exactly.
+#pragma once
+
+#include "socket.hpp"
+
+#include <dmaflow/connector_message.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include <linux/netlink.h>
+#include <sys/socket.h>
+
+namespace dmaflow::connector {
+
+class Receiver {
+ public:
+  /// Room for @p slots datagrams of @p slot_bytes; longer ones arrive cut. @p is_uniform: nearly all that come are of
+  /// one size, which then is measured once. Allocates here and never again.
+  Receiver(std::size_t slots, std::size_t slot_bytes, bool is_uniform = false);
+
+  /// What the socket has lost so far counts as seen.
+  [[nodiscard]] Result<void> begin(int fd);
+
+  enum class Got : std::uint8_t { nothing, datagrams, loss };
+  struct Step {
+    Got got = Got::nothing;
+    std::size_t count = 0;   ///< of datagrams
+    std::uint32_t lost = 0;  ///< messages; may be 0 where an earlier report counted them already
+    bool is_last = false;    ///< the queue was empty after these datagrams
+  };
+  /// What comes next. Never blocks. One system call, four where a loss begins.
+  [[nodiscard]] Result<Step> step(int fd) noexcept;
+
+  struct Datagram {
+    std::span<const std::byte> bytes;
+    Origin origin;
+    bool is_cut;
+  };
+  /// Of the datagrams of the last step. @p index: below its count.
+  [[nodiscard]] Datagram datagram(std::size_t index) const noexcept;
+
+  /// Receiving system calls made so far.
+  [[nodiscard]] std::uint64_t calls() const noexcept { return calls_; }
+
+ private:
+  int receive(int fd, std::size_t count) noexcept;
+  Result<Step> report_loss(int fd) noexcept;
+  Result<Step> begin_loss(int fd) noexcept;
+
+  std::unique_ptr<std::byte[]> bytes_;
+  std::size_t slot_bytes_;
+  std::vector<iovec> parts_;
+  std::vector<sockaddr_nl> addresses_;
+  std::vector<mmsghdr> headers_;
+  std::uint32_t drops_seen_ = 0;
+  bool is_uniform_;
+  std::uint32_t size_of_each_ = 0;  // in the kernel's accounting; 0: not known
+  bool is_hole_ahead_ = false;
+  std::size_t before_hole_ = 0;  // messages
+  std::uint64_t calls_ = 0;
+};
+
+}  // namespace dmaflow::connector

@@ -1,0 +1,23 @@
+// What the parts of this room know about a socket beyond its public face.
+#pragma once
+
+#include <dmaflow/connector_socket.hpp>
+
+#include <cstdint>
+
+namespace dmaflow::connector {
+
+inline constexpr const char* device_name = "kernel connector";
+
+/// An Error of this room. @p code: errno or -errno.
+[[nodiscard]] Error failure(int code, const char* operation) noexcept;
+
+/// SO_MEMINFO: the socket's memory, in the kernel's own accounting.
+struct MemoryInfo {
+  std::uint32_t queued;          ///< bytes of what waits to be read
+  std::uint32_t receive_buffer;  ///< bytes
+  std::uint32_t drops;           ///< messages, modulo 2^32
+};
+[[nodiscard]] Result<MemoryInfo> memory_info(int fd) noexcept;
+
+}  // namespace dmaflow::connector

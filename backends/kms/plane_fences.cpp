@@ -1,0 +1,118 @@
+// When a staged frame may be committed: fences, those of the frame and those that hang on its buffer.
+//
+// The kernel waits best: IN_FENCE_FD costs nothing and the frame is shown by the first vertical blank after its fence.
+// Where a driver has no such property, or refuses it, and for implicit fences, the frame stays staged and the loop
+// waits.
+#include "impl.hpp"
+
+#include "log.hpp"
+#include "sys/sys.hpp"
+
+#include <dmaflow/implicit_fences.hpp>
+
+#include <array>
+
+#include <poll.h>
+
+namespace dmaflow::kms {
+namespace {
+
+using FenceWait = Plane::Impl::FenceWait;
+
+/// One fence for all that a reader of the frame has to wait for; null where its ready() is all there is.
+Result<Fence> with_implicit_fences(const Frame& frame) noexcept {
+  auto implicit = export_fence(frame.buffer(), Access::read);
+  if (!implicit) return implicit;
+  auto own = frame.ready().dup();
+  if (!own) return own;
+  std::array<Fence, 2> both{std::move(*implicit), std::move(*own)};
+  return merge(both);
+}
+
+}  // namespace
+
+bool Plane::Impl::is_committable() noexcept {
+  if (!staged.frame) return false;
+  if (is_going()) return true;
+  const bool is_implicit = staged.frame.info().has_implicit_fences;
+  if (is_implicit && staged.merged.is_null()) {
+    if (auto merged = with_implicit_fences(staged.frame)) {
+      staged.merged = std::move(*merged);
+    } else {
+      // Not to be had (before 6.0 nothing takes them out), or ready() has failed, as is seen below. The dma-buf itself
+      // can be waited for.
+      staged.wait = FenceWait::here;
+      if (!wait_idle(staged.frame.buffer(), Access::read, Deadline::passed())) return false;
+    }
+  }
+  const Fence& fence = staged_fence();
+  if (fence.is_null()) {
+    staged.wait = FenceWait::nobody;
+    return true;
+  }
+  const auto status = fence.status();
+  if (status && *status == Fence::Status::active) {
+    // Implicit ones are waited for here: the memory managers of some drivers would see them too, and wait inside the
+    // commit (bochs of 6.12: 15 s each time).
+    const bool in_kernel =
+        staged.wait == FenceWait::unknown && !is_implicit && kernel_takes_fences && place->plane->in_fence != 0;
+    staged.wait = in_kernel ? FenceWait::kernel : FenceWait::here;
+    return in_kernel;
+  }
+  staged.wait = FenceWait::nobody;
+  if (status && *status == Fence::Status::signalled) return true;
+  detail::log(LogLevel::warning, "%s: frame %llu is not shown: the work on it failed", name.c_str(),
+              static_cast<unsigned long long>(staged.frame.info().sequence));
+  // Other parts of it may be at work still: until they end, nobody may write to the buffer.
+  auto rest = fence.dup();
+  staged.frame.release(rest ? std::move(*rest) : Fence());
+  staged = std::exchange(following, {});
+  return is_committable();
+}
+
+bool Plane::Impl::is_going() const noexcept {
+  return staged.frame && (staged.wait == FenceWait::nobody || staged.wait == FenceWait::kernel);
+}
+
+int Plane::Impl::waiting_fence() const noexcept {
+  if (!staged.frame || staged.wait != FenceWait::here || output.is_parked || output.device.paused) return -1;
+  if (output.is_deferring()) return -1;  // it would go on its way later all the same
+  const Fence& fence = staged_fence();
+  if (!fence.is_null()) return fence.poll_fd();
+  const Buffer& buffer = staged.frame.buffer();
+  std::uint32_t object = 0;
+  while (object + 1 < buffer.object_count() && sys::wait(buffer.fd(object), POLLIN, Deadline::passed()) > 0) ++object;
+  return buffer.fd(object);  // the first that is not idle yet
+}
+
+void Plane::Impl::set_fence(AtomicRequest& to) const {
+  if (!staged.frame || staged.wait != FenceWait::kernel) return;
+  to.set(place->plane->id, place->plane->in_fence, static_cast<std::uint64_t>(staged_fence().poll_fd()));
+}
+
+bool Output::Impl::has_committable() noexcept {
+  bool found = false;
+  for (const auto& plane : planes) found |= Inside::of(*plane).is_committable();
+  return found;
+}
+
+bool Output::Impl::hold_for_fences() noexcept {
+  bool found = false;
+  for (const auto& plane : planes) {
+    Plane::Impl& impl = Inside::of(*plane);
+    if (!impl.staged.frame || impl.staged.wait != FenceWait::kernel) continue;
+    impl.staged.wait = FenceWait::here;
+    impl.kernel_takes_fences = false;
+    found = true;
+  }
+  return found;
+}
+
+int Output::Impl::waiting_fence() const noexcept {
+  for (const auto& plane : planes) {
+    if (const int fence = Inside::of(*plane).waiting_fence(); fence >= 0) return fence;
+  }
+  return -1;
+}
+
+}  // namespace dmaflow::kms

@@ -1,0 +1,23 @@
+// Fences at V4L2's border. V4L2 has none: a buffer goes into a queue only after the fences it comes with have ended.
+#pragma once
+
+#include "device.hpp"
+#include "log.hpp"
+
+#include <dmaflow/fence.hpp>
+
+namespace dmaflow::v4l2 {
+
+/// Looks without waiting. One system call for a fence that is active or has signalled. @p what: whose fence, for the
+/// log.
+inline Result<Fence::Status> ended_as(const Fence& fence, const Device& device, const char* what) noexcept {
+  const auto status = fence.status();
+  if (!status || *status != Fence::Status::failed) return status;
+  const auto ended = fence.has_ended();  // a part of it may have failed, and others go on
+  if (!ended) return std::unexpected(ended.error());
+  if (!*ended) return Fence::Status::active;
+  detail::log(LogLevel::warning, "%s: %s ended with an error", device.name().c_str(), what);
+  return status;
+}
+
+}  // namespace dmaflow::v4l2

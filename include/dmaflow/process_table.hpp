@@ -1,0 +1,89 @@
+// The set of processes, kept true by process events, and put right from /proc after a loss.
+//
+// Three things make a set that is kept from events alone wrong: lost events; first threads that end before their
+// process does; and a thread that calls execve() and takes the pid of the first one, whose exit is told and its own
+// never. So the table counts threads, and resync() reads /proc in a way that misses nothing that happens meanwhile.
+#pragma once
+
+#include <dmaflow/deadline.hpp>
+#include <dmaflow/error.hpp>
+#include <dmaflow/process.hpp>
+#include <dmaflow/process_events.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include <sys/types.h>
+
+namespace dmaflow::connector {
+
+/// Processes that have not ended; those that only wait to be reaped (zombies) have. A value; not synchronised. Keeping
+/// it up to date costs no system call and, but for growing to twice its size now and then, no allocation.
+/// The stream must have at least fork, exec and exit, and be the only one that is applied.
+class ProcessTable {
+ public:
+  struct Entry {
+    ProcessId id{};             ///< start is 0 where the process began after the last resync()
+    pid_t parent = 0;           ///< that made it; where it began before, the one that it had then
+    std::uint32_t threads = 0;  ///< that have not ended; at least 1
+  };
+
+  enum class Change : std::uint8_t {
+    none,    ///< to the set of processes
+    began,   ///< a process did: Fork::child
+    execed,  ///< a process replaced its program
+    ended,   ///< a process did, with its last thread: Exit::task
+    lost,    ///< events were lost: the table is wrong until resync()
+  };
+  /// Takes an event of the stream. Says what it means for processes.
+  Change apply(const ProcessEvent& event);
+
+  /// Makes the table true: reads what the stream has, then /proc, then what came meanwhile, and begins again where
+  /// events were lost. Every item that it takes from the stream is given to @p taken as well, Lost ones included, so
+  /// that the program misses nothing; may be empty. Needed at the beginning and after each Lost item.
+  /// Errors: ETIMEDOUT (the deadline came first; the table is as good as it got), those of ProcessEvents::take() and of
+  /// reading /proc.
+  [[nodiscard]] Result<void> resync(ProcessEvents& events, Deadline deadline,
+                                    const std::function<void(const ProcessEvent&)>& taken = {});
+
+  /// Reads /proc alone, for who has no events: true for no longer than it takes. Errors: those of reading /proc.
+  [[nodiscard]] Result<void> scan();
+
+  [[nodiscard]] std::size_t size() const noexcept { return processes_; }
+  [[nodiscard]] bool contains(pid_t pid) const noexcept { return find(pid).has_value(); }
+  [[nodiscard]] std::optional<Entry> find(pid_t pid) const noexcept;
+  /// Calls @p visit with each entry, in no order; it must not change the table.
+  void for_each(const std::function<void(const Entry&)>& visit) const;
+
+ private:
+  /// A thread. That of a process (tid == tgid) stays until the process ends, and counts its threads.
+  struct Slot {
+    pid_t tid = 0;  // 0: free
+    pid_t tgid = 0;
+    pid_t parent = 0;
+    std::uint32_t threads = 0;
+    std::uint64_t start = 0;
+    bool is_running = false;
+  };
+
+  [[nodiscard]] std::size_t place_of(pid_t tid) const noexcept;
+  Slot* look_up(pid_t tid) noexcept;
+  Slot& insert(const Slot& slot);
+  void erase(pid_t tid) noexcept;
+  void grow();
+  void clear() noexcept;
+  void begin_process(pid_t pid, pid_t parent, std::uint64_t start);
+  void begin_thread(Task task);
+  bool end_thread(Task task) noexcept;
+  void keep_first_thread_only(pid_t tgid);
+  void scan_process(pid_t pid);
+
+  std::vector<Slot> slots_;  // open addressing, a power of two
+  std::size_t used_ = 0;
+  std::size_t processes_ = 0;
+};
+
+}  // namespace dmaflow::connector
