@@ -13,7 +13,7 @@ PATH=$PATH:/usr/sbin:/sbin
 # Package groups. Whoever needs one writes: need_packages "${PACKAGES_BUILD[@]}"
 # shellcheck disable=SC2034  # used by the scripts that source this file
 PACKAGES_BUILD=(g++ cmake ninja-build pkg-config git ca-certificates libdrm-dev libgbm-dev libvulkan-dev libgtest-dev
-  libgmock-dev libbenchmark-dev libcli11-dev libfmt-dev nlohmann-json3-dev)
+  libgmock-dev libbenchmark-dev libcli11-dev libfmt-dev nlohmann-json3-dev glslang-tools)
 # shellcheck disable=SC2034
 PACKAGES_LINT=(clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev)
 # shellcheck disable=SC2034  # the pictures in the demo's report
