@@ -1,9 +1,9 @@
 // udmabuf: ordinary shared memory (a sealed memfd) as dma-bufs, through /dev/udmabuf (since kernel 4.20).
 //
 // The fallback where no heap may be opened: /dev/udmabuf usually belongs to the group kvm. Memory is cached, zeroed and
-// not contiguous. The driver limits one dma-buf to size_limit_mb (64 unless the administrator raised it). Each object
-// is one memfd, so the driver's list_limit, which counts the memfds in one dma-buf, is never reached. Source:
-// include/uapi/linux/udmabuf.h.
+// not contiguous. The driver limits one dma-buf to size_limit_mb (64 until kernel 7.3, which has no limit unless the
+// administrator sets one). Each object is one memfd, so the driver's list_limit, which counts the memfds in one dma-buf,
+// is never reached. Source: include/uapi/linux/udmabuf.h.
 #pragma once
 
 #include <dmaflow/allocator.hpp>
