@@ -43,6 +43,9 @@
 #ifdef DMAFLOW_HAS_KMS
 #include <dmaflow/kms.hpp>
 #endif
+#if defined(DMAFLOW_HAS_VULKAN) && __has_include(<vulkan/vulkan_core.h>)
+#include <dmaflow/vulkan.hpp>
+#endif
 #ifdef DMAFLOW_HAS_CONNECTOR
 #include <dmaflow/connector.hpp>
 #include <dmaflow/holder_watch.hpp>

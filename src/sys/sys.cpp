@@ -101,6 +101,11 @@ ssize_t write(int fd, const void* buffer, std::size_t size) noexcept {
   return retried([&] { return ::write(fd, buffer, size); });
 }
 
+ssize_t readlink(const char* path, char* buffer, std::size_t size) noexcept {
+  if (const int error = before("readlink")) return unmade(error);
+  return retried([&] { return ::readlink(path, buffer, size); });
+}
+
 int fstat(int fd, struct stat* out) noexcept {
   if (const int error = before("fstat", fd)) return unmade(error);
   return retried([&] { return ::fstat(fd, out); });

@@ -83,6 +83,8 @@ int munmap(void* address, std::size_t length) noexcept;
 long minor_faults() noexcept;
 ssize_t read(int fd, void* buffer, std::size_t size) noexcept;
 ssize_t write(int fd, const void* buffer, std::size_t size) noexcept;
+/// The length of the link's text, which is not terminated, or -errno.
+ssize_t readlink(const char* path, char* buffer, std::size_t size) noexcept;
 int fstat(int fd, struct stat* out) noexcept;
 off_t size_of(int fd) noexcept;  // lseek(SEEK_END), which dma-bufs answer with their size
 /// 1 or 0 by the file system's magic number (DMA_BUF_MAGIC, since kernel 5.3), or -errno.

@@ -1,0 +1,682 @@
+#include <dmaflow/vulkan_convert.hpp>
+
+#include "allocator.hpp"
+#include "convert_shader.hpp"
+
+#include "log.hpp"
+
+#include <dmaflow/implicit_fences.hpp>
+#include <dmaflow/pool.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+namespace dmaflow::vulkan {
+namespace {
+
+constexpr auto gpu_patience = std::chrono::seconds(2);
+constexpr std::uint32_t most_in_flight = 8;
+constexpr std::uint32_t group = 8;  // the shader's local size
+
+/// An input with what the shader reads of it.
+struct Input {
+  Buffer buffer;
+  std::array<Image, 3> images{};
+  std::array<VkImageView, 3> views{};
+  VkDescriptorSet set = VK_NULL_HANDLE;
+};
+
+struct Output {
+  Buffer buffer;
+  Image image{};
+  VkImageView view = VK_NULL_HANDLE;
+  VkDescriptorSet set = VK_NULL_HANDLE;
+};
+
+/// The recorded work from one input to one output.
+struct Pair {
+  VkCommandBuffer commands = VK_NULL_HANDLE;
+  Rect visible{};
+  ColorInfo color{};
+};
+
+/// One of the places in flight.
+struct Slot {
+  VkSemaphore acquired = VK_NULL_HANDLE;  // what the frame's fence is imported into
+  VkSemaphore done = VK_NULL_HANDLE;      // what the output's fence is exported from
+  VkFence fence = VK_NULL_HANDLE;         // when the place is free again
+  bool busy = false;
+  Buffer input;  // kept alive while the GPU is at work
+  Buffer output;
+  std::uint32_t pair = 0;
+  Deadline::Clock::time_point submitted{};
+  Frame held;  // the frame itself, where no fence could be given to its source
+  Fence end;   // to wait for in poll, where all places are taken
+};
+
+}  // namespace
+
+struct Convert::Impl {
+  explicit Impl(Device::Impl& gpu_impl, Device& gpu_device) : gpu(gpu_impl), device(gpu_device) {}
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl() { stop(); }
+
+  Device::Impl& gpu;
+  Device& device;
+  ConvertOptions options;
+  std::string name;
+  StreamConfig input;
+  StreamConfig output;
+
+  bool started = false;
+  SourceFormat source;
+  std::unique_ptr<ConvertShader> shader;
+  std::unique_ptr<OverlayImage> overlay;
+  VkCommandPool commands = VK_NULL_HANDLE;
+  VkQueryPool times = VK_NULL_HANDLE;
+  std::vector<Input> inputs;
+  std::vector<Output> outputs;
+  std::vector<Pair> pairs;  // of input i and output o: i * outputs + o
+  std::array<Slot, most_in_flight> slots;
+  std::uint32_t next_slot = 0;
+  std::optional<Pool> pool;
+  Frame pending;   // taken, not yet submitted
+  Fence filled;    // from when it may be read
+  Frame finished;  // submitted, not yet given on
+  Histogram gpu_time;
+  Histogram turnaround;
+
+  [[nodiscard]] Size target_size() const noexcept;
+  /// Software devices run what is submitted when its fence is asked for: with a fence still pending they would block.
+  [[nodiscard]] bool gpu_waits() const noexcept { return gpu.imports_sync_fd && !gpu.is_software; }
+  [[nodiscard]] Result<void> start(std::span<const Buffer> given, std::vector<Buffer> made);
+  [[nodiscard]] Result<void> start_pools();
+  [[nodiscard]] Result<void> start_shader(std::size_t input_count, std::size_t output_count);
+  [[nodiscard]] Result<void> add_input(const Buffer& buffer);
+  [[nodiscard]] Result<void> add_output(const Buffer& buffer);
+  [[nodiscard]] Result<void> start_slots();
+  [[nodiscard]] Result<void> record_all();
+  [[nodiscard]] Result<void> record(std::uint32_t pair, const Rect& visible, const ColorInfo& color);
+
+  [[nodiscard]] Result<bool> advance();
+  [[nodiscard]] Result<Fence> fence_of(const Frame& frame) const;
+  [[nodiscard]] Result<bool> may_submit();
+  [[nodiscard]] Result<void> submit(Slot& slot, Frame target);
+  [[nodiscard]] Result<void> give_back(Slot& slot, const Fence& done);
+  [[nodiscard]] Result<void> reclaim();
+  [[nodiscard]] Result<void> finish(Slot& slot);
+  [[nodiscard]] Result<void> wait_idle(Deadline deadline);
+  void stop() noexcept;
+};
+
+Size Convert::Impl::target_size() const noexcept {
+  return options.size.value_or(turned(input.layout.size, options.rotation));
+}
+
+Convert::Convert(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Convert::~Convert() = default;
+
+Result<std::unique_ptr<Convert>> Convert::create(Device& device, const ConvertOptions& options) {
+  const auto invalid = [&] { return Error::os(EINVAL, "vulkan::Convert::create", device.name()); };
+  if (options.in_flight < 1 || options.in_flight > most_in_flight) {
+    return std::unexpected(invalid().detail("in_flight is %u; 1 to %u is possible", options.in_flight, most_in_flight));
+  }
+  if (options.formats.empty()) return std::unexpected(invalid().detail("no format to give"));
+  if (options.size && (options.size->width == 0 || options.size->height == 0 || options.size->width > max_dimension ||
+                       options.size->height > max_dimension)) {
+    return std::unexpected(invalid().detail("%ux%u is no size", options.size->width, options.size->height));
+  }
+  if (options.overlay) {
+    const Size size = options.overlay->size;
+    const std::uint64_t bytes = std::uint64_t{4} * size.width * size.height;
+    if (bytes == 0 || bytes != options.overlay->rgba.size()) {
+      return std::unexpected(invalid().detail("an overlay of %ux%u is %llu bytes, not %zu", size.width, size.height,
+                                              static_cast<unsigned long long>(bytes), options.overlay->rgba.size()));
+    }
+  }
+  if (!device.impl_->storage_write_without_format) {
+    return std::unexpected(Error::os(ENOTSUP, "vulkan::Convert::create", device.name())
+                               .detail("the device, or how it was created, has no shaderStorageImageWriteWithoutFormat"));
+  }
+  auto impl = std::make_unique<Impl>(*device.impl_, device);
+  impl->options = options;
+  impl->name = "convert on " + std::string(device.name());
+  return std::unique_ptr<Convert>(new Convert(std::move(impl)));  // private constructor
+}
+
+std::string_view Convert::name() const noexcept { return impl_->name; }
+const StreamConfig& Convert::output() const noexcept { return impl_->output; }
+std::uint32_t Convert::max_held() const noexcept { return impl_->options.in_flight + 1; }
+std::uint32_t Convert::min_buffers() const noexcept { return impl_->options.in_flight; }
+Allocator* Convert::output_allocator() noexcept { return &impl_->device.allocator(); }
+const Histogram& Convert::gpu_time() const noexcept { return impl_->gpu_time; }
+const Histogram& Convert::turnaround() const noexcept { return impl_->turnaround; }
+
+// --- Negotiation -------------------------------------------------------------------------------------------------------
+
+Result<void> Convert::check(const StreamConfig& config) {
+  const Layout& layout = config.layout;
+  const auto refuse = [&](int code) { return Error::os(code, "vulkan::Convert::check", impl_->name); };
+  if (!source_format(layout.format)) {
+    return std::unexpected(refuse(ENOTSUP).detail("%s cannot be read by the shader: YUV in 8 bits or P010's way, and RGB "
+                                                  "that Vulkan has, can", layout.format.name().c_str()));
+  }
+  if (layout.modifier.is_implicit()) {
+    return std::unexpected(refuse(ENOTSUP).detail("modifier INVALID: Vulkan must be told the arrangement"));
+  }
+  const std::uint32_t limit = impl_->gpu.max_image;
+  const Size target = impl_->options.size.value_or(turned(layout.size, impl_->options.rotation));
+  if (std::max({layout.size.width, layout.size.height, target.width, target.height}) > limit) {
+    return std::unexpected(refuse(EINVAL).detail("images of this device are at most %u pixels a side", limit));
+  }
+  return impl_->gpu.alive("vulkan::Convert::check");
+}
+
+Result<void> Convert::configure(const StreamConfig& config) {
+  if (impl_->started) return std::unexpected(Error::os(EBUSY, "vulkan::Convert::configure", impl_->name));
+  if (auto possible = check(config); !possible) return possible;
+  impl_->input = config;
+  impl_->source = *source_format(config.layout.format);
+  return {};
+}
+
+Result<void> Convert::import(const Buffer& buffer) {
+  const auto source = source_format(buffer.layout().format);
+  if (!source) return std::unexpected(Error::os(ENOTSUP, "vulkan::Convert::import", impl_->name));
+  for (std::uint32_t i = 0; i < source->plane_count; ++i) {
+    auto image = impl_->device.import_plane(buffer, source->planes[i], VK_IMAGE_USAGE_SAMPLED_BIT);
+    if (!image) return std::unexpected(image.error());
+  }
+  return {};
+}
+
+// The GPU's own arrangements before LINEAR: both it and the display are quicker with them.
+Result<std::vector<StreamConfig>> Convert::offers(const StreamRequest& request) {
+  const Size size = request.size.value_or(impl_->target_size());
+  std::vector<StreamConfig> offers;
+  std::string asked;
+  for (const PixelFormat format : impl_->options.formats) {
+    if (!request.formats.empty() && std::ranges::find(request.formats, format) == request.formats.end()) continue;
+    asked.append(asked.empty() ? "" : ", ").append(format.name());
+    auto all = impl_->device.support(format, VK_IMAGE_USAGE_STORAGE_BIT);
+    std::ranges::stable_sort(all, {}, [](const FormatSupport& one) { return one.modifier.is_linear(); });
+    for (const FormatSupport& one : all) {
+      if (!one.importable || one.max_size.width < size.width || one.max_size.height < size.height) continue;
+      StreamConfig offer{.interval = impl_->input.interval};
+      offer.layout = {.size = size, .format = format, .modifier = one.modifier, .plane_count = one.plane_count};
+      offer.color = with_defaults(impl_->input.color, impl_->input.layout.format, impl_->input.layout.size);
+      offer.color.matrix = ColorInfo::Matrix::identity;
+      offer.color.range = ColorInfo::Range::full;
+      offers.push_back(offer);
+    }
+  }
+  if (offers.empty()) {
+    return std::unexpected(Error::os(EINVAL, "vulkan::Convert::offers", impl_->name)
+                               .detail("the device writes no %ux%u images of %s", size.width, size.height,
+                                       asked.empty() ? "the formats wanted" : asked.c_str()));
+  }
+  return offers;
+}
+
+Result<void> Convert::set_output(const StreamConfig& config) {
+  if (impl_->started) return std::unexpected(Error::os(EBUSY, "vulkan::Convert::set_output", impl_->name));
+  StreamConfig wanted = config;
+  if (wanted.layout.modifier.is_linear() && wanted.layout.planes[0].stride == 0) {
+    auto layout = Layout::linear(wanted.layout.format, wanted.layout.size, wanted.constraints);
+    if (!layout) return std::unexpected(layout.error());
+    wanted.layout = *layout;
+  }
+  impl_->output = wanted;
+  return {};
+}
+
+Result<void> Convert::try_output(const Buffer& buffer) {
+  auto image = impl_->device.import_image(buffer, VK_IMAGE_USAGE_STORAGE_BIT);
+  if (!image) return std::unexpected(image.error());
+  return {};
+}
+
+// --- Start -------------------------------------------------------------------------------------------------------------
+
+Result<void> Convert::start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) {
+  if (impl_->started) return std::unexpected(Error::os(EBUSY, "vulkan::Convert::start", impl_->name));
+  if (auto alive = impl_->gpu.alive("vulkan::Convert::start"); !alive) return alive;
+  auto started = impl_->start(inputs, std::move(outputs));
+  if (!started) impl_->stop();
+  return started;
+}
+
+Result<void> Convert::Impl::start(std::span<const Buffer> given, std::vector<Buffer> made) {
+  started = true;
+  gpu_time = {};
+  turnaround = {};
+  if (auto ready = start_pools(); !ready) return ready;
+  if (auto ready = start_shader(given.size(), made.size()); !ready) return ready;
+  inputs.reserve(given.size());
+  outputs.reserve(made.size());
+  for (const Buffer& buffer : given) {
+    if (auto added = add_input(buffer); !added) return added;
+  }
+  for (const Buffer& buffer : made) {
+    if (auto added = add_output(buffer); !added) return added;
+  }
+  auto targets = Pool::create(std::move(made));
+  if (!targets) return std::unexpected(targets.error());
+  pool.emplace(std::move(*targets));
+  if (auto ready = start_slots(); !ready) return ready;
+  return record_all();
+}
+
+Result<void> Convert::Impl::start_pools() {
+  const VkCommandPoolCreateInfo info{.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                     .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
+                                     .queueFamilyIndex = gpu.queue_family};
+  return gpu.checked(gpu.vk.CreateCommandPool(gpu.device, &info, nullptr, &commands), "vkCreateCommandPool");
+}
+
+Result<void> Convert::Impl::start_shader(std::size_t input_count, std::size_t output_count) {
+  if (options.overlay) {
+    overlay = std::make_unique<OverlayImage>(gpu);
+    if (auto made = overlay->create(*options.overlay, commands, Deadline::after(gpu_patience)); !made) return made;
+  }
+  shader = std::make_unique<ConvertShader>(gpu);
+  // A frame whose visible part is not the whole is scaled even where the sizes agree: the general way does for both.
+  const Size source_size = input.layout.size;
+  const Placement whole{.visible = {0, 0, source_size.width, source_size.height},
+                        .target = output.layout.size,
+                        .fit = options.fit,
+                        .rotation = options.rotation};
+  return shader->create({.source = source, .scales = scales(whole), .has_overlay = options.overlay.has_value()},
+                        static_cast<std::uint32_t>(input_count), static_cast<std::uint32_t>(output_count));
+}
+
+Result<void> Convert::Impl::add_input(const Buffer& buffer) {
+  Input& made = inputs.emplace_back();  // stop() destroys what is made so far
+  made.buffer = buffer;
+  for (std::uint32_t i = 0; i < source.plane_count; ++i) {
+    auto image = device.import_plane(buffer, source.planes[i], VK_IMAGE_USAGE_SAMPLED_BIT);
+    if (!image) return std::unexpected(image.error());
+    auto view = make_view(gpu, *image, source.orders[i]);
+    if (!view) return std::unexpected(view.error());
+    made.images[i] = *image;
+    made.views[i] = *view;
+  }
+  auto set = shader->describe_input(std::span(made.views).first(source.plane_count));
+  if (!set) return std::unexpected(set.error());
+  made.set = *set;
+  return {};
+}
+
+Result<void> Convert::Impl::add_output(const Buffer& buffer) {
+  Output& made = outputs.emplace_back();
+  made.buffer = buffer;
+  auto image = device.import_image(buffer, VK_IMAGE_USAGE_STORAGE_BIT);
+  if (!image) return std::unexpected(image.error());
+  made.image = *image;
+  auto view = make_view(gpu, *image, {0, 1, 2, 3});
+  if (!view) return std::unexpected(view.error());
+  made.view = *view;
+  auto set = shader->describe_output(*view, overlay != nullptr ? overlay->view() : inputs.front().views[0]);
+  if (!set) return std::unexpected(set.error());
+  made.set = *set;
+  return {};
+}
+
+Result<void> Convert::Impl::start_slots() {
+  const VkFenceCreateInfo info{.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
+  for (std::uint32_t i = 0; i < options.in_flight; ++i) {
+    Slot& slot = slots[i];
+    if (auto made = gpu.checked(gpu.vk.CreateFence(gpu.device, &info, nullptr, &slot.fence), "vkCreateFence"); !made) {
+      return made;
+    }
+    if (gpu_waits()) {
+      auto semaphore = device.create_semaphore();
+      if (!semaphore) return std::unexpected(semaphore.error());
+      slot.acquired = *semaphore;
+    }
+    if (gpu.exports_sync_fd) {
+      auto semaphore = device.create_semaphore();
+      if (!semaphore) return std::unexpected(semaphore.error());
+      slot.done = *semaphore;
+    }
+  }
+  return {};
+}
+
+Result<void> Convert::Impl::record_all() {
+  const auto count = static_cast<std::uint32_t>(inputs.size() * outputs.size());
+  pairs.resize(count);
+  const VkCommandBufferAllocateInfo wanted{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                           .commandPool = commands,
+                                           .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                                           .commandBufferCount = count};
+  std::vector<VkCommandBuffer> buffers(count);
+  if (auto made = gpu.checked(gpu.vk.AllocateCommandBuffers(gpu.device, &wanted, buffers.data()),
+                              "vkAllocateCommandBuffers");
+      !made) {
+    return made;
+  }
+  if (gpu.timestamp_period > 0) {
+    const VkQueryPoolCreateInfo info{.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+                                     .queryType = VK_QUERY_TYPE_TIMESTAMP,
+                                     .queryCount = 2 * count};
+    if (auto made = gpu.checked(gpu.vk.CreateQueryPool(gpu.device, &info, nullptr, &times), "vkCreateQueryPool");
+        !made) {
+      return made;
+    }
+  }
+  const Size size = input.layout.size;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    pairs[i].commands = buffers[i];
+    if (auto done = record(i, {0, 0, size.width, size.height}, input.color); !done) return done;
+  }
+  return {};
+}
+
+Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, const ColorInfo& color) {
+  const Functions& vk = gpu.vk;
+  Pair& record = pairs[pair];
+  const Input& from = inputs[pair / outputs.size()];
+  const Output& to = outputs[pair % outputs.size()];
+  const Size size = input.layout.size;
+  Parameters parameters;
+  const ColorMatrix matrix = color_matrix(input.layout.format, size, color);
+  for (std::size_t row = 0; row < matrix.size(); ++row) {
+    std::ranges::transform(matrix[row], parameters.matrix[row].begin(), [](double v) { return static_cast<float>(v); });
+  }
+  const Size target = output.layout.size;
+  place({.visible = visible, .target = target, .fit = options.fit, .rotation = options.rotation}, parameters);
+  if (options.overlay) {
+    const Picture& picture = *options.overlay;
+    parameters.picture = {picture.x, picture.y, picture.x + static_cast<std::int32_t>(picture.size.width),
+                          picture.y + static_cast<std::int32_t>(picture.size.height)};
+  }
+
+  std::array<VkImageMemoryBarrier, 4> barriers{};
+  std::uint32_t count = 0;
+  for (std::uint32_t i = 0; i < source.plane_count; ++i) {
+    barriers[count++] =
+        device.acquire(from.images[i], VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL, VK_ACCESS_SHADER_READ_BIT);
+  }
+  barriers[count++] = device.acquire_to_overwrite(to.image, VK_IMAGE_LAYOUT_GENERAL, VK_ACCESS_SHADER_WRITE_BIT);
+
+  // An output may come back before the display looked at it, while this very work is still under way: another frame.
+  const VkCommandBufferBeginInfo begin{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                       .flags = VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT};
+  if (auto begun = gpu.checked(vk.BeginCommandBuffer(record.commands, &begin), "vkBeginCommandBuffer"); !begun) {
+    return begun;
+  }
+  vk.CmdPipelineBarrier(record.commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, 0, 0,
+                        nullptr, 0, nullptr, count, barriers.data());
+  if (times != VK_NULL_HANDLE) {  // behind the barrier, so that the wait for the frame is not counted
+    vk.CmdResetQueryPool(record.commands, times, 2 * pair, 2);
+    vk.CmdWriteTimestamp(record.commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, times, 2 * pair);
+  }
+  vk.CmdBindPipeline(record.commands, VK_PIPELINE_BIND_POINT_COMPUTE, shader->pipeline());
+  const std::array sets{from.set, to.set};
+  vk.CmdBindDescriptorSets(record.commands, VK_PIPELINE_BIND_POINT_COMPUTE, shader->layout(), 0,
+                           static_cast<std::uint32_t>(sets.size()), sets.data(), 0, nullptr);
+  vk.CmdPushConstants(record.commands, shader->layout(), VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof parameters, &parameters);
+  vk.CmdDispatch(record.commands, (target.width + group - 1) / group, (target.height + group - 1) / group, 1);
+  for (std::uint32_t i = 0; i < source.plane_count; ++i) {
+    barriers[i] = device.release(from.images[i], VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL, 0);
+  }
+  barriers[source.plane_count] = device.release(to.image, VK_IMAGE_LAYOUT_GENERAL, VK_ACCESS_SHADER_WRITE_BIT);
+  vk.CmdPipelineBarrier(record.commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0, 0,
+                        nullptr, 0, nullptr, count, barriers.data());
+  if (times != VK_NULL_HANDLE) {
+    vk.CmdWriteTimestamp(record.commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, times, 2 * pair + 1);
+  }
+  record.visible = visible;
+  record.color = color;
+  return gpu.checked(vk.EndCommandBuffer(record.commands), "vkEndCommandBuffer");
+}
+
+// --- Frames ------------------------------------------------------------------------------------------------------------
+
+bool Convert::ready() const noexcept { return impl_->started && !impl_->pending && !impl_->finished; }
+
+Result<void> Convert::accept(Frame frame) {
+  if (!ready()) return std::unexpected(Error::os(EAGAIN, "vulkan::Convert::accept", impl_->name));
+  auto filled = impl_->fence_of(frame);
+  if (!filled) return std::unexpected(filled.error());
+  impl_->pending = std::move(frame);
+  impl_->filled = std::move(*filled);
+  auto advanced = impl_->advance();
+  return advanced ? Result<void>() : std::unexpected(advanced.error());
+}
+
+Result<Frame> Convert::take() {
+  if (!impl_->finished && impl_->pending) {
+    if (auto advanced = impl_->advance(); !advanced) return std::unexpected(advanced.error());
+  }
+  return std::move(impl_->finished);
+}
+
+Result<void> Convert::dispatch(short) {
+  auto advanced = impl_->advance();
+  return advanced ? Result<void>() : std::unexpected(advanced.error());
+}
+
+int Convert::waiting_fence() const noexcept {
+  const Impl& impl = *impl_;
+  if (!impl.pending) return -1;
+  if (!impl.gpu_waits() && !impl.filled.is_null()) return impl.filled.poll_fd();
+  return impl.slots[impl.next_slot].busy ? impl.slots[impl.next_slot].end.poll_fd() : -1;
+}
+
+/// Submits what is pending where that is possible. True where it was.
+Result<bool> Convert::Impl::advance() {
+  if (auto reclaimed = reclaim(); !reclaimed) return std::unexpected(reclaimed.error());
+  if (!pending || finished) return false;
+  if (auto alive = gpu.alive("vulkan::Convert"); !alive) return std::unexpected(alive.error());
+  Slot& slot = slots[next_slot];
+  if (slot.busy) return false;
+  if (auto may = may_submit(); !may || !*may) return may;
+  auto target = pool->acquire();
+  if (!target) return false;  // its followers hold them all: later
+  if (auto submitted = submit(slot, std::move(*target)); !submitted) {
+    pending.release();
+    filled = {};
+    return std::unexpected(submitted.error());
+  }
+  next_slot = (next_slot + 1) % options.in_flight;
+  return true;
+}
+
+/// The frame's own fence, and those on its memory where its producer has only these.
+Result<Fence> Convert::Impl::fence_of(const Frame& frame) const {
+  auto ready = frame.ready().dup();
+  if (!ready || !frame.info().has_implicit_fences) return ready;
+  auto implicit = export_fence(frame.buffer(), Access::read);
+  if (!implicit) return implicit;
+  std::array both{std::move(*ready), std::move(*implicit)};
+  return merge(both);
+}
+
+/// Whether the frame's fence can be left to the GPU or is over. A frame whose fence has failed is let go.
+Result<bool> Convert::Impl::may_submit() {
+  if (filled.is_null()) return true;
+  auto status = filled.status();
+  if (!status) return std::unexpected(status.error());
+  if (*status == Fence::Status::failed) {
+    detail::log(LogLevel::warning, "%s: frame %llu is let go: the work that was to fill it failed", name.c_str(),
+                static_cast<unsigned long long>(pending.info().sequence));
+    pending.release();
+    filled = {};
+    return false;
+  }
+  if (*status == Fence::Status::signalled) filled = {};
+  return filled.is_null() || gpu_waits();
+}
+
+Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
+  const auto in = std::ranges::find(inputs, pending.buffer(), &Input::buffer);
+  const auto out = std::ranges::find(outputs, target.buffer(), &Output::buffer);
+  if (in == inputs.end() || out == outputs.end()) {
+    return std::unexpected(
+        Error::os(EINVAL, "vulkan::Convert::accept", name).detail("a buffer it was not started with"));
+  }
+  const auto pair = static_cast<std::uint32_t>((in - inputs.begin()) * static_cast<std::ptrdiff_t>(outputs.size()) +
+                                               (out - outputs.begin()));
+  FrameInfo info = pending.info();
+  const Size size = input.layout.size;
+  const Rect visible = info.visible.width != 0 ? info.visible : Rect{0, 0, size.width, size.height};
+  if (visible != pairs[pair].visible || info.color != pairs[pair].color) {
+    if (auto done = wait_idle(Deadline::after(gpu_patience)); !done) return done;  // it may be under way
+    if (auto done = record(pair, visible, info.color); !done) return done;
+  }
+
+  const bool waits = !filled.is_null();
+  if (waits) {
+    if (auto imported = device.import_fence(filled, slot.acquired); !imported) return imported;
+  }
+  const VkPipelineStageFlags stage = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT;
+  const VkSubmitInfo work{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                          .waitSemaphoreCount = waits ? 1U : 0U,
+                          .pWaitSemaphores = &slot.acquired,
+                          .pWaitDstStageMask = &stage,
+                          .commandBufferCount = 1,
+                          .pCommandBuffers = &pairs[pair].commands,
+                          .signalSemaphoreCount = slot.done != VK_NULL_HANDLE ? 1U : 0U,
+                          .pSignalSemaphores = &slot.done};
+  if (auto submitted = gpu.submit(work, slot.fence); !submitted) return submitted;
+  slot.busy = true;
+  slot.input = pending.buffer();
+  slot.output = target.buffer();
+  slot.pair = pair;
+  slot.submitted = Deadline::Clock::now();
+
+  Fence done;
+  if (slot.done != VK_NULL_HANDLE) {
+    auto exported = device.export_fence(slot.done);
+    if (!exported) return std::unexpected(exported.error());
+    done = std::move(*exported);
+  } else if (auto ended = wait_for(gpu, slot.fence, Deadline::after(gpu_patience)); !ended) {
+    return ended;  // no fences to give on: the work is waited for
+  }
+  if (options.implicit_fences) {
+    if (auto put = import_fence(target.buffer(), done, Access::write); !put) return put;
+  }
+  if (auto given = give_back(slot, done); !given) return given;
+  info.color = output.color;
+  info.visible = {0, 0, output.layout.size.width, output.layout.size.height};
+  info.bytes_used = {};
+  info.has_implicit_fences = false;
+  if (auto described = target.describe(info, std::move(done)); !described) return described;
+  finished = std::move(target);
+  return {};
+}
+
+/// The frame that was read goes back to its source with the fence of the reading.
+Result<void> Convert::Impl::give_back(Slot& slot, const Fence& done) {
+  const bool last_place = slots[(next_slot + 1) % options.in_flight].busy || options.in_flight == 1;
+  if (last_place) {
+    if (auto end = done.dup()) slot.end = std::move(*end);
+  }
+  auto release = done.dup();
+  if (release) {
+    pending.release(std::move(*release));
+  } else {
+    slot.held = std::move(pending);  // no descriptor left: it goes back when the place is free
+  }
+  pending = {};
+  return {};
+}
+
+Result<void> Convert::Impl::reclaim() {
+  for (std::uint32_t i = 0; i < options.in_flight; ++i) {
+    Slot& slot = slots[i];
+    if (!slot.busy) continue;
+    const VkResult status = gpu.vk.GetFenceStatus(gpu.device, slot.fence);
+    if (status == VK_NOT_READY) continue;
+    if (status != VK_SUCCESS) return std::unexpected(gpu.error(status, "vkGetFenceStatus"));
+    if (auto done = finish(slot); !done) return done;
+  }
+  return {};
+}
+
+Result<void> Convert::Impl::finish(Slot& slot) {
+  turnaround.add(Deadline::Clock::now() - slot.submitted);
+  if (times != VK_NULL_HANDLE) {
+    std::array<std::uint64_t, 2> ticks{};
+    const VkResult got = gpu.vk.GetQueryPoolResults(gpu.device, times, 2 * slot.pair, 2, sizeof ticks, ticks.data(),
+                                                    sizeof ticks[0], VK_QUERY_RESULT_64_BIT);
+    if (got == VK_SUCCESS) {
+      const double spent = static_cast<double>(ticks[1] - ticks[0]) * static_cast<double>(gpu.timestamp_period);
+      gpu_time.add(std::chrono::nanoseconds(static_cast<std::int64_t>(spent)));
+    }
+  }
+  slot.busy = false;
+  slot.input = {};
+  slot.output = {};
+  slot.end = {};
+  slot.held.release();
+  return gpu.checked(gpu.vk.ResetFences(gpu.device, 1, &slot.fence), "vkResetFences");
+}
+
+Result<void> Convert::Impl::wait_idle(Deadline deadline) {
+  for (std::uint32_t i = 0; i < options.in_flight; ++i) {
+    if (!slots[i].busy) continue;
+    if (auto over = wait_for(gpu, slots[i].fence, deadline); !over) return over;
+    if (auto done = finish(slots[i]); !done) return done;
+  }
+  return {};
+}
+
+Result<void> Convert::drain(Deadline deadline) {
+  if (impl_->pending && !impl_->finished) {
+    if (auto over = impl_->filled.wait(deadline); !over && over.error().code() == ETIMEDOUT) return over;
+    if (auto advanced = impl_->advance(); !advanced) return std::unexpected(advanced.error());
+  }
+  return impl_->wait_idle(deadline);
+}
+
+Result<void> Convert::stop() noexcept {
+  impl_->stop();
+  return {};
+}
+
+// Where the GPU does not end in time, or is lost, what it may still use is destroyed all the same: Vulkan allows that
+// for a lost device, and for a hung one there is nothing better.
+void Convert::Impl::stop() noexcept {
+  if (!started) return;
+  if (gpu.device != VK_NULL_HANDLE) {
+    if (auto idle = wait_idle(Deadline::after(gpu_patience)); !idle) {
+      detail::log(LogLevel::warning, "%s: stopped while the GPU is at work: %s", name.c_str(),
+                  idle.error().message().c_str());
+    }
+  }
+  pending.release();
+  filled = {};
+  finished.release();
+  pool.reset();
+  const Functions& vk = gpu.vk;
+  if (VkDevice handle = gpu.device; handle != VK_NULL_HANDLE) {
+    for (Slot& slot : slots) {
+      vk.DestroySemaphore(handle, slot.acquired, nullptr);
+      vk.DestroySemaphore(handle, slot.done, nullptr);
+      vk.DestroyFence(handle, slot.fence, nullptr);
+    }
+    vk.DestroyQueryPool(handle, times, nullptr);
+    vk.DestroyCommandPool(handle, commands, nullptr);
+    for (const Input& one : inputs) {
+      for (VkImageView view : one.views) vk.DestroyImageView(handle, view, nullptr);
+    }
+    for (const Output& one : outputs) vk.DestroyImageView(handle, one.view, nullptr);
+  }
+  shader.reset();
+  overlay.reset();
+  slots = {};
+  next_slot = 0;
+  commands = VK_NULL_HANDLE;
+  times = VK_NULL_HANDLE;
+  pairs.clear();
+  inputs.clear();
+  outputs.clear();
+  started = false;
+}
+
+}  // namespace dmaflow::vulkan

@@ -1,0 +1,78 @@
+// The Vulkan objects of a conversion: everything that is made once, before the first frame.
+#pragma once
+
+#include "convert_math.hpp"
+#include "impl.hpp"
+
+namespace dmaflow::vulkan {
+
+/// The pipeline with its layouts, and the overlay's image. Destroyed with it; the GPU must be done.
+class ConvertShader {
+ public:
+  /// What the shader is specialised for.
+  struct Kind {
+    SourceFormat source{};
+    bool scales = false;
+    bool has_overlay = false;
+  };
+
+  explicit ConvertShader(Device::Impl& device) noexcept : device_(device) {}
+  ConvertShader(const ConvertShader&) = delete;
+  ConvertShader& operator=(const ConvertShader&) = delete;
+  ~ConvertShader();
+
+  [[nodiscard]] Result<void> create(const Kind& kind, std::uint32_t inputs, std::uint32_t outputs);
+  /// The sets of one buffer each, valid until this object goes.
+  [[nodiscard]] Result<VkDescriptorSet> describe_input(std::span<const VkImageView> planes);
+  [[nodiscard]] Result<VkDescriptorSet> describe_output(VkImageView target, VkImageView overlay);
+
+  [[nodiscard]] VkPipeline pipeline() const noexcept { return pipeline_; }
+  [[nodiscard]] VkPipelineLayout layout() const noexcept { return layout_; }
+
+ private:
+  [[nodiscard]] Result<void> create_layouts();
+  [[nodiscard]] Result<void> create_pipeline(const Kind& kind);
+  [[nodiscard]] Result<void> create_pool(std::uint32_t inputs, std::uint32_t outputs);
+  [[nodiscard]] Result<VkDescriptorSet> allocate(VkDescriptorSetLayout layout);
+
+  Device::Impl& device_;
+  VkDescriptorSetLayout input_layout_ = VK_NULL_HANDLE;
+  VkDescriptorSetLayout output_layout_ = VK_NULL_HANDLE;
+  VkPipelineLayout layout_ = VK_NULL_HANDLE;
+  VkPipeline pipeline_ = VK_NULL_HANDLE;
+  VkDescriptorPool pool_ = VK_NULL_HANDLE;
+};
+
+/// A picture in the GPU's memory, uploaded once. Destroyed with it.
+class OverlayImage {
+ public:
+  explicit OverlayImage(Device::Impl& device) noexcept : device_(device) {}
+  OverlayImage(const OverlayImage&) = delete;
+  OverlayImage& operator=(const OverlayImage&) = delete;
+  ~OverlayImage();
+
+  /// Waits up to @p deadline for the upload. Errors: Vulkan's own; ETIMEDOUT.
+  [[nodiscard]] Result<void> create(const Picture& picture, VkCommandPool commands, Deadline deadline);
+  [[nodiscard]] VkImageView view() const noexcept { return view_; }
+
+ private:
+  [[nodiscard]] Result<void> create_image(Size size);
+  [[nodiscard]] Result<void> create_staging(const Picture& picture);
+  [[nodiscard]] Result<void> upload(Size size, VkCommandPool commands, Deadline deadline);
+  [[nodiscard]] Result<VkDeviceMemory> allocate(const VkMemoryRequirements& needs, VkMemoryPropertyFlags wanted);
+
+  Device::Impl& device_;
+  VkImage image_ = VK_NULL_HANDLE;
+  VkDeviceMemory memory_ = VK_NULL_HANDLE;
+  VkImageView view_ = VK_NULL_HANDLE;
+  VkBuffer staging_ = VK_NULL_HANDLE;
+  VkDeviceMemory staging_memory_ = VK_NULL_HANDLE;
+};
+
+/// A view of an image whose texels the shader sees in this order.
+[[nodiscard]] Result<VkImageView> make_view(Device::Impl& device, const Image& image, const Order& order);
+
+/// vkWaitForFences until the deadline. Errors: ETIMEDOUT, VK_ERROR_DEVICE_LOST.
+[[nodiscard]] Result<void> wait_for(Device::Impl& device, VkFence fence, Deadline deadline) noexcept;
+
+}  // namespace dmaflow::vulkan

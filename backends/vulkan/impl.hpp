@@ -1,0 +1,115 @@
+// What the parts of the Vulkan backend share: the device's state and the imported forms of a buffer.
+#pragma once
+
+#include "functions.hpp"
+
+#include <dmaflow/vulkan.hpp>
+
+#include <atomic>
+#include <deque>
+
+namespace dmaflow::vulkan {
+
+class MemoryAllocator;
+
+/// The device's node by number: "/dev/dri/renderD128", its primary one where it has no other, or nothing.
+[[nodiscard]] std::string drm_node(const VkPhysicalDeviceDrmPropertiesEXT& drm);
+/// Ends what create() listens with; 0 = nothing.
+void destroy_messenger(PFN_vkGetInstanceProcAddr get, VkInstance instance, std::uint64_t messenger) noexcept;
+
+/// A descriptor that Vulkan made, or -1. Some drivers (lavapipe) make them without CLOEXEC.
+[[nodiscard]] Fd owned(int fd) noexcept;
+
+/// Memory that was imported and what was made on it. Plain handles: destroyed by Device::Impl.
+struct Imported {
+  std::uint32_t first_plane = 0;
+  std::uint32_t plane_count = 0;       // 0 = a VkBuffer on an object, whose index is first_plane
+  Image image{};                       // or
+  VkBuffer buffer = VK_NULL_HANDLE;    // this one
+  VkBufferUsageFlags buffer_usage = 0;
+  std::array<VkDeviceMemory, max_planes> memory{};
+  std::uint32_t memory_count = 0;
+};
+
+/// Where an image's planes lie in a buffer.
+struct ImagePlan {
+  VkFormat format = VK_FORMAT_UNDEFINED;
+  VkExtent2D extent{};
+  std::uint32_t first_plane = 0;
+  std::uint32_t plane_count = 1;
+  VkImageUsageFlags usage = 0;
+};
+
+struct Device::Impl {
+  Functions vk;
+  VkInstance instance = VK_NULL_HANDLE;
+  VkPhysicalDevice physical_device = VK_NULL_HANDLE;
+  VkDevice device = VK_NULL_HANDLE;  // null once detached
+  VkQueue queue = VK_NULL_HANDLE;
+  std::uint32_t queue_family = 0;
+  PFN_vkGetInstanceProcAddr get_instance_proc_addr = nullptr;
+  bool owns_device = false;  // and the instance
+  VkDevice owned_device = VK_NULL_HANDLE;
+  std::uint64_t validation = 0;  // VkDebugUtilsMessengerEXT, where create() made one
+
+  std::string name;
+  std::string node;
+  bool is_software = false;
+  bool storage_write_without_format = false;
+  bool sampler_ycbcr = false;
+  bool timelines = false;
+  bool foreign_queue = false;
+  bool imports_sync_fd = false;
+  bool exports_sync_fd = false;
+  std::uint32_t max_image = 0;  // pixels
+  float timestamp_period = 0;   // nanoseconds a tick; 0 = the queue has no timestamps
+  VkPhysicalDeviceMemoryProperties memory{};
+
+  std::mutex own_queue_mutex;
+  std::mutex* queue_mutex = &own_queue_mutex;
+  std::atomic<bool> lost{false};
+
+  std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
+  std::mutex import_mutex;  // taken before the domain's
+  std::unique_ptr<MemoryAllocator> allocator;
+
+  Impl();
+  ~Impl();
+
+  /// Fetches functions and properties for the handles above.
+  [[nodiscard]] Result<void> prepare(const Existing& existing);
+  /// Of a call that failed; notes a lost device.
+  [[nodiscard]] Error error(VkResult result, const char* operation) noexcept;
+  /// Positive results (VK_INCOMPLETE, VK_TIMEOUT) are the caller's to look at.
+  [[nodiscard]] Result<void> checked(VkResult result, const char* operation) noexcept {
+    if (result >= 0) return {};
+    return std::unexpected(error(result, operation));
+  }
+  [[nodiscard]] Result<void> alive(const char* operation) const noexcept;
+
+  /// The queue family that a dma-buf outside the GPU belongs to.
+  [[nodiscard]] std::uint32_t outside() const noexcept {
+    return foreign_queue ? VK_QUEUE_FAMILY_FOREIGN_EXT : VK_QUEUE_FAMILY_EXTERNAL;
+  }
+
+  [[nodiscard]] std::vector<FormatSupport> support(PixelFormat format, VkFormat vk_format,
+                                                   VkImageUsageFlags usage) const;
+  [[nodiscard]] Result<FormatSupport> can_import(const Buffer& buffer, const ImagePlan& plan) const;
+
+  [[nodiscard]] Result<Imported*> import(const Buffer& buffer, const ImagePlan& plan);
+  [[nodiscard]] Result<Imported> make_image(const Buffer& buffer, const ImagePlan& plan);
+  [[nodiscard]] Result<void> bind_image(const Buffer& buffer, const ImagePlan& plan, bool disjoint, Imported& made);
+  [[nodiscard]] Result<Imported> make_buffer(const Buffer& buffer, std::uint32_t object, VkBufferUsageFlags usage);
+  [[nodiscard]] Result<VkDeviceMemory> import_object(const Buffer& buffer, std::uint32_t object,
+                                                     const VkMemoryRequirements& needs, const void* dedicated);
+  void destroy(Imported& imported) noexcept;
+
+  /// The types of @p bits in the order to try them: the GPU's own first.
+  [[nodiscard]] std::vector<std::uint32_t> memory_types(std::uint32_t bits) const;
+
+  [[nodiscard]] Result<void> submit(const VkSubmitInfo& info, VkFence fence) noexcept;
+
+  void tear_down() noexcept;
+};
+
+}  // namespace dmaflow::vulkan

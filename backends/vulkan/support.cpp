@@ -1,0 +1,111 @@
+// What the device can do with a format, asked of the driver: the list of its modifiers, and for each whether images of
+// the wanted use can be imported and exported as dma-bufs.
+#include "impl.hpp"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace dmaflow::vulkan {
+namespace {
+
+/// The features that images for these uses must have.
+VkFormatFeatureFlags needed(VkImageUsageFlags usage) noexcept {
+  VkFormatFeatureFlags features = 0;
+  if ((usage & VK_IMAGE_USAGE_SAMPLED_BIT) != 0) features |= VK_FORMAT_FEATURE_SAMPLED_IMAGE_BIT;
+  if ((usage & VK_IMAGE_USAGE_STORAGE_BIT) != 0) features |= VK_FORMAT_FEATURE_STORAGE_IMAGE_BIT;
+  if ((usage & VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT) != 0) features |= VK_FORMAT_FEATURE_COLOR_ATTACHMENT_BIT;
+  if ((usage & VK_IMAGE_USAGE_TRANSFER_SRC_BIT) != 0) features |= VK_FORMAT_FEATURE_TRANSFER_SRC_BIT;
+  if ((usage & VK_IMAGE_USAGE_TRANSFER_DST_BIT) != 0) features |= VK_FORMAT_FEATURE_TRANSFER_DST_BIT;
+  return features;
+}
+
+std::string names_of(const std::vector<FormatSupport>& all) {
+  std::string text;
+  for (const FormatSupport& one : all) {
+    if (one.importable) text.append(text.empty() ? "" : " ").append(one.modifier.name());
+  }
+  return text.empty() ? "none" : text;
+}
+
+}  // namespace
+
+std::vector<FormatSupport> Device::Impl::support(PixelFormat format, VkFormat vk_format,
+                                                 VkImageUsageFlags usage) const {
+  if (vk_format == VK_FORMAT_UNDEFINED) return {};
+  VkDrmFormatModifierPropertiesListEXT list{.sType = VK_STRUCTURE_TYPE_DRM_FORMAT_MODIFIER_PROPERTIES_LIST_EXT};
+  VkFormatProperties2 properties{.sType = VK_STRUCTURE_TYPE_FORMAT_PROPERTIES_2, .pNext = &list};
+  vk.GetPhysicalDeviceFormatProperties2(physical_device, vk_format, &properties);
+  std::vector<VkDrmFormatModifierPropertiesEXT> modifiers(list.drmFormatModifierCount);
+  list.pDrmFormatModifierProperties = modifiers.data();
+  vk.GetPhysicalDeviceFormatProperties2(physical_device, vk_format, &properties);
+  modifiers.resize(std::min<std::size_t>(modifiers.size(), list.drmFormatModifierCount));
+
+  std::vector<FormatSupport> found;
+  for (const auto& modifier : modifiers) {
+    const auto features = modifier.drmFormatModifierTilingFeatures;
+    if ((features & needed(usage)) != needed(usage)) continue;
+    const VkPhysicalDeviceExternalImageFormatInfo external{
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO,
+        .handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
+    const VkPhysicalDeviceImageDrmFormatModifierInfoEXT arrangement{
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT,
+        .pNext = &external,
+        .drmFormatModifier = modifier.drmFormatModifier,
+        .sharingMode = VK_SHARING_MODE_EXCLUSIVE};
+    const VkPhysicalDeviceImageFormatInfo2 asked{.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_FORMAT_INFO_2,
+                                                 .pNext = &arrangement,
+                                                 .format = vk_format,
+                                                 .type = VK_IMAGE_TYPE_2D,
+                                                 .tiling = VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT,
+                                                 .usage = usage};
+    VkExternalImageFormatProperties memory_answer{.sType = VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES};
+    VkImageFormatProperties2 answer{.sType = VK_STRUCTURE_TYPE_IMAGE_FORMAT_PROPERTIES_2, .pNext = &memory_answer};
+    if (vk.GetPhysicalDeviceImageFormatProperties2(physical_device, &asked, &answer) != VK_SUCCESS) continue;
+    const auto uses = memory_answer.externalMemoryProperties.externalMemoryFeatures;
+    const auto limit = answer.imageFormatProperties.maxExtent;
+    found.push_back({.format = format,
+                     .modifier = Modifier::from_value(modifier.drmFormatModifier),
+                     .vk_format = vk_format,
+                     .plane_count = modifier.drmFormatModifierPlaneCount,
+                     .features = features,
+                     .importable = (uses & VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT) != 0,
+                     .exportable = (uses & VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT) != 0,
+                     .dedicated_only = (uses & VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT) != 0,
+                     .disjoint = (features & VK_FORMAT_FEATURE_DISJOINT_BIT) != 0,
+                     .max_size = {limit.width, limit.height}});
+  }
+  return found;
+}
+
+Result<FormatSupport> Device::Impl::can_import(const Buffer& buffer, const ImagePlan& plan) const {
+  const Layout& layout = buffer.layout();
+  const auto refuse = [&](int code) { return Error::os(code, "vkGetPhysicalDeviceImageFormatProperties2", name); };
+  if (plan.format == VK_FORMAT_UNDEFINED) {
+    return std::unexpected(refuse(ENOTSUP).detail("no VkFormat has the bytes of %s; single planes of it may be "
+                                                  "imported", layout.format.name().c_str()));
+  }
+  if (layout.modifier.is_implicit()) {
+    return std::unexpected(
+        refuse(EINVAL).detail("the buffer's modifier is INVALID, its arrangement not stated, and Vulkan must be told: "
+                              "allocate it with a list of modifiers (LINEAR, or those of Device::support())"));
+  }
+  const auto all = support(layout.format, plan.format, plan.usage);
+  const auto found = std::ranges::find_if(
+      all, [&](const FormatSupport& one) { return one.modifier == layout.modifier && one.importable; });
+  if (found == all.end()) {
+    return std::unexpected(refuse(ENOTSUP).detail("%s with modifier %s cannot be imported for this use; importable: %s",
+                                                  layout.format.name().c_str(), layout.modifier.name().c_str(),
+                                                  names_of(all).c_str()));
+  }
+  if (found->max_size.width < plan.extent.width || found->max_size.height < plan.extent.height) {
+    return std::unexpected(refuse(EINVAL).detail("%ux%u is larger than the device's %ux%u", plan.extent.width,
+                                                 plan.extent.height, found->max_size.width, found->max_size.height));
+  }
+  if (found->plane_count != plan.plane_count) {
+    return std::unexpected(refuse(EINVAL).detail("the device has %u memory planes for modifier %s, the buffer %u",
+                                                 found->plane_count, layout.modifier.name().c_str(), plan.plane_count));
+  }
+  return *found;
+}
+
+}  // namespace dmaflow::vulkan

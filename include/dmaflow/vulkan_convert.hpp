@@ -1,0 +1,107 @@
+// The GPU as a stage: frames of one format, size and colour become frames of another, without a copy in user space.
+//
+//     auto gpu = vulkan::Device::create();
+//     auto convert = vulkan::Convert::create(**gpu, {.size = Size{1280, 720}});
+//     pipeline.connect(camera, screen, "screen", {.stages = {convert->get()}});
+#pragma once
+
+#include <dmaflow/device.hpp>
+#include <dmaflow/stats.hpp>
+#include <dmaflow/vulkan.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace dmaflow::vulkan {
+
+/// Counter-clockwise, as DRM_MODE_ROTATE_*.
+enum class Rotation : std::uint8_t { none, by_90, by_180, by_270 };
+
+/// How a picture of one shape fills a target of another.
+enum class Fit : std::uint8_t {
+  contain,  ///< all of it, in the middle, black beside it
+  stretch,  ///< all of the target, out of proportion where need be
+};
+
+/// A picture drawn over every frame, pixel for pixel.
+struct Picture {
+  Size size{};
+  std::vector<std::uint8_t> rgba{};  ///< four bytes a pixel, row after row; alpha not multiplied in
+  std::int32_t x = 0;                ///< of its top left corner on the target; parts outside are cut off
+  std::int32_t y = 0;
+};
+
+struct ConvertOptions {
+  std::optional<Size> size{};  ///< of the frames it gives; unset = that of the input, turned
+  /// What it may give, best first.
+  std::vector<PixelFormat> formats = {formats::xrgb8888, formats::xbgr8888, formats::argb8888, formats::abgr8888,
+                                      formats::xrgb2101010};
+  Fit fit = Fit::contain;
+  Rotation rotation = Rotation::none;
+  std::optional<Picture> overlay{};
+  std::uint32_t in_flight = 2;  ///< frames the GPU works on at once: 1 to 8
+  /// Also puts each frame's fence on its dma-bufs, for consumers that look there (docs/synchronization.md says who).
+  bool implicit_fences = false;
+};
+
+/// Converts format and colour, scales (bilinear), turns, draws a picture on top; one compute shader. Takes YUV (NV12,
+/// NV21, NV16, NV61, NV24, NV42, P010, P210, YUV420, YVU420, YUV422, YUV444, YUYV, UYVY and their kin), RGB as far as the device
+/// knows it, and R8 (grey). Gives full-range RGB; where ColorInfo does not name the matrix, YUV below 720 lines is taken
+/// for BT.601 and other for BT.709, limited range. Chroma lies where MPEG-2 and H.264 put it: on every other column, and with
+/// 4:2:0 halfway between two rows. Transfer function and primaries stay as they are.
+///
+/// Frames are handed on at once, with the fence of the GPU's work; those it took go back with that fence. Nothing is
+/// allocated, imported or made per frame. The device outlives the stage. One thread, the loop's.
+class Convert final : public Stage {
+ public:
+  /// Errors: EINVAL (options out of range; an overlay whose bytes do not make its size), ENOTSUP (the device writes no
+  /// images without a format: shaderStorageImageWriteWithoutFormat), and Vulkan's own.
+  [[nodiscard]] static Result<std::unique_ptr<Convert>> create(Device& device, const ConvertOptions& options = {});
+  /// Waits up to two seconds for the GPU.
+  ~Convert() override;
+
+  [[nodiscard]] std::string_view name() const noexcept override;
+  /// Errors: ENOTSUP (a format or modifier the device cannot read: lists those it can), EINVAL (too large).
+  [[nodiscard]] Result<void> check(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> import(const Buffer& buffer) override;
+  [[nodiscard]] std::uint32_t max_held() const noexcept override;
+
+  [[nodiscard]] Result<std::vector<StreamConfig>> offers(const StreamRequest& request) override;
+  [[nodiscard]] Result<void> set_output(const StreamConfig& config) override;
+  [[nodiscard]] const StreamConfig& output() const noexcept override;
+  [[nodiscard]] Result<void> try_output(const Buffer& buffer) override;
+  [[nodiscard]] std::uint32_t min_buffers() const noexcept override;
+  [[nodiscard]] Allocator* output_allocator() noexcept override;
+
+  [[nodiscard]] int poll_fd() const noexcept override { return -1; }
+  [[nodiscard]] short poll_events() const noexcept override { return 0; }
+  [[nodiscard]] Result<void> dispatch(short revents) override;
+  [[nodiscard]] int waiting_fence() const noexcept override;
+
+  /// Errors: EBUSY (started), those of the imports, and Vulkan's own.
+  [[nodiscard]] Result<void> start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) override;
+  [[nodiscard]] bool ready() const noexcept override;
+  /// Submits the frame's work where an output and a place in flight are free, else when they are. A frame whose fence
+  /// has failed is let go, with a warning to the log. Errors: EAGAIN (no room), EINVAL (a buffer it was not started
+  /// with), VK_ERROR_DEVICE_LOST and others of Vulkan.
+  [[nodiscard]] Result<void> accept(Frame frame) override;
+  [[nodiscard]] Result<Frame> take() override;
+  Result<void> drain(Deadline deadline) override;
+  Result<void> stop() noexcept override;
+
+  /// What the GPU took for each frame, by its own clock; empty where it has none.
+  [[nodiscard]] const Histogram& gpu_time() const noexcept;
+  /// From accept() to the end of the work, as the loop saw it.
+  [[nodiscard]] const Histogram& turnaround() const noexcept;
+
+  struct Impl;
+
+ private:
+  explicit Convert(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dmaflow::vulkan
