@@ -14,7 +14,7 @@ namespace dmaflow::kms {
 /// A dumb buffer's handle, for as long as it takes to export or show it. Locks the file's handles meanwhile.
 class DumbHandle {
  public:
-  explicit DumbHandle(DrmFile& file) : file_(file), session_(file.gem) {}
+  explicit DumbHandle(DrmFile& file) : file_(file), session_(*file.gem) {}
   DumbHandle(const DumbHandle&) = delete;
   DumbHandle& operator=(const DumbHandle&) = delete;
   ~DumbHandle() { reset(); }

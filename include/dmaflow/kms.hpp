@@ -16,6 +16,7 @@
 #pragma once
 
 #include <dmaflow/device.hpp>
+#include <dmaflow/gem.hpp>
 
 #include <cstdint>
 #include <memory>
@@ -182,6 +183,8 @@ class Device : public Pollable {
   /// Becomes master again and shows the newest frames. Errors: EACCES, EBUSY (still another's).
   [[nodiscard]] Result<void> resume();
 
+  /// The memory handles of this file, for whoever else imports into it: a gbm::Device that adopts a gbm_device on fd().
+  [[nodiscard]] std::shared_ptr<GemRegistry> gem() const noexcept;
   /// A handle that the user of an adopted file has for a buffer in this file, so that an import of the same buffer here
   /// does not close it.
   void keep_handle(std::uint32_t handle);
