@@ -38,6 +38,9 @@
 #ifdef DMAFLOW_HAS_SYNCOBJ
 #include <dmaflow/timeline.hpp>
 #endif
+#ifdef DMAFLOW_HAS_GBM
+#include <dmaflow/gbm.hpp>
+#endif
 #ifdef DMAFLOW_HAS_V4L2
 #include <dmaflow/v4l2.hpp>
 #endif
