@@ -704,6 +704,20 @@ TEST(GbmScreen, WhatIsWrittenToGbmsMemoryIsWhatIsSeen) {
   }
 }
 
+TEST(GbmScreen, MemoryThatADisplayMovesIsFoundWhoeverMadeIt) {
+  for (const std::string& driver : displays()) {
+    const LeakCheck leaks;
+    const auto device = open_card(driver);
+    const auto display = must(kms::Device::open(card_path(driver)));
+    kms::Plane* const plane = must(must(display->output())->plane());
+    must(plane->configure(stream_of(size_720p)));
+    const Buffer buffer = one(device->allocator(), with_modifiers({Modifier::linear()}));
+    EXPECT_FALSE(plane->moves(buffer)) << "nothing was tried yet";
+    must(plane->import(buffer), driver.c_str());
+    EXPECT_EQ(plane->moves(buffer), driver == "bochs-drm" && is_kernel_6_12()) << driver;
+  }
+}
+
 TEST(GbmCamera, ACameraWritesToWhatItsConstraintsAskOfGbm) {
   const LeakCheck leaks;
   for (const std::string driver : {"virtio_gpu", "vgem"}) {
