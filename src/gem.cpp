@@ -34,7 +34,9 @@ std::uint32_t GemRegistry::Session::import(int dma_buf, int& error) {
 
 void GemRegistry::Session::release(std::uint32_t handle) noexcept {
   Entry* entry = registry_.find(handle);
-  if (entry == nullptr || entry->uses == 0 || --entry->uses > 0 || entry->holds > 0) return;
+  if (entry == nullptr || entry->uses == 0) return;
+  --entry->uses;
+  if (entry->uses > 0 || entry->holds > 0) return;
   registry_.remove(*entry);
   if (registry_.fd_ < 0) return;  // closed with its file
   uapi::GemClose request{.handle = handle, .pad = 0};
@@ -54,7 +56,8 @@ void GemRegistry::Session::forget(std::uint32_t handle) noexcept { registry_.end
 void GemRegistry::end_hold(std::uint32_t handle) noexcept {
   Entry* entry = find(handle);
   if (entry == nullptr || entry->holds == 0) return;
-  if (--entry->holds == 0 && entry->uses == 0) remove(*entry);
+  --entry->holds;
+  if (entry->holds == 0 && entry->uses == 0) remove(*entry);
 }
 
 void GemRegistry::detach() noexcept {
