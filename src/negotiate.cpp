@@ -93,7 +93,9 @@ Outcome try_allocator(const Link& link, Allocator& allocator, const StreamConfig
   for (Importer* consumer : link.consumers) {
     if (auto outcome = refused_by(*consumer, consumer->import(buffer)); !outcome) return outcome;
   }
-  if (allocator.traits().moves && !link.producer->writes_by_cpu()) {
+  const bool moves = allocator.traits().moves ||
+                     std::ranges::any_of(link.consumers, [&](const Importer* c) { return c->moves(buffer); });
+  if (moves && !link.producer->writes_by_cpu()) {
     return std::unexpected(
         Refusal{allocator.name(),
                 Error::os(ENOTSUP, "negotiate", allocator.name())

@@ -109,7 +109,7 @@ Result<std::unique_ptr<Device>> Device::Impl::make(Fd& fd, std::string path) {
   auto impl = std::make_unique<Impl>();
   DrmFile& file = impl->file;
   file.fd = fd.get();
-  file.gem.set_fd(fd.get());
+  file.gem = GemRegistry::create(fd.get());
   file.driver = driver_of(fd.get());
   file.name = file.driver.empty() ? path : path + " (" + file.driver + ")";
   const int flags = sys::fcntl(fd.get(), F_GETFL, 0);
@@ -179,7 +179,7 @@ void Device::Impl::detach() noexcept {
   file.domain->detach();
   if (took_master && !paused) sys::ioctl_value(file.fd, DRM_IOCTL_DROP_MASTER, 0);
   file.fd = -1;
-  file.gem.set_fd(-1);
+  file.gem->detach();
   owned.reset();
 }
 
@@ -395,7 +395,8 @@ Result<void> Device::Impl::resume() noexcept {
   return first;
 }
 
-void Device::keep_handle(std::uint32_t handle) { impl_->file.gem.keep(handle); }
-void Device::forget_handle(std::uint32_t handle) noexcept { impl_->file.gem.forget(handle); }
+std::shared_ptr<GemRegistry> Device::gem() const noexcept { return impl_->file.gem; }
+void Device::keep_handle(std::uint32_t handle) { impl_->file.gem->keep(handle); }
+void Device::forget_handle(std::uint32_t handle) noexcept { impl_->file.gem->forget(handle); }
 
 }  // namespace dmaflow::kms

@@ -1,10 +1,9 @@
 // What every part of a device shares: the file, its name, what its driver can do.
 #pragma once
 
-#include "gem.hpp"
-
 #include <dmaflow/attachment.hpp>
 #include <dmaflow/error.hpp>
+#include <dmaflow/gem.hpp>
 
 #include <memory>
 #include <string>
@@ -18,9 +17,9 @@ struct DrmFile {
   bool modifiers = false;     // DRM_CAP_ADDFB2_MODIFIERS
   bool prime_import = false;  // DRM_CAP_PRIME
   bool prime_export = false;
-  bool dumb = false;       // DRM_CAP_DUMB_BUFFER
-  bool monotonic = false;  // DRM_CAP_TIMESTAMP_MONOTONIC
-  GemRegistry gem;
+  bool dumb = false;                 // DRM_CAP_DUMB_BUFFER
+  bool monotonic = false;            // DRM_CAP_TIMESTAMP_MONOTONIC
+  std::shared_ptr<GemRegistry> gem;  // there as long as the device is
   std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
 
   [[nodiscard]] bool is_master() const noexcept;

@@ -1,19 +1,10 @@
-// An ioctl on a DRM file.
+// An ioctl on a DRM file, under the name that this backend uses everywhere.
 #pragma once
 
-#include "sys/sys.hpp"
-
-#include <cerrno>
+#include "sys/drm_ioctl.hpp"
 
 namespace dmaflow::kms {
 
-/// Through the seam, and again on EAGAIN: drivers say it for "interrupted" as well (Documentation/gpu/drm-uapi.rst),
-/// and every other client of theirs goes by that. 0 or more, or -errno.
-inline int drm_ioctl(int fd, unsigned long request, void* argument) noexcept {
-  constexpr int most_tries = 100;  // a driver that is really unable says so in the end
-  int result = -EAGAIN;
-  for (int tries = 0; tries < most_tries && result == -EAGAIN; ++tries) result = sys::ioctl(fd, request, argument);
-  return result;
-}
+using sys::drm_ioctl;
 
 }  // namespace dmaflow::kms

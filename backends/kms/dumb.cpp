@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdio>
+#include <string_view>
 
 #include <drm.h>
 #include <drm_mode.h>
@@ -89,6 +91,15 @@ Result<Fd> DumbHandle::export_dma_buf() noexcept {
     return std::unexpected(file_.error(result, "DRM_IOCTL_PRIME_HANDLE_TO_FD"));
   }
   return Fd::adopt(prime.fd);
+}
+
+bool is_exported_by_drm(const Buffer& buffer) noexcept {
+  std::array<char, 48> path{};
+  std::snprintf(path.data(), path.size(), "/proc/self/fdinfo/%d", buffer.fd(0));
+  const Fd file = Fd::adopt(sys::open(path.data(), O_RDONLY));
+  std::array<char, 512> text{};
+  const ssize_t length = file ? sys::read(file.get(), text.data(), text.size()) : -1;
+  return length > 0 && std::string_view(text.data(), static_cast<std::size_t>(length)).contains("\nexp_name:\tdrm\n");
 }
 
 Result<std::vector<Buffer>> DumbAllocator::allocate(const Request& request) {

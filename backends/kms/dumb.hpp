@@ -14,7 +14,7 @@ namespace dmaflow::kms {
 /// A dumb buffer's handle, for as long as it takes to export or show it. Locks the file's handles meanwhile.
 class DumbHandle {
  public:
-  explicit DumbHandle(DrmFile& file) : file_(file), session_(file.gem) {}
+  explicit DumbHandle(DrmFile& file) : file_(file), session_(*file.gem) {}
   DumbHandle(const DumbHandle&) = delete;
   DumbHandle& operator=(const DumbHandle&) = delete;
   ~DumbHandle() { reset(); }
@@ -34,6 +34,9 @@ class DumbHandle {
   std::uint64_t size_ = 0;
 };
 
+/// Whether a DRM driver's memory manager exported the buffer, be it this one or another: exp_name in its fdinfo.
+[[nodiscard]] bool is_exported_by_drm(const Buffer& buffer) noexcept;
+
 /// Zeroed linear buffers. Belongs to the device's thread.
 class DumbAllocator final : public Allocator {
  public:
@@ -42,9 +45,10 @@ class DumbAllocator final : public Allocator {
   [[nodiscard]] MemoryTraits traits() const noexcept override { return {.moves = moves_.value_or(false)}; }
   /// Whether the driver moves the memory when it is shown; found out by the first plane that imports some.
   void set_moves(bool moves) noexcept { moves_ = moves; }
-  /// True for a buffer made here by which that is to be found out. Another card's memory has the same origin.
+  /// True for a buffer by which that is to be found out: one made here, or by this driver for somebody else (GBM). What
+  /// other drivers made is none that this one could move, and is told from it by being imported at all.
   [[nodiscard]] bool is_to_be_tried(const Buffer& buffer) const noexcept {
-    return !moves_ && buffer.id(0) == made_first_;
+    return !moves_ && (buffer.id(0) == made_first_ || is_exported_by_drm(buffer));
   }
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
 

@@ -96,7 +96,7 @@ Result<Framebuffer*> Framebuffer::of(DrmFile& file, const Buffer& buffer) {
   if (auto* known = attachment_as<Framebuffer>(buffer, *file.domain)) return known;
   std::uint32_t id = 0;
   {
-    Handles handles(file.gem);
+    Handles handles(*file.gem);
     if (const int error = handles.import(buffer); error < 0)
       return std::unexpected(import_refused(file, error, buffer));
     const int error = add_framebuffer(file, buffer.layout(), handles.get(), id);

@@ -103,6 +103,8 @@ Result<void> Plane::import(const Buffer& buffer) {
   return impl_->find_whether_memory_moves(buffer, (*framebuffer)->id());
 }
 
+bool Plane::moves(const Buffer& /*buffer*/) const noexcept { return impl_->device().dumb.traits().moves; }
+
 bool Plane::ready() const noexcept {
   return !impl_->staged.frame || (impl_->keeps_staged() && !impl_->following.frame);
 }

@@ -118,6 +118,9 @@ class Importer : public virtual Participant {
   [[nodiscard]] virtual Result<void> configure(const StreamConfig& config) = 0;
   /// Really tries @p buffer, and keeps the import on the buffer for later: a second call costs no system call.
   [[nodiscard]] virtual Result<void> import(const Buffer& buffer) = 0;
+  /// True where it moves an imported buffer's memory when it uses it, whoever allocated that (see MemoryTraits::moves).
+  /// Known after import().
+  [[nodiscard]] virtual bool moves(const Buffer& /*buffer*/) const noexcept { return false; }
   /// Frames it may hold at once: on the screen, under way and waiting.
   [[nodiscard]] virtual std::uint32_t max_held() const noexcept = 0;
   /// Its own allocator, or nullptr.

@@ -19,6 +19,7 @@
 #include <dmaflow/fence.hpp>
 #include <dmaflow/format.hpp>
 #include <dmaflow/frame.hpp>
+#include <dmaflow/gem.hpp>
 #include <dmaflow/implicit_fences.hpp>
 #include <dmaflow/layout.hpp>
 #include <dmaflow/log.hpp>
@@ -36,6 +37,9 @@
 #endif
 #ifdef DMAFLOW_HAS_SYNCOBJ
 #include <dmaflow/timeline.hpp>
+#endif
+#ifdef DMAFLOW_HAS_GBM
+#include <dmaflow/gbm.hpp>
 #endif
 #ifdef DMAFLOW_HAS_V4L2
 #include <dmaflow/v4l2.hpp>

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <dmaflow/device.hpp>
+#include <dmaflow/gem.hpp>
 
 #include <cstdint>
 #include <memory>
@@ -182,6 +183,8 @@ class Device : public Pollable {
   /// Becomes master again and shows the newest frames. Errors: EACCES, EBUSY (still another's).
   [[nodiscard]] Result<void> resume();
 
+  /// The memory handles of this file, for whoever else imports into it: a gbm::Device that adopts a gbm_device on fd().
+  [[nodiscard]] std::shared_ptr<GemRegistry> gem() const noexcept;
   /// A handle that the user of an adopted file has for a buffer in this file, so that an import of the same buffer here
   /// does not close it.
   void keep_handle(std::uint32_t handle);
@@ -262,10 +265,13 @@ class Plane final : public Sink {
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   /// Errors: as check(); EBUSY (frames are on the screen and another plane is needed: stop() first).
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
-  /// Makes a framebuffer and tries it (DRM_MODE_ATOMIC_TEST_ONLY). The first of the display's own buffers is really
-  /// shown, for a moment, to find out whether the driver moves such memory (MemoryTraits::moves). Errors: EINVAL (not
+  /// Makes a framebuffer and tries it (DRM_MODE_ATOMIC_TEST_ONLY). The first of the display's own buffers, or of
+  /// those that a DRM driver exported to it, is really shown, for a moment, to find out whether the driver moves such
+  /// memory (MemoryTraits::moves). Errors: EINVAL (not
   /// as configured, or refused by the driver), ENODEV (the driver takes no foreign buffers).
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
+  /// Of every buffer, once one was tried by import(): a driver that moves memory imports none but its own.
+  [[nodiscard]] bool moves(const Buffer& buffer) const noexcept override;
   /// Four: on the screen, under way to it, waiting to be committed, and one that came behind it. The kernel takes one
   /// nonblocking commit at a time per CRTC, so there are never more.
   [[nodiscard]] std::uint32_t max_held() const noexcept override { return 4; }

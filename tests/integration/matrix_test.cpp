@@ -54,11 +54,13 @@ std::string try_cell(const Place& display, const Place& camera, const std::strin
   kms::Plane* plane = must(must(card->output())->plane());
   const auto heap = must(heap::Allocator::open("system"));
   const auto udmabuf = must(udmabuf::Allocator::open());
+  const auto gpu = must(gbm::Device::open(display.path), display.path.c_str());
 
   Pipeline pipeline;
   must(pipeline.connect(*source, *plane));
   pipeline.offer(*heap);
   pipeline.offer(*udmabuf);
+  pipeline.offer(gpu->allocator());
   const auto plans = pipeline.prepare({.size = frame_size, .formats = {formats::xrgb8888}, .allocator = allocator});
   if (!plans) {
     const auto& candidates = plans.error().candidates;
@@ -102,7 +104,7 @@ TEST(Matrix, EveryAllocatorCameraAndDisplayBehavesAsWrittenDown) {
   std::ostringstream seen;
   for (const Place& display : displays()) {
     for (const Place& camera : cameras()) {
-      for (const char* allocator : {"display", "camera", "heap:system", "udmabuf"}) {
+      for (const char* allocator : {"display", "camera", "heap:system", "udmabuf", "gbm"}) {
         const std::string cell = display.name + " " + camera.name + " " + allocator;
         const std::string outcome = try_cell(display, camera, allocator);
         seen << cell << ": " << outcome << "\n";

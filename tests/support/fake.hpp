@@ -104,6 +104,7 @@ class FakeSink : public Sink {
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
+  [[nodiscard]] bool moves(const Buffer& buffer) const noexcept override { return buffer.origin() == moves_origin; }
   [[nodiscard]] std::uint32_t max_held() const noexcept override { return 2; }
   [[nodiscard]] Allocator* allocator() noexcept override { return own_allocator; }
   [[nodiscard]] int poll_fd() const noexcept override { return event_.get(); }
@@ -123,9 +124,10 @@ class FakeSink : public Sink {
   std::vector<PixelFormat> takes = {formats::xrgb8888};
   Allocator* own_allocator = nullptr;
   std::function<Result<void>(const Buffer&)> on_import;
-  std::vector<std::uint64_t> shown;  ///< sequence numbers, in order
-  bool busy = false;                 ///< a flip is under way: flush() parks. Otherwise it shows at once.
-  bool always_busy = false;          ///< each show makes it busy until flip()
+  std::string moves_origin = "nobody";  ///< whose memory it moves
+  std::vector<std::uint64_t> shown;     ///< sequence numbers, in order
+  bool busy = false;                    ///< a flip is under way: flush() parks. Otherwise it shows at once.
+  bool always_busy = false;             ///< each show makes it busy until flip()
   bool changed = false;
   std::optional<Deadline> wake_at;  ///< when dispatch(0) is wanted; over once it came
   int woken = 0;

@@ -152,6 +152,15 @@ TEST_F(NegotiateTest, MemoryThatMovesIsNotForDevicesThatMapIt) {
   EXPECT_EQ(of(plan->candidates, "display").refusal->code(), ENOTSUP);
 }
 
+TEST_F(NegotiateTest, MemoryThatAConsumerMovesIsNotEitherWhoeverMadeIt) {
+  display.moves_origin = "test";
+  const auto plan = negotiate(link());
+  ASSERT_FALSE(plan);
+  for (const Candidate& candidate : plan.error().candidates) {
+    EXPECT_EQ(candidate.refusal->code(), ENOTSUP) << candidate.allocator;
+  }
+}
+
 TEST_F(NegotiateTest, TrialsLeaveNothingBehind) {
   const LeakCheck leaks;
   static_cast<void>(negotiate(link()));

@@ -1,0 +1,35 @@
+// A bo: one allocation of libgbm, its modifier as decided, and the export of its planes.
+#pragma once
+
+#include <dmaflow/allocator.hpp>
+#include <dmaflow/buffer.hpp>
+#include <dmaflow/error.hpp>
+
+#include <memory>
+
+struct gbm_bo;
+
+namespace dmaflow::gbm {
+
+struct GbmFile;
+
+struct BoDeleter {
+  void operator()(gbm_bo* bo) const noexcept;
+};
+/// Made, used and destroyed with the file's GEM lock held.
+using BoPointer = std::unique_ptr<gbm_bo, BoDeleter>;
+
+struct Bo {
+  BoPointer pointer;
+  Modifier modifier;
+};
+
+/// One bo of @p size, with the best of the request's modifiers that the driver makes. Errors: EINVAL and what libgbm
+/// answered, with what was tried.
+[[nodiscard]] Result<Bo> create_bo(const GbmFile& file, const Request& request, Size size);
+
+/// Its planes as a buffer of @p size, which may be smaller than the bo. Every number the driver says is checked.
+/// Errors: EINVAL, those of the export.
+[[nodiscard]] Result<Buffer> export_bo(const GbmFile& file, const Bo& bo, PixelFormat format, Size size);
+
+}  // namespace dmaflow::gbm
