@@ -164,7 +164,8 @@ class W1 : public testing::Test {
       EXPECT_TRUE(message.origin.is_kernel());
       const char* const names[] = {"+slave", "-slave", "+master", "-master"};
       std::array<char, 64> text{};
-      std::snprintf(text.data(), text.size(), "%s %llx ", names[std::min<unsigned>(static_cast<unsigned>(header->type), 3)],
+      std::snprintf(text.data(), text.size(), "%s %llx ",
+                    names[std::min<unsigned>(static_cast<unsigned>(header->type), 3)],
                     static_cast<unsigned long long>(header->id));
       heard += text.data();
     });
