@@ -272,6 +272,7 @@ TEST_F(W1, SlavesAreAddedAndRemovedByRequestToo) {
   const auto token = hear(heard);
   const auto id = bytes_of_id(slave);
   EXPECT_EQ(answer_of_master(w1::Command::add_slave, id).status, 0U);
+  EXPECT_EQ(answer_of_master(w1::Command::add_slave, id).status, static_cast<unsigned>(EINVAL)) << "it is there";
   EXPECT_EQ(answer_of_master(w1::Command::list_slaves).data, std::vector<test::Bytes>{id});
   EXPECT_EQ(answer_of_master(w1::Command::remove_slave, id).status, 0U);
   EXPECT_EQ(answer_of_master(w1::Command::remove_slave, id).status, static_cast<unsigned>(EINVAL)) << "it is gone";
