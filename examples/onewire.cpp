@@ -2,7 +2,8 @@
 //
 //     onewire            masters and the slaves that they know
 //     onewire --search   looks on the bus for slaves, also such as no driver has taken
-//     onewire --watch    then tells of masters and slaves that come and go, until Ctrl-C (needs CAP_NET_ADMIN)
+//     onewire --watch    then tells of masters and slaves that come and go, until Ctrl-C (before kernel 6.6 with
+//     CAP_NET_ADMIN)
 //
 // Status 0; 1 where it cannot ask or gets no answer (the module `wire` is not loaded, for one).
 #include "w1_netlink.hpp"

@@ -65,20 +65,16 @@ inline std::optional<Header> parse_header(std::span<const std::byte> payload) {
 /// A request to a master, a slave or (list_masters) to all, with at most one command and its data.
 inline std::vector<std::byte> request(Type type, std::uint64_t id, std::optional<Command> command = {},
                                       std::span<const std::byte> data = {}) {
-  std::vector<std::byte> bytes(header_size);
-  const auto append = [&](const auto& value) {
-    const std::size_t before = bytes.size();
-    bytes.resize(before + sizeof value);
-    std::memcpy(bytes.data() + before, &value, sizeof value);
-  };
+  const std::size_t size = header_size + (command ? sizeof(CommandHeader) + data.size() : 0);
+  std::vector<std::byte> bytes(size);
+  const auto put = [&](std::size_t at, const auto& value) { std::memcpy(bytes.data() + at, &value, sizeof value); };
+  put(0, type);
+  put(2, static_cast<std::uint16_t>(size - header_size));
+  put(4, id);
   if (command) {
-    append(CommandHeader{*command, 0, static_cast<std::uint16_t>(data.size())});
-    bytes.insert(bytes.end(), data.begin(), data.end());
+    put(header_size, CommandHeader{*command, 0, static_cast<std::uint16_t>(data.size())});
+    if (!data.empty()) std::memcpy(bytes.data() + header_size + sizeof(CommandHeader), data.data(), data.size());
   }
-  const auto length = static_cast<std::uint16_t>(bytes.size() - header_size);
-  bytes[0] = static_cast<std::byte>(type);
-  std::memcpy(bytes.data() + 2, &length, sizeof length);
-  std::memcpy(bytes.data() + 4, &id, sizeof id);
   return bytes;
 }
 

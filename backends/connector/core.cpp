@@ -133,11 +133,9 @@ void Core::take(const Receiver::Datagram& datagram) {
     return;
   }
   MessageReader reader(datagram.bytes, datagram.origin, datagram.is_cut);
-  std::size_t count = 0;
   while (!is_closed) {
     const auto message = reader.next();
     if (!message) break;
-    ++count;
     ++counters.messages;
     deliver(*message);
   }

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <deque>
 #include <map>
+#include <memory_resource>
 #include <vector>
 
 #include <poll.h>
@@ -35,8 +36,10 @@ struct HolderWatch::Impl {
   std::unique_ptr<ProcessEvents> events;
   std::optional<Error> why_no_events;
   ProcessTable table;
-  std::map<pid_t, Holder> holders;
-  std::deque<HolderEvent> queue;
+  // What children that come and go take is used again, so that once there were as many there is no allocation.
+  std::pmr::unsynchronized_pool_resource pool;
+  std::pmr::map<pid_t, Holder> holders{&pool};
+  std::pmr::deque<HolderEvent> queue{&pool};
 };
 
 Result<std::unique_ptr<HolderWatch::Impl>> HolderWatch::Impl::create() {

@@ -1,5 +1,5 @@
 // Events as they lie in a datagram: misaligned, so every field is copied out.
-#include <dmaflow/process_events.hpp>
+#include "process_decode.hpp"
 
 #include "uapi/cn_proc.hpp"
 
@@ -9,29 +9,29 @@
 namespace dmaflow::connector {
 namespace {
 
-using Bytes = std::span<const std::byte>;
-
 constexpr std::size_t data = offsetof(proc_event, event_data);
 
 /// The n-th 32-bit word of the event's own part.
 template <typename T = std::int32_t>
-T word(Bytes payload, std::size_t n) noexcept {
+T word(const std::byte* payload, std::size_t n) noexcept {
   T value{};
   static_assert(sizeof value == 4);
-  std::memcpy(&value, payload.data() + data + 4 * n, sizeof value);
+  std::memcpy(&value, payload + data + 4 * n, sizeof value);
   return value;
 }
 
-Task task(Bytes payload, std::size_t n) noexcept { return {.pid = word(payload, n), .tgid = word(payload, n + 1)}; }
+Task task(const std::byte* payload, std::size_t n) noexcept {
+  return {.pid = word(payload, n), .tgid = word(payload, n + 1)};
+}
 
-NameChange name_change(Bytes payload) noexcept {
+NameChange name_change(const std::byte* payload) noexcept {
   NameChange change{.task = task(payload, 0)};
-  std::memcpy(change.comm.data(), payload.data() + data + 8, change.comm.size());
+  std::memcpy(change.comm.data(), payload + data + 8, change.comm.size());
   change.comm.back() = '\0';
   return change;
 }
 
-Exit exit_of(Bytes payload) noexcept {
+Exit exit_of(const std::byte* payload) noexcept {
   return {.task = task(payload, 0),
           .parent = task(payload, 4),
           .status = word<std::uint32_t>(payload, 2),
@@ -47,43 +47,50 @@ std::optional<int> Exit::code() const noexcept {
   return static_cast<int>((status >> 8U) & 0xffU);
 }
 
-std::optional<ProcessEvent> PayloadTraits<ProcessEvent>::parse(Bytes payload) noexcept {
-  if (payload.size() < data + 24) return std::nullopt;  // the largest event but for padding
-  ProcessEvent event;
-  event.cpu = *read_at<std::uint32_t>(payload, offsetof(proc_event, cpu));
-  event.time = std::chrono::nanoseconds(*read_at<std::int64_t>(payload, offsetof(proc_event, timestamp_ns)));
-  const auto what = *read_at<std::uint32_t>(payload);
+std::uint32_t decode(const std::byte* payload, ProcessEvent& event) noexcept {
+  std::int64_t time = 0;
+  std::uint32_t what = 0;
+  std::memcpy(&what, payload, sizeof what);
+  std::memcpy(&event.cpu, payload + offsetof(proc_event, cpu), sizeof event.cpu);
+  std::memcpy(&time, payload + offsetof(proc_event, timestamp_ns), sizeof time);
+  event.time = std::chrono::nanoseconds(time);
   switch (what) {
     case proc_event::PROC_EVENT_FORK:
-      event.what = Fork{.parent = task(payload, 0), .child = task(payload, 2)};
+      event.what.emplace<Fork>(Fork{.parent = task(payload, 0), .child = task(payload, 2)});
       break;
     case proc_event::PROC_EVENT_EXEC:
-      event.what = Exec{task(payload, 0)};
+      event.what.emplace<Exec>(Exec{task(payload, 0)});
       break;
     case proc_event::PROC_EVENT_UID:
-      event.what = UidChange{task(payload, 0), word<uid_t>(payload, 2), word<uid_t>(payload, 3)};
+      event.what.emplace<UidChange>(UidChange{task(payload, 0), word<uid_t>(payload, 2), word<uid_t>(payload, 3)});
       break;
     case proc_event::PROC_EVENT_GID:
-      event.what = GidChange{task(payload, 0), word<gid_t>(payload, 2), word<gid_t>(payload, 3)};
+      event.what.emplace<GidChange>(GidChange{task(payload, 0), word<gid_t>(payload, 2), word<gid_t>(payload, 3)});
       break;
     case proc_event::PROC_EVENT_SID:
-      event.what = SessionStart{task(payload, 0)};
+      event.what.emplace<SessionStart>(SessionStart{task(payload, 0)});
       break;
     case proc_event::PROC_EVENT_PTRACE:
-      event.what = Ptrace{.task = task(payload, 0), .tracer = task(payload, 2)};
+      event.what.emplace<Ptrace>(Ptrace{.task = task(payload, 0), .tracer = task(payload, 2)});
       break;
     case proc_event::PROC_EVENT_COMM:
-      event.what = name_change(payload);
+      event.what.emplace<NameChange>(name_change(payload));
       break;
     case proc_event::PROC_EVENT_COREDUMP:
-      event.what = CoreDump{.task = task(payload, 0), .parent = task(payload, 2)};
+      event.what.emplace<CoreDump>(CoreDump{.task = task(payload, 0), .parent = task(payload, 2)});
       break;
     case proc_event::PROC_EVENT_EXIT:
-      event.what = exit_of(payload);
+      event.what.emplace<Exit>(exit_of(payload));
       break;
     default:
-      event.what = UnknownEvent{what};
+      event.what.emplace<UnknownEvent>(UnknownEvent{what});
   }
+  return what;
+}
+
+std::optional<ProcessEvent> PayloadTraits<ProcessEvent>::parse(std::span<const std::byte> payload) noexcept {
+  std::optional<ProcessEvent> event;
+  if (payload.size() >= event_bytes) decode(payload.data(), event.emplace());
   return event;
 }
 

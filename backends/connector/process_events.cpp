@@ -2,13 +2,17 @@
 
 #include "cancellable.hpp"
 #include "process_control.hpp"
+#include "process_decode.hpp"
 #include "receiver.hpp"
 #include "sys/sys.hpp"
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
+#include <linux/connector.h>
+#include <linux/netlink.h>
 #include <poll.h>
 
 namespace dmaflow::connector {
@@ -31,7 +35,9 @@ struct ProcessEvents::Impl {
   void say_ignore() noexcept;
   /// One step of the receiver, where the last datagrams are used up. Says whether there is something.
   Result<bool> fill();
-  std::optional<ProcessEvent> next_of_batch();
+  bool next_of_batch(ProcessEvent& event) noexcept;
+  [[nodiscard]] const std::byte* event_in(std::size_t index) const noexcept;
+  const std::byte* event_in_any(std::size_t index) noexcept;
 
   // 76 bytes an event; messages of others in the group are cut, and rejected anyway.
   static constexpr std::size_t slot_bytes = 128;
@@ -60,32 +66,65 @@ Result<bool> ProcessEvents::Impl::fill() {
   return step->got != Receiver::Got::nothing;
 }
 
-std::optional<ProcessEvent> ProcessEvents::Impl::next_of_batch() {
+namespace {
+
+/// What precedes an event as the kernel sends it: one nlmsghdr with one cn_msg. Of seq, ack and flags any will do.
+struct EventHead {
+  nlmsghdr netlink;
+  cb_id id;
+  __u32 seq;
+  __u32 ack;
+  __u16 length;
+  __u16 flags;
+};
+static_assert(sizeof(EventHead) == sizeof(nlmsghdr) + sizeof(cn_msg));
+
+}  // namespace
+
+/// Nearly every datagram: looked at without walking through it.
+inline const std::byte* ProcessEvents::Impl::event_in(std::size_t index) const noexcept {
+  constexpr std::size_t size = sizeof(EventHead) + event_bytes;
+  const std::byte* datagram = receiver.from_kernel(index, size);
+  if (datagram == nullptr) return nullptr;
+  EventHead head;  // NOLINT(cppcoreguidelines-pro-type-member-init): copied over
+  std::memcpy(&head, datagram, sizeof head);
+  const bool is_event = head.netlink.nlmsg_len == size && head.length == event_bytes &&
+                        head.id.idx == ids::process.idx && head.id.val == ids::process.val;
+  return is_event ? datagram + sizeof head : nullptr;
+}
+
+/// Any other: another program's, a later kernel's with longer events, nonsense.
+const std::byte* ProcessEvents::Impl::event_in_any(std::size_t index) noexcept {
+  const auto datagram = receiver.datagram(index);
+  if (!datagram.origin.is_kernel()) {
+    ++counters.foreign;
+    return nullptr;
+  }
+  MessageReader reader(datagram.bytes, datagram.origin, datagram.is_cut);
+  const auto message = reader.next();
+  if (message && message->id == ids::process && message->payload.size() >= event_bytes) return message->payload.data();
+  ++counters.malformed;
+  return nullptr;
+}
+
+bool ProcessEvents::Impl::next_of_batch(ProcessEvent& event) noexcept {
   if (lost > 0) {
     counters.lost += lost;
-    return ProcessEvent{.what = Lost{std::exchange(lost, 0)}};
+    event = {.what = Lost{std::exchange(lost, 0)}};
+    return true;
   }
   while (at < count) {
-    const auto datagram = receiver.datagram(at++);
-    if (!datagram.origin.is_kernel()) {
-      ++counters.foreign;
-      continue;
-    }
-    MessageReader reader(datagram.bytes, datagram.origin, datagram.is_cut);
-    const auto message = reader.next();
-    const auto event =
-        message && message->id == ids::process ? PayloadTraits<ProcessEvent>::parse(message->payload) : std::nullopt;
-    if (!event) {
-      ++counters.malformed;
-      continue;
-    }
+    const std::size_t index = at++;
+    const std::byte* payload = event_in(index);
+    if (payload == nullptr) payload = event_in_any(index);
+    if (payload == nullptr) continue;
+    const std::uint32_t what = decode(payload, event);
     // Not asked for: from before the filter was there, or what the control answers, to us and to all who listen.
-    const auto what = *read_at<std::uint32_t>(message->payload);
     if (what == 0 || ((what & all_events) != 0 && (what & mask) == 0)) continue;
     ++counters.events;
-    return event;
+    return true;
   }
-  return std::nullopt;
+  return false;
 }
 
 namespace {
@@ -234,17 +273,25 @@ void ProcessEvents::Impl::say_ignore() noexcept {
 // --- The stream ------------------------------------------------------------------------------------------------------
 
 Result<std::optional<ProcessEvent>> ProcessEvents::take() {
-  while (true) {
-    if (auto event = impl_->next_of_batch()) return event;
+  Result<std::optional<ProcessEvent>> item(std::in_place, std::in_place);
+  while (!impl_->next_of_batch(**item)) {
     const auto filled = impl_->fill();
-    if (!filled) return std::unexpected(filled.error());
-    if (!*filled) return std::nullopt;
+    if (!filled) {
+      item = std::unexpected(filled.error());
+      break;
+    }
+    if (!*filled) {
+      item->reset();
+      break;
+    }
   }
+  return item;
 }
 
 Result<ProcessEvent> ProcessEvents::wait(Deadline deadline, const Cancel* cancel) {
+  ProcessEvent event;
   while (true) {
-    if (const auto event = impl_->next_of_batch()) return *event;
+    if (impl_->next_of_batch(event)) return event;
     // After a batch that emptied the queue poll() is asked at once; it knows better what came since.
     if (!std::exchange(impl_->is_last, false)) {
       const auto filled = impl_->fill();

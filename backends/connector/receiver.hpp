@@ -48,6 +48,13 @@ class Receiver {
   /// Of the datagrams of the last step. @p index: below its count.
   [[nodiscard]] Datagram datagram(std::size_t index) const noexcept;
 
+  /// The bytes of a datagram that came whole from the kernel and has @p size bytes; nullptr for any other.
+  [[nodiscard]] const std::byte* from_kernel(std::size_t index, std::size_t size) const noexcept {
+    const bool is_so =
+        headers_[index].msg_len == size && addresses_[index].nl_pid == 0 && headers_[index].msg_hdr.msg_flags == 0;
+    return is_so ? bytes_.get() + index * slot_bytes_ : nullptr;
+  }
+
   /// Receiving system calls made so far.
   [[nodiscard]] std::uint64_t calls() const noexcept { return calls_; }
 

@@ -67,6 +67,7 @@ class HolderWatch final : public Pollable {
   [[nodiscard]] std::size_t size() const noexcept;
 
   /// The next event; nothing where there is none now. Never blocks, but after a loss of events, when it reads /proc.
+  /// Allocates only where there are more holders, or more events at once, than ever before, and after a loss.
   /// Errors: those of process events and of reading /proc.
   [[nodiscard]] Result<std::optional<HolderEvent>> take();
 

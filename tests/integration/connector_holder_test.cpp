@@ -1,5 +1,6 @@
 // Who holds the buffers: forks, execs and ends of holders, with process events and without.
 #include "allocator_checks.hpp"
+#include "count_new.hpp"
 
 #include <dmaflow/holder_watch.hpp>
 
@@ -19,6 +20,7 @@ namespace dmaflow::connector {
 namespace {
 
 using namespace std::chrono_literals;
+using test::allocations;
 using test::must;
 using Kind = HolderEvent::Kind;
 
@@ -149,6 +151,32 @@ TEST_F(Holders, TheEndOfAHolderIsToldOnce) {
   ::waitid(P_PID, static_cast<id_t>(puppet.pid()), nullptr, WEXITED | WNOWAIT);
   EXPECT_FALSE(must(watch_->take()));
   EXPECT_EQ(watch_->size(), 0U);
+}
+
+TEST_F(Holders, ChildrenThatComeAndGoCostNoAllocation) {
+  const Puppet puppet(act);
+  must(watch_->add(puppet.pid()));
+  constexpr int children = 50;
+  // An exit may be told after the fork of the next: the parent is woken before.
+  const auto hear_of_all = [&] {
+    int forked = 0;
+    int gone = 0;
+    while (forked + gone < 2 * children) ++(next().kind == Kind::forked ? forked : gone);
+    return forked == children && gone == children;
+  };
+  // All of them wait in the queue once, so that it has been as long as it can become here.
+  for (int i = 0; i < children; ++i) puppet.tell('s');
+  puppet.tell('d');
+  ::waitpid(puppet.pid(), nullptr, WUNTRACED);
+  EXPECT_TRUE(hear_of_all());
+  ::kill(puppet.pid(), SIGCONT);
+  const std::size_t before = allocations;
+  for (int round = 0; round < 4; ++round) {
+    for (int i = 0; i < children; ++i) puppet.tell('s');
+    EXPECT_TRUE(hear_of_all());
+  }
+  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(watch_->size(), 1U);
 }
 
 TEST_F(Holders, WhoIsNotInTheSetIsNotHeardOf) {

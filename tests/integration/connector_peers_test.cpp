@@ -6,20 +6,26 @@
 
 #include <dmaflow/connector.hpp>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include <fcntl.h>
 #include <linux/dm-ioctl.h>
 #include <linux/dm-log-userspace.h>
+#include <linux/i2c-dev.h>
+#include <linux/i2c.h>
 #include <sys/ioctl.h>
 #include <sys/klog.h>
 #include <sys/sysmacros.h>
@@ -59,6 +65,32 @@ void run(const std::string& command) {
   ASSERT_EQ(std::system(command.c_str()), 0) << command;  // NOLINT(concurrency-mt-unsafe)
 }
 
+/// What the emulated chip answers. The driver (drivers/w1/masters/ds2482.c) writes a command, with or without a
+/// parameter, and reads bytes; i2c-stub takes the command for the number of a register, gives that one where there was
+/// no parameter and the next one where there was, and then those that follow.
+class Chip {
+ public:
+  explicit Chip(const std::string& bus) : bus_(Fd::adopt(::open(("/dev/" + bus).c_str(), O_RDWR | O_CLOEXEC))) {
+    // Forced: the driver has the address.
+    EXPECT_EQ(::ioctl(bus_.get(), I2C_SLAVE_FORCE, 0x18), 0) << std::strerror(errno);
+  }
+  void set(std::uint8_t reg, std::uint8_t value) const {
+    i2c_smbus_data data{.byte = value};
+    i2c_smbus_ioctl_data call{I2C_SMBUS_WRITE, reg, I2C_SMBUS_BYTE_DATA, &data};
+    EXPECT_EQ(::ioctl(bus_.get(), I2C_SMBUS, &call), 0) << std::strerror(errno);
+  }
+  /// Whether slaves answer the reset (0xb4) with a presence pulse.
+  void set_presence(bool is_there) const { set(0xb4, is_there ? 0x02 : 0); }
+  /// What every byte read is: the read pointer is set to the data by 0xe1 with a parameter.
+  void set_data(std::uint8_t value) const { set(0xe2, value); }
+  /// What every step of a search meets (0x78 with a parameter), so that only these can be found.
+  enum class OnBus : std::uint8_t { nobody = 0x60, zeros = 0x40, ones = 0xa0 };
+  void set_found(OnBus found) const { set(0x79, static_cast<std::uint8_t>(found)); }
+
+ private:
+  Fd bus_;
+};
+
 class W1 : public testing::Test {
  protected:
   static void SetUpTestSuite() {
@@ -74,6 +106,15 @@ class W1 : public testing::Test {
     client_ = must(Client::open());
     bus_ = stub_bus();
     if (!std::filesystem::exists("/sys/bus/w1/devices/w1_bus_master1")) add_master();
+    chip_.emplace(bus_.substr(bus_.rfind('/') + 1));
+    chip_->set_presence(false);
+    chip_->set_found(Chip::OnBus::nobody);
+  }
+  /// A file of the master's in sysfs.
+  static void write_to_master(const char* file, const std::string& text) {
+    std::ofstream stream(std::string("/sys/bus/w1/devices/w1_bus_master1/") + file);
+    stream << text << std::flush;
+    EXPECT_TRUE(stream) << file;
   }
   void add_master() const { std::ofstream(bus_ + "/new_device") << "ds2482 0x18"; }
   void remove_master() const { std::ofstream(bus_ + "/delete_device") << "0x18"; }
@@ -91,8 +132,55 @@ class W1 : public testing::Test {
     return masters.at(0);
   }
 
+  /// To a master or a slave, with what it answers: what each reply holds after the command, and the last one's status.
+  struct Answer {
+    std::vector<test::Bytes> data;
+    unsigned status = 0;
+  };
+  Answer answer_to(w1::Type type, std::uint64_t id, w1::Command command, std::span<const std::byte> data = {}) {
+    Answer answer;
+    for (const auto& reply : must(ask(w1::request(type, id, command, data)))) {
+      const auto header = w1::parse_header(reply.bytes).value_or(w1::Header{});
+      EXPECT_EQ(header.type, type);
+      EXPECT_EQ(header.id, id);
+      EXPECT_EQ(static_cast<w1::Command>(reply.bytes.at(w1::header_size)), command);
+      EXPECT_EQ(reply.bytes.size(), w1::header_size + header.length);
+      const auto after = std::span(reply.bytes).subspan(w1::header_size + sizeof(w1::CommandHeader));
+      if (reply.message.ack == reply.message.seq + 1) answer.data.emplace_back(after.begin(), after.end());
+      answer.status = header.status;
+    }
+    return answer;
+  }
+  Answer answer_of_master(w1::Command command, std::span<const std::byte> data = {}) {
+    return answer_to(w1::Type::master_command, master(), command, data);
+  }
+  /// Hears what comes and goes, as "+slave ID " and so on.
+  Subscription hear(std::string& heard) {
+    must(client_->socket().join(ids::w1.idx));
+    return client_->subscribe(ids::w1, [&heard](const Message& message) {
+      const auto header = w1::parse_header(message.payload);
+      if (!header) return;  // the stray one
+      EXPECT_EQ(message.origin.group, 3U);
+      EXPECT_TRUE(message.origin.is_kernel());
+      const char* const names[] = {"+slave", "-slave", "+master", "-master"};
+      std::array<char, 64> text{};
+      std::snprintf(text.data(), text.size(), "%s %llx ",
+                    names[std::min<unsigned>(static_cast<unsigned>(header->type), 3)],
+                    static_cast<unsigned long long>(header->id));
+      heard += text.data();
+    });
+  }
+
+  // Family 0x28, number 0x0123456789ab, and the checksum, which the kernel looks at.
+  static constexpr std::uint64_t slave = 0x5a0123456789ab28;
+  static test::Bytes bytes_of_id(std::uint64_t id) {
+    test::Bytes bytes;
+    test::append(bytes, id);
+    return bytes;
+  }
   std::unique_ptr<Client> client_;
   std::string bus_;
+  std::optional<Chip> chip_;
 };
 
 TEST_F(W1, MastersAreListed) { EXPECT_GT(master(), 0U); }
@@ -105,15 +193,91 @@ TEST_F(W1, DataAndStatusOfOneRequestAreItsParts) {
   EXPECT_EQ(status_of(replies[1]), 0U);
 }
 
-TEST_F(W1, ResetSearchAndReadAreAnswered) {
-  const std::uint32_t number = master();
-  EXPECT_EQ(must(ask(w1::request(w1::Type::master_command, number, w1::Command::search))).back().message.id, ids::w1);
-  const std::vector<std::byte> room(4);
-  for (const auto command : {w1::Command::reset, w1::Command::read}) {
-    const auto replies = ask(w1::request(w1::Type::master_command, number, command, room));
-    ASSERT_TRUE(replies) << replies.error().message();
-    EXPECT_EQ(w1::parse_header(replies->back().bytes)->type, w1::Type::master_command);
+TEST_F(W1, AResetSaysWhetherAnybodyIsThere) {
+  const auto none = answer_of_master(w1::Command::reset);
+  EXPECT_EQ(none.status, 255U) << "no presence pulse: the kernel's 1, made a status as if it were an errno";
+  EXPECT_TRUE(none.data.empty());
+  chip_->set_presence(true);
+  const auto some = answer_of_master(w1::Command::reset);
+  EXPECT_EQ(some.status, 0U);
+  EXPECT_TRUE(some.data.empty());
+}
+
+TEST_F(W1, AReadGivesTheBytesOfTheBus) {
+  const test::Bytes room(5);
+  for (const unsigned value : {0x00U, 0xa5U, 0xffU}) {
+    chip_->set_data(static_cast<std::uint8_t>(value));
+    const auto read = answer_of_master(w1::Command::read, room);
+    EXPECT_EQ(read.status, 0U);
+    EXPECT_EQ(read.data, std::vector<test::Bytes>{test::Bytes(5, static_cast<std::byte>(value))});
   }
+}
+
+TEST_F(W1, AWriteIsAnsweredByItsStatusAlone) {
+  const auto written = answer_of_master(w1::Command::write, test::bytes_of("x"));
+  EXPECT_EQ(written.status, 0U);
+  EXPECT_TRUE(written.data.empty());
+}
+
+TEST_F(W1, AnUnknownCommandIsEinval) {
+  const auto answer = answer_of_master(static_cast<w1::Command>(77));
+  EXPECT_EQ(answer.status, static_cast<unsigned>(EINVAL));
+  EXPECT_TRUE(answer.data.empty());
+}
+
+TEST_F(W1, ASearchGivesTheIdsThatAreFoundOnTheBus) {
+  for (const auto command : {w1::Command::search, w1::Command::alarm_search}) {
+    const auto without_presence = answer_of_master(command);
+    EXPECT_EQ(without_presence.status, 0U);
+    EXPECT_EQ(without_presence.data, std::vector<test::Bytes>{test::Bytes{}});
+    chip_->set_presence(true);
+    EXPECT_EQ(answer_of_master(command).data, std::vector<test::Bytes>{test::Bytes{}}) << "nobody goes on";
+    chip_->set_found(Chip::OnBus::zeros);
+    EXPECT_EQ(answer_of_master(command).data, std::vector<test::Bytes>{bytes_of_id(0)});
+    chip_->set_found(Chip::OnBus::ones);
+    const auto ones = answer_of_master(command);
+    EXPECT_EQ(ones.status, 0U);
+    EXPECT_EQ(ones.data, std::vector<test::Bytes>{bytes_of_id(~std::uint64_t{0})});
+    EXPECT_EQ(answer_of_master(w1::Command::list_slaves).data, std::vector<test::Bytes>{test::Bytes{}})
+        << "ids with a false checksum are told, and not taken into the kernel's list";
+    chip_->set_presence(false);
+    chip_->set_found(Chip::OnBus::nobody);
+  }
+}
+
+TEST_F(W1, SlavesThatComeAndGoAreToldToTheGroupAndCanBeAsked) {
+  std::string heard;
+  const auto token = hear(heard);
+  write_to_master("w1_master_add", "28-0123456789ab");
+  ASSERT_TRUE(dispatch_until(*client_, [&] { return heard == "+slave 5a0123456789ab28 "; })) << heard;
+  EXPECT_EQ(answer_of_master(w1::Command::list_slaves).data, std::vector<test::Bytes>{bytes_of_id(slave)});
+
+  const test::Bytes room(2);
+  EXPECT_EQ(answer_to(w1::Type::slave_command, slave, w1::Command::read, room).status, static_cast<unsigned>(ENODEV))
+      << "in the kernel's list, and not on the bus";
+  chip_->set_presence(true);
+  chip_->set_data(0x3c);
+  const auto read = answer_to(w1::Type::slave_command, slave, w1::Command::read, room);
+  EXPECT_EQ(read.status, 0U);
+  EXPECT_EQ(read.data, std::vector<test::Bytes>{test::Bytes(2, std::byte{0x3c})});
+
+  write_to_master("w1_master_remove", "28-0123456789ab");
+  const std::string both = "+slave 5a0123456789ab28 -slave 5a0123456789ab28 ";
+  ASSERT_TRUE(dispatch_until(*client_, [&] { return heard == both; })) << heard;
+  EXPECT_EQ(status_of(must(ask(w1::request(w1::Type::slave_command, slave, w1::Command::read, room))).back()), ENODEV);
+}
+
+TEST_F(W1, SlavesAreAddedAndRemovedByRequestToo) {
+  std::string heard;
+  const auto token = hear(heard);
+  const auto id = bytes_of_id(slave);
+  EXPECT_EQ(answer_of_master(w1::Command::add_slave, id).status, 0U);
+  EXPECT_EQ(answer_of_master(w1::Command::add_slave, id).status, static_cast<unsigned>(EINVAL)) << "it is there";
+  EXPECT_EQ(answer_of_master(w1::Command::list_slaves).data, std::vector<test::Bytes>{id});
+  EXPECT_EQ(answer_of_master(w1::Command::remove_slave, id).status, 0U);
+  EXPECT_EQ(answer_of_master(w1::Command::remove_slave, id).status, static_cast<unsigned>(EINVAL)) << "it is gone";
+  EXPECT_TRUE(dispatch_until(*client_, [&] { return heard == "+slave 5a0123456789ab28 -slave 5a0123456789ab28 "; }))
+      << heard;
 }
 
 TEST_F(W1, AMissingMasterIsEnodev) {
@@ -161,23 +325,16 @@ TEST_F(W1, ManyRequestsInFlightAreKeptApart) {
 }
 
 TEST_F(W1, MastersThatComeAndGoAreToldToTheGroup) {
-  must(client_->socket().join(ids::w1.idx));
   std::string heard;
-  const auto token = client_->subscribe(ids::w1, [&](const Message& message) {
-    EXPECT_EQ(message.origin.group, 3U);
-    EXPECT_TRUE(message.origin.is_kernel());
-    const auto header = w1::parse_header(message.payload);
-    if (header && header->type == w1::Type::master_removed) heard += "removed ";
-    if (header && header->type == w1::Type::master_added) heard += "added ";
-  });
+  const auto token = hear(heard);
   remove_master();
   add_master();
-  EXPECT_TRUE(dispatch_until(*client_, [&] { return heard == "removed added "; })) << heard;
+  EXPECT_TRUE(dispatch_until(*client_, [&] { return heard == "-master 1 +master 1 "; })) << heard;
   must(client_->socket().leave(ids::w1.idx));
   remove_master();
   add_master();
   must(client_->dispatch(0));
-  EXPECT_EQ(heard, "removed added ") << "it has left";
+  EXPECT_EQ(heard, "-master 1 +master 1 ") << "it has left";
 }
 
 TEST_F(W1, WhatTheKernelDoesNotKnowIsTakenWithoutAWordAndTimesOut) {

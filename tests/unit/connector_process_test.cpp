@@ -144,8 +144,7 @@ TEST(ProcessTableModel, OurselvesAreFoundInProc) {
   EXPECT_EQ(table.find(::getpid())->id, must(identify(::getpid())));
 }
 
-// --- /proc/PID/stat
-// ----------------------------------------------------------------------------------------------------
+// --- /proc/PID/stat --------------------------------------------------------------------------------------------------
 
 TEST(ProcStat, NamesMayHoldAnything) {
   const std::string rest = " S 7 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 9 0 4242 0\n";
