@@ -288,8 +288,8 @@ Run run(const Reader& reader, const Storm& storm) {
 }
 
 bool has_forkstat() {
-  return std::system("command -v forkstat >/dev/null && command -v strace >/dev/null") ==
-         0;  // NOLINT(concurrency-mt-unsafe)
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): the program has one thread
+  return std::system("command -v forkstat >/dev/null && command -v strace >/dev/null") == 0;
 }
 
 Run run_forkstat(const Storm& storm, bool is_traced) {

@@ -64,8 +64,8 @@ inline int keep_only(int fd, std::uint32_t mask) noexcept {
 /// The event in a datagram, where it is one and comes from the kernel.
 inline bool decode(const std::byte* datagram, std::size_t size, const sockaddr_nl& from, proc_event& event) noexcept {
   if (from.nl_pid != 0 || size < offset_of_event) return false;
-  nlmsghdr header;
-  cb_id id;
+  nlmsghdr header{};
+  cb_id id{};
   __u16 length = 0;
   std::memcpy(&header, datagram, sizeof header);
   std::memcpy(&id, datagram + offset_of_message, sizeof id);
@@ -88,8 +88,8 @@ inline std::uint32_t drops(int fd) noexcept {
 /// has passed), or when @p handle returns false. Adds to @p calls.
 template <typename Handle>
 void receive_each(int fd, std::uint64_t& calls, Handle handle) noexcept {
-  alignas(8) std::array<std::byte, 128> datagram;
-  proc_event event;
+  alignas(8) std::array<std::byte, 128> datagram{};
+  proc_event event{};
   while (true) {
     sockaddr_nl from{};
     socklen_t length = sizeof from;
@@ -117,7 +117,7 @@ class ManyReceiver {
   }
   template <typename Handle>
   void receive(int fd, std::uint64_t& calls, Handle handle) noexcept {
-    proc_event event;
+    proc_event event{};
     while (true) {
       ++calls;
       const int got = ::recvmmsg(fd, headers_.data(), many, MSG_DONTWAIT, nullptr);
