@@ -189,6 +189,7 @@ constexpr const char* trace = "/tmp/forkstat.trace";
 [[noreturn]] void become_forkstat(const Storm& storm, bool is_traced) {
   go_to(last_cpu());
   const int file = ::open(output, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  if (file < 0) ::_exit(126);
   ::dup2(file, STDOUT_FILENO);
   ::dup2(file, STDERR_FILENO);
   const char* events = storm.mask == static_cast<std::uint32_t>(ProcessEventMask::name) ? "comm" : "fork,exit";

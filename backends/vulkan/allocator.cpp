@@ -41,8 +41,9 @@ Result<void> meets(const Layout& layout, std::uint64_t bytes, const Constraints&
   for (std::uint32_t p = 0; p < layout.plane_count; ++p) {
     const Plane& plane = layout.planes[p];
     if (!is_multiple(plane.stride, wanted.stride_alignment) || plane.stride < wanted.min_stride[p]) {
-      return std::unexpected(refuse().detail("the device makes rows of %u bytes; wanted are %u or more, a multiple of %u",
-                                             plane.stride, wanted.min_stride[p], std::max(1U, wanted.stride_alignment)));
+      return std::unexpected(
+          refuse().detail("the device makes rows of %u bytes; wanted are %u or more, a multiple of %u", plane.stride,
+                          wanted.min_stride[p], std::max(1U, wanted.stride_alignment)));
     }
     if (!is_multiple(plane.offset, wanted.offset_alignment)) {
       return std::unexpected(refuse().detail("the device puts plane %u at %u; wanted is a multiple of %u", p,

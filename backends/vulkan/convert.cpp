@@ -137,8 +137,9 @@ Result<std::unique_ptr<Convert>> Convert::create(Device& device, const ConvertOp
     }
   }
   if (!device.impl_->storage_write_without_format) {
-    return std::unexpected(Error::os(ENOTSUP, "vulkan::Convert::create", device.name())
-                               .detail("the device, or how it was created, has no shaderStorageImageWriteWithoutFormat"));
+    return std::unexpected(
+        Error::os(ENOTSUP, "vulkan::Convert::create", device.name())
+            .detail("the device, or how it was created, has no shaderStorageImageWriteWithoutFormat"));
   }
   auto impl = std::make_unique<Impl>(*device.impl_, device);
   impl->options = options;
@@ -154,14 +155,16 @@ Allocator* Convert::output_allocator() noexcept { return &impl_->device.allocato
 const Histogram& Convert::gpu_time() const noexcept { return impl_->gpu_time; }
 const Histogram& Convert::turnaround() const noexcept { return impl_->turnaround; }
 
-// --- Negotiation -------------------------------------------------------------------------------------------------------
+// --- Negotiation -----------------------------------------------------------------------------------------------------
 
 Result<void> Convert::check(const StreamConfig& config) {
   const Layout& layout = config.layout;
   const auto refuse = [&](int code) { return Error::os(code, "vulkan::Convert::check", impl_->name); };
   if (!source_format(layout.format)) {
-    return std::unexpected(refuse(ENOTSUP).detail("%s cannot be read by the shader: YUV in 8 bits or P010's way, and RGB "
-                                                  "that Vulkan has, can", layout.format.name().c_str()));
+    return std::unexpected(
+        refuse(ENOTSUP).detail("%s cannot be read by the shader: YUV in 8 bits or P010's way, and RGB "
+                               "that Vulkan has, can",
+                               layout.format.name().c_str()));
   }
   if (layout.modifier.is_implicit()) {
     return std::unexpected(refuse(ENOTSUP).detail("modifier INVALID: Vulkan must be told the arrangement"));
@@ -238,7 +241,7 @@ Result<void> Convert::try_output(const Buffer& buffer) {
   return {};
 }
 
-// --- Start -------------------------------------------------------------------------------------------------------------
+// --- Start -----------------------------------------------------------------------------------------------------------
 
 Result<void> Convert::start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) {
   if (impl_->started) return std::unexpected(Error::os(EBUSY, "vulkan::Convert::start", impl_->name));
@@ -353,8 +356,8 @@ Result<void> Convert::Impl::record_all() {
                                            .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
                                            .commandBufferCount = count};
   std::vector<VkCommandBuffer> buffers(count);
-  if (auto made = gpu.checked(gpu.vk.AllocateCommandBuffers(gpu.device, &wanted, buffers.data()),
-                              "vkAllocateCommandBuffers");
+  if (auto made =
+          gpu.checked(gpu.vk.AllocateCommandBuffers(gpu.device, &wanted, buffers.data()), "vkAllocateCommandBuffers");
       !made) {
     return made;
   }
@@ -408,8 +411,8 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
   if (auto begun = gpu.checked(vk.BeginCommandBuffer(record.commands, &begin), "vkBeginCommandBuffer"); !begun) {
     return begun;
   }
-  vk.CmdPipelineBarrier(record.commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, 0, 0,
-                        nullptr, 0, nullptr, count, barriers.data());
+  vk.CmdPipelineBarrier(record.commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, 0,
+                        0, nullptr, 0, nullptr, count, barriers.data());
   if (times != VK_NULL_HANDLE) {  // behind the barrier, so that the wait for the frame is not counted
     vk.CmdResetQueryPool(record.commands, times, 2 * pair, 2);
     vk.CmdWriteTimestamp(record.commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, times, 2 * pair);
@@ -418,14 +421,15 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
   const std::array sets{from.set, to.set};
   vk.CmdBindDescriptorSets(record.commands, VK_PIPELINE_BIND_POINT_COMPUTE, shader->layout(), 0,
                            static_cast<std::uint32_t>(sets.size()), sets.data(), 0, nullptr);
-  vk.CmdPushConstants(record.commands, shader->layout(), VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof parameters, &parameters);
+  vk.CmdPushConstants(record.commands, shader->layout(), VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof parameters,
+                      &parameters);
   vk.CmdDispatch(record.commands, (target.width + group - 1) / group, (target.height + group - 1) / group, 1);
   for (std::uint32_t i = 0; i < source.plane_count; ++i) {
     barriers[i] = device.release(from.images[i], VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL, 0);
   }
   barriers[source.plane_count] = device.release(to.image, VK_IMAGE_LAYOUT_GENERAL, VK_ACCESS_SHADER_WRITE_BIT);
-  vk.CmdPipelineBarrier(record.commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0, 0,
-                        nullptr, 0, nullptr, count, barriers.data());
+  vk.CmdPipelineBarrier(record.commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0,
+                        0, nullptr, 0, nullptr, count, barriers.data());
   if (times != VK_NULL_HANDLE) {
     vk.CmdWriteTimestamp(record.commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, times, 2 * pair + 1);
   }
@@ -434,7 +438,7 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
   return gpu.checked(vk.EndCommandBuffer(record.commands), "vkEndCommandBuffer");
 }
 
-// --- Frames ------------------------------------------------------------------------------------------------------------
+// --- Frames ----------------------------------------------------------------------------------------------------------
 
 bool Convert::ready() const noexcept { return impl_->started && !impl_->pending && !impl_->finished; }
 

@@ -8,7 +8,7 @@ namespace {
 
 struct PackedOrder {
   PixelFormat format;
-  Order order;
+  Order order{};
 };
 
 // Of the four bytes of two pixels, where luma, Cb, luma and Cr are.
@@ -132,7 +132,8 @@ ColorMatrix color_matrix(PixelFormat format, Size size, const ColorInfo& color) 
   const bool is_limited = known.range == ColorInfo::Range::limited;
   if (info == nullptr || !info->is_yuv) {
     const Scale scale = is_limited ? scales_of(8, true).luma : Scale{1, 0};
-    return {{{scale.factor, 0, 0, scale.offset}, {0, scale.factor, 0, scale.offset}, {0, 0, scale.factor, scale.offset}}};
+    return {
+        {{scale.factor, 0, 0, scale.offset}, {0, scale.factor, 0, scale.offset}, {0, 0, scale.factor, scale.offset}}};
   }
   const auto [luma, chroma] = scales_of(info->bits_per_component, is_limited);
   const auto [kr, kb] = weights_of(known.matrix);
@@ -166,8 +167,8 @@ Rect inside_of(const Placement& placement) noexcept {
           static_cast<std::int32_t>((target.height - shown.height) / 2), shown.width, shown.height};
 }
 
-// A point (x, y) of the turned source, of size W' x H', lies on the source at: none (x, y); by 90 degrees, where the right edge
-// becomes the top, (W - y, x); by 180 (W - x, H - y); by 270 (y, H - x).
+// A point (x, y) of the turned source, of size W' x H', lies on the source at: none (x, y); by 90 degrees, where the
+// right edge becomes the top, (W - y, x); by 180 (W - x, H - y); by 270 (y, H - x).
 void place(const Placement& placement, Parameters& parameters) noexcept {
   const Rect inside = inside_of(placement);
   const Rect visible = placement.visible;

@@ -63,11 +63,11 @@ Result<void> ConvertShader::create_layouts() {
 
 Result<void> ConvertShader::create_pipeline(const Kind& kind) {
   const Functions& vk = device_.vk;
-  const VkShaderModuleCreateInfo code{.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-                                      .codeSize = sizeof convert_spirv,
-                                      .pCode = convert_spirv};
+  const VkShaderModuleCreateInfo code{
+      .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = sizeof convert_spirv, .pCode = convert_spirv};
   VkShaderModule module = VK_NULL_HANDLE;
-  if (auto made = device_.checked(vk.CreateShaderModule(device_.device, &code, nullptr, &module), "vkCreateShaderModule");
+  if (auto made =
+          device_.checked(vk.CreateShaderModule(device_.device, &code, nullptr, &module), "vkCreateShaderModule");
       !made) {
     return made;
   }
@@ -102,9 +102,9 @@ Result<void> ConvertShader::create_pipeline(const Kind& kind) {
 }
 
 Result<void> ConvertShader::create_pool(std::uint32_t inputs, std::uint32_t outputs) {
-  const std::array sizes{
-      VkDescriptorPoolSize{.type = VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE, .descriptorCount = planes_bound * inputs + outputs},
-      VkDescriptorPoolSize{.type = VK_DESCRIPTOR_TYPE_STORAGE_IMAGE, .descriptorCount = outputs}};
+  const std::array sizes{VkDescriptorPoolSize{.type = VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE,
+                                              .descriptorCount = planes_bound * inputs + outputs},
+                         VkDescriptorPoolSize{.type = VK_DESCRIPTOR_TYPE_STORAGE_IMAGE, .descriptorCount = outputs}};
   const VkDescriptorPoolCreateInfo info{.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
                                         .maxSets = inputs + outputs,
                                         .poolSizeCount = static_cast<std::uint32_t>(sizes.size()),
@@ -119,7 +119,8 @@ Result<VkDescriptorSet> ConvertShader::allocate(VkDescriptorSetLayout layout) {
                                          .descriptorSetCount = 1,
                                          .pSetLayouts = &layout};
   VkDescriptorSet set = VK_NULL_HANDLE;
-  auto made = device_.checked(device_.vk.AllocateDescriptorSets(device_.device, &info, &set), "vkAllocateDescriptorSets");
+  auto made =
+      device_.checked(device_.vk.AllocateDescriptorSets(device_.device, &info, &set), "vkAllocateDescriptorSets");
   if (!made) return std::unexpected(made.error());
   return set;
 }
@@ -130,7 +131,8 @@ Result<VkDescriptorSet> ConvertShader::describe_input(std::span<const VkImageVie
   std::array<VkDescriptorImageInfo, planes_bound> images{};
   std::array<VkWriteDescriptorSet, planes_bound> writes{};
   for (std::uint32_t i = 0; i < planes_bound; ++i) {  // those that the format has not are never read, but must be there
-    images[i] = {.imageView = planes[i < planes.size() ? i : 0], .imageLayout = VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL};
+    images[i] = {.imageView = planes[i < planes.size() ? i : 0],
+                 .imageLayout = VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL};
     writes[i] = {.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                  .dstSet = *set,
                  .dstBinding = i,
@@ -181,7 +183,8 @@ Result<VkImageView> make_view(Device::Impl& device, const Image& image, const Or
 
 Result<void> wait_for(Device::Impl& device, VkFence fence, Deadline deadline) noexcept {
   const auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline.remaining());
-  const VkResult result = device.vk.WaitForFences(device.device, 1, &fence, VK_TRUE, static_cast<std::uint64_t>(left.count()));
+  const VkResult result =
+      device.vk.WaitForFences(device.device, 1, &fence, VK_TRUE, static_cast<std::uint64_t>(left.count()));
   if (result == VK_TIMEOUT) {
     return std::unexpected(Error::os(ETIMEDOUT, "vkWaitForFences", device.name).detail("the GPU is still at work"));
   }
@@ -247,15 +250,16 @@ Result<void> OverlayImage::create_staging(const Picture& picture) {
                                 .size = picture.rgba.size(),
                                 .usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT,
                                 .sharingMode = VK_SHARING_MODE_EXCLUSIVE};
-  if (auto made = device_.checked(vk.CreateBuffer(device_.device, &info, nullptr, &staging_), "vkCreateBuffer"); !made) {
+  if (auto made = device_.checked(vk.CreateBuffer(device_.device, &info, nullptr, &staging_), "vkCreateBuffer");
+      !made) {
     return made;
   }
   const VkBufferMemoryRequirementsInfo2 asked{.sType = VK_STRUCTURE_TYPE_BUFFER_MEMORY_REQUIREMENTS_INFO_2,
                                               .buffer = staging_};
   VkMemoryRequirements2 needs{.sType = VK_STRUCTURE_TYPE_MEMORY_REQUIREMENTS_2};
   vk.GetBufferMemoryRequirements2(device_.device, &asked, &needs);
-  auto memory = allocate(needs.memoryRequirements,
-                         VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT);
+  auto memory =
+      allocate(needs.memoryRequirements, VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT);
   if (!memory) return std::unexpected(memory.error());
   staging_memory_ = *memory;
   const VkBindBufferMemoryInfo bind{
@@ -264,8 +268,8 @@ Result<void> OverlayImage::create_staging(const Picture& picture) {
     return bound;
   }
   void* data = nullptr;
-  if (auto mapped = device_.checked(
-          vk.MapMemory(device_.device, staging_memory_, 0, picture.rgba.size(), 0, &data), "vkMapMemory");
+  if (auto mapped = device_.checked(vk.MapMemory(device_.device, staging_memory_, 0, picture.rgba.size(), 0, &data),
+                                    "vkMapMemory");
       !mapped) {
     return mapped;
   }
@@ -281,7 +285,8 @@ Result<void> OverlayImage::upload(Size size, VkCommandPool commands, Deadline de
                                            .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
                                            .commandBufferCount = 1};
   VkCommandBuffer record = VK_NULL_HANDLE;
-  if (auto made = device_.checked(vk.AllocateCommandBuffers(device_.device, &wanted, &record), "vkAllocateCommandBuffers");
+  if (auto made =
+          device_.checked(vk.AllocateCommandBuffers(device_.device, &wanted, &record), "vkAllocateCommandBuffers");
       !made) {
     return made;
   }
@@ -311,7 +316,8 @@ Result<void> OverlayImage::upload(Size size, VkCommandPool commands, Deadline de
   if (auto ended = device_.checked(vk.EndCommandBuffer(record), "vkEndCommandBuffer"); !ended) return ended;
   const VkFenceCreateInfo fence_info{.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
   VkFence done = VK_NULL_HANDLE;
-  if (auto made = device_.checked(vk.CreateFence(device_.device, &fence_info, nullptr, &done), "vkCreateFence"); !made) {
+  if (auto made = device_.checked(vk.CreateFence(device_.device, &fence_info, nullptr, &done), "vkCreateFence");
+      !made) {
     return made;
   }
   const VkSubmitInfo submit{

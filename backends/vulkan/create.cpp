@@ -29,8 +29,7 @@ VKAPI_ATTR VkBool32 VKAPI_CALL say(VkDebugUtilsMessageSeverityFlagBitsEXT, VkDeb
 
 constexpr VkDebugUtilsMessengerCreateInfoEXT messenger_info{
     .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
-    .messageSeverity =
-        VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+    .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
     .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_GENERAL_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT |
                    VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
     .pfnUserCallback = say};
@@ -40,7 +39,7 @@ struct Instance {
   Functions vk;
   PFN_vkGetInstanceProcAddr get = nullptr;
   VkInstance handle = VK_NULL_HANDLE;
-  std::uint64_t messenger = 0;
+  VkDebugUtilsMessengerEXT messenger = VK_NULL_HANDLE;
 
   Instance() = default;
   Instance(const Instance&) = delete;
@@ -101,7 +100,8 @@ Result<void> Instance::create(const CreateOptions& options) {
   if (result != VK_SUCCESS) {
     Error error = Error::vulkan(result, "vkCreateInstance");
     if (result == VK_ERROR_LAYER_NOT_PRESENT) error.detail("%s is not installed", validation_layer);
-    if (result == VK_ERROR_INCOMPATIBLE_DRIVER) error.detail("no Vulkan driver is installed (Debian: mesa-vulkan-drivers)");
+    if (result == VK_ERROR_INCOMPATIBLE_DRIVER)
+      error.detail("no Vulkan driver is installed (Debian: mesa-vulkan-drivers)");
     return std::unexpected(error);
   }
   if (options.validation) listen();
@@ -110,9 +110,8 @@ Result<void> Instance::create(const CreateOptions& options) {
 
 void Instance::listen() noexcept {
   const auto create = function_of<PFN_vkCreateDebugUtilsMessengerEXT>(get, handle, "vkCreateDebugUtilsMessengerEXT");
-  VkDebugUtilsMessengerEXT made = VK_NULL_HANDLE;
-  if (create != nullptr && create(handle, &messenger_info, nullptr, &made) == VK_SUCCESS) {
-    std::memcpy(&messenger, &made, sizeof made);
+  if (create == nullptr || create(handle, &messenger_info, nullptr, &messenger) != VK_SUCCESS) {
+    messenger = VK_NULL_HANDLE;
   }
 }
 
@@ -142,9 +141,7 @@ bool is_node(const std::string& path, const VkPhysicalDeviceDrmPropertiesEXT& dr
   return is(drm.hasRender, drm.renderMajor, drm.renderMinor) || is(drm.hasPrimary, drm.primaryMajor, drm.primaryMinor);
 }
 
-Error refuse(const Found& found, const char* operation) {
-  return Error::os(ENODEV, operation, found.seen.name);
-}
+Error refuse(const Found& found, const char* operation) { return Error::os(ENODEV, operation, found.seen.name); }
 
 /// The compute queue family, best one with graphics too, or nothing.
 std::optional<std::uint32_t> queue_family_of(const Functions& vk, VkPhysicalDevice device) {
@@ -152,8 +149,8 @@ std::optional<std::uint32_t> queue_family_of(const Functions& vk, VkPhysicalDevi
   vk.GetPhysicalDeviceQueueFamilyProperties(device, &count, nullptr);
   std::vector<VkQueueFamilyProperties> families(count);
   vk.GetPhysicalDeviceQueueFamilyProperties(device, &count, families.data());
-  for (const VkQueueFlags wanted : {VkQueueFlags{VK_QUEUE_COMPUTE_BIT | VK_QUEUE_GRAPHICS_BIT},
-                                    VkQueueFlags{VK_QUEUE_COMPUTE_BIT}}) {
+  for (const VkQueueFlags wanted :
+       {VkQueueFlags{VK_QUEUE_COMPUTE_BIT | VK_QUEUE_GRAPHICS_BIT}, VkQueueFlags{VK_QUEUE_COMPUTE_BIT}}) {
     for (std::uint32_t i = 0; i < count; ++i) {
       if ((families[i].queueFlags & wanted) == wanted && families[i].queueCount > 0) return i;
     }
@@ -179,9 +176,9 @@ void look_at_extensions(const Functions& vk, Found& found) {
     if (has(name)) found.extensions.push_back(name);
   }
   if (!missing.empty()) {
-    found.seen.refusal = Error::vulkan(VK_ERROR_EXTENSION_NOT_PRESENT, "vkEnumerateDeviceExtensionProperties",
-                                       found.seen.name)
-                             .detail("the driver lacks %s", missing.c_str());
+    found.seen.refusal =
+        Error::vulkan(VK_ERROR_EXTENSION_NOT_PRESENT, "vkEnumerateDeviceExtensionProperties", found.seen.name)
+            .detail("the driver lacks %s", missing.c_str());
   }
 }
 
@@ -189,8 +186,8 @@ void look_at_features(const Functions& vk, Found& found) {
   const bool may_have_timelines = std::ranges::any_of(found.extensions, [](const char* name) {
     return std::strcmp(name, VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME) == 0;
   });
-  VkPhysicalDeviceTimelineSemaphoreFeatures timelines{.sType =
-                                                          VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES};
+  VkPhysicalDeviceTimelineSemaphoreFeatures timelines{
+      .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES};
   VkPhysicalDeviceSamplerYcbcrConversionFeatures ycbcr{
       .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SAMPLER_YCBCR_CONVERSION_FEATURES,
       .pNext = may_have_timelines ? &timelines : nullptr};
@@ -212,7 +209,8 @@ Found look_at(const Functions& vk, VkPhysicalDevice handle, const CreateOptions&
                 .node = drm_node(drm),
                 .is_software = properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU};
   if (properties.properties.apiVersion < VK_API_VERSION_1_1) {
-    found.seen.refusal = refuse(found, "vkGetPhysicalDeviceProperties2").detail("it has Vulkan 1.0 only; 1.1 is needed");
+    found.seen.refusal =
+        refuse(found, "vkGetPhysicalDeviceProperties2").detail("it has Vulkan 1.0 only; 1.1 is needed");
     return found;
   }
   look_at_extensions(vk, found);
@@ -225,11 +223,10 @@ Found look_at(const Functions& vk, VkPhysicalDevice handle, const CreateOptions&
     found.seen.refusal = not_wanted().detail("its name has no \"%s\"", options.name.c_str());
   }
   if (!options.node.empty() && !is_node(options.node, drm)) {
-    found.seen.refusal = found.seen.node.empty()
-                             ? not_wanted().detail("it does not say which DRM node it has; wanted is %s",
-                                                   options.node.c_str())
-                             : not_wanted().detail("its node is %s; wanted is %s", found.seen.node.c_str(),
-                                                   options.node.c_str());
+    found.seen.refusal =
+        found.seen.node.empty()
+            ? not_wanted().detail("it does not say which DRM node it has; wanted is %s", options.node.c_str())
+            : not_wanted().detail("its node is %s; wanted is %s", found.seen.node.c_str(), options.node.c_str());
   }
   if (found.seen.is_software && !options.allow_software) found.seen.refusal = not_wanted().detail("it is software");
   return found;
@@ -291,13 +288,12 @@ Result<VkDevice> make_device(const Functions& vk, const Found& found) {
 
 }  // namespace
 
-void destroy_messenger(PFN_vkGetInstanceProcAddr get, VkInstance instance, std::uint64_t messenger) noexcept {
-  if (messenger == 0) return;
+void destroy_messenger(PFN_vkGetInstanceProcAddr get, VkInstance instance,
+                       VkDebugUtilsMessengerEXT messenger) noexcept {
+  if (messenger == VK_NULL_HANDLE) return;
   const auto destroy =
       function_of<PFN_vkDestroyDebugUtilsMessengerEXT>(get, instance, "vkDestroyDebugUtilsMessengerEXT");
-  VkDebugUtilsMessengerEXT made = VK_NULL_HANDLE;
-  std::memcpy(&made, &messenger, sizeof made);
-  if (destroy != nullptr) destroy(instance, made, nullptr);
+  if (destroy != nullptr) destroy(instance, messenger, nullptr);
 }
 
 Result<std::vector<PhysicalDevice>> list(const CreateOptions& options) {
@@ -323,7 +319,7 @@ Result<std::unique_ptr<Device>> Device::create(const CreateOptions& options) {
   impl->owns_device = true;  // from here on, impl destroys both
   impl->instance = instance.handle;
   impl->get_instance_proc_addr = instance.get;
-  impl->validation = std::exchange(instance.messenger, 0);
+  impl->validation = std::exchange(instance.messenger, VK_NULL_HANDLE);
   impl->owned_device = *handle;
   instance.handle = VK_NULL_HANDLE;
   if (auto prepared = impl->prepare({.instance = impl->instance,

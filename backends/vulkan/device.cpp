@@ -14,8 +14,7 @@ namespace dmaflow::vulkan {
 namespace {
 
 constexpr std::array required{VK_KHR_EXTERNAL_MEMORY_FD_EXTENSION_NAME, VK_EXT_EXTERNAL_MEMORY_DMA_BUF_EXTENSION_NAME,
-                              VK_KHR_IMAGE_FORMAT_LIST_EXTENSION_NAME,
-                              VK_EXT_IMAGE_DRM_FORMAT_MODIFIER_EXTENSION_NAME,
+                              VK_KHR_IMAGE_FORMAT_LIST_EXTENSION_NAME, VK_EXT_IMAGE_DRM_FORMAT_MODIFIER_EXTENSION_NAME,
                               VK_KHR_EXTERNAL_SEMAPHORE_FD_EXTENSION_NAME};
 constexpr std::array optional{VK_EXT_QUEUE_FAMILY_FOREIGN_EXTENSION_NAME, VK_EXT_PHYSICAL_DEVICE_DRM_EXTENSION_NAME,
                               VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME};
@@ -89,8 +88,8 @@ Result<void> Device::Impl::prepare(const Existing& existing) {
   vk.GetPhysicalDeviceMemoryProperties(physical_device, &memory);
   for (const char* extension : required) {
     if (has(existing.extensions, extension)) continue;
-    return std::unexpected(error(VK_ERROR_EXTENSION_NOT_PRESENT, "vkCreateDevice")
-                               .detail("the device was created without %s", extension));
+    return std::unexpected(
+        error(VK_ERROR_EXTENSION_NOT_PRESENT, "vkCreateDevice").detail("the device was created without %s", extension));
   }
 
   std::uint32_t families = 0;
@@ -103,7 +102,8 @@ Result<void> Device::Impl::prepare(const Existing& existing) {
   }
   if (family[queue_family].timestampValidBits != 0) timestamp_period = properties.properties.limits.timestampPeriod;
 
-  if (auto loaded = vk.load_device(existing.device); !loaded) return std::unexpected(Error(loaded.error()).device(name));
+  if (auto loaded = vk.load_device(existing.device); !loaded)
+    return std::unexpected(Error(loaded.error()).device(name));
   device = existing.device;
   vk.GetDeviceQueue(device, queue_family, existing.queue_index, &queue);
   foreign_queue = has(existing.extensions, VK_EXT_QUEUE_FAMILY_FOREIGN_EXTENSION_NAME);

@@ -87,7 +87,8 @@ Result<Fence> Device::export_fence(VkSemaphore semaphore) {
 Result<VkSemaphore> Device::create_timeline(std::uint64_t value) {
   if (auto alive = impl_->alive("vkCreateSemaphore"); !alive) return std::unexpected(alive.error());
   if (!impl_->timelines) {
-    return std::unexpected(cannot("vkCreateSemaphore", impl_->name, "has no timeline semaphores, or none were enabled"));
+    return std::unexpected(
+        cannot("vkCreateSemaphore", impl_->name, "has no timeline semaphores, or none were enabled"));
   }
   const VkSemaphoreTypeCreateInfo type{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
                                        .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE,
@@ -113,8 +114,9 @@ Result<Fd> Device::export_timeline(VkSemaphore semaphore) {
   if (!got) return std::unexpected(got.error());
   Fd fd = owned(number);
   if (!is_syncobj(fd.get())) {
-    return std::unexpected(cannot("vkGetSemaphoreFdKHR", impl_->name, "exports timelines as something of its own, no "
-                                                                      "drm_syncobj: use fences"));
+    return std::unexpected(cannot("vkGetSemaphoreFdKHR", impl_->name,
+                                  "exports timelines as something of its own, no "
+                                  "drm_syncobj: use fences"));
   }
   return fd;
 }
@@ -125,7 +127,8 @@ Result<VkSemaphore> Device::import_timeline(Fd& fd) {
     return std::unexpected(
         Error::os(EINVAL, "vkImportSemaphoreFdKHR", impl_->name).detail("descriptor %d is no drm_syncobj", fd.get()));
   }
-  // A driver whose own timelines are no drm_syncobjs would take the descriptor for something else: it is tried out first.
+  // A driver whose own timelines are no drm_syncobjs would take the descriptor for something else: it is tried out
+  // first.
   auto own = create_timeline();
   if (!own) return own;
   auto kind = export_timeline(*own);

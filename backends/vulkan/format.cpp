@@ -1,5 +1,6 @@
 // DRM names a little-endian word from its highest bits down; Vulkan names bytes in memory, or with _PACK a word from
-// its highest bits down. Sources: drm_fourcc.h; Vulkan specification, "Compatible Formats of Planes" and "Packed Formats".
+// its highest bits down. Sources: drm_fourcc.h; Vulkan specification, "Compatible Formats of Planes" and "Packed
+// Formats".
 #include <dmaflow/vulkan.hpp>
 
 #include <algorithm>
@@ -9,7 +10,7 @@ namespace {
 
 struct Row {
   PixelFormat drm;
-  VkFormat vulkan;
+  VkFormat vulkan = VK_FORMAT_UNDEFINED;
 };
 
 constexpr PixelFormat code(const char (&text)[5]) noexcept {

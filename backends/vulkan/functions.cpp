@@ -14,10 +14,11 @@ Result<void> missing(const char* name) noexcept {
 
 }  // namespace
 
-// NOLINTBEGIN(cppcoreguidelines-pro-type-reinterpret-cast): how Vulkan hands out functions
-#define DMAFLOW_VK_LOAD(getter, object, function)                                      \
+// A member's name stands for itself: no parentheses. NOLINTBEGIN(bugprone-macro-parentheses)
+#define DMAFLOW_VK_LOAD(getter, object, function)                                \
   function = reinterpret_cast<PFN_vk##function>(getter(object, "vk" #function)); \
   if (function == nullptr) return missing("vk" #function);
+// NOLINTEND(bugprone-macro-parentheses)
 
 Result<void> Functions::load_global(PFN_vkGetInstanceProcAddr get) noexcept {
 #define DMAFLOW_VK_LOAD_GLOBAL(name) DMAFLOW_VK_LOAD(get, VK_NULL_HANDLE, name)
@@ -41,13 +42,12 @@ Result<PFN_vkGetInstanceProcAddr> load_library() noexcept {
   void* const library = dlopen("libvulkan.so.1", RTLD_NOW | RTLD_LOCAL);
   void* const function = library == nullptr ? nullptr : dlsym(library, "vkGetInstanceProcAddr");
   if (function == nullptr) {
-    const char* const why = dlerror();
+    const char* const why = dlerror();  // of this thread. NOLINT(concurrency-mt-unsafe)
     return std::unexpected(Error::os(ENOENT, "dlopen", "libvulkan.so.1")
                                .detail("%s: install Vulkan's loader (Debian: libvulkan1) and a driver",
                                        why == nullptr ? "not loaded" : why));
   }
   return reinterpret_cast<PFN_vkGetInstanceProcAddr>(function);
 }
-// NOLINTEND(cppcoreguidelines-pro-type-reinterpret-cast)
 
 }  // namespace dmaflow::vulkan

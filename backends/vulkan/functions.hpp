@@ -5,6 +5,7 @@
 
 #include <vulkan/vulkan_core.h>
 
+// clang-format off
 // Those that need no instance, those of an instance, those of a device, and those of a device that may be missing.
 #define DMAFLOW_VK_GLOBAL(X)                                                                        \
   X(CreateInstance) X(EnumerateInstanceVersion) X(EnumerateInstanceExtensionProperties)            \
@@ -33,16 +34,19 @@
   X(CreateSampler) X(DestroySampler) X(CreateSamplerYcbcrConversion) X(DestroySamplerYcbcrConversion) \
   X(GetMemoryFdKHR) X(GetMemoryFdPropertiesKHR) X(ImportSemaphoreFdKHR) X(GetSemaphoreFdKHR)       \
   X(GetImageDrmFormatModifierPropertiesEXT)
+// clang-format on
 
 namespace dmaflow::vulkan {
 
 /// The functions in use. Thread-safe once loaded.
 struct Functions {
+  // Vulkan's own names, without the prefix. NOLINTBEGIN(readability-identifier-naming)
 #define DMAFLOW_VK_MEMBER(name) PFN_vk##name name = nullptr;
   DMAFLOW_VK_GLOBAL(DMAFLOW_VK_MEMBER)
   DMAFLOW_VK_INSTANCE(DMAFLOW_VK_MEMBER)
   DMAFLOW_VK_DEVICE(DMAFLOW_VK_MEMBER)
 #undef DMAFLOW_VK_MEMBER
+  // NOLINTEND(readability-identifier-naming)
 
   /// Errors of all three: VK_ERROR_INITIALIZATION_FAILED with the name of a function that is not there.
   [[nodiscard]] Result<void> load_global(PFN_vkGetInstanceProcAddr get) noexcept;

@@ -15,7 +15,7 @@ class MemoryAllocator;
 /// The device's node by number: "/dev/dri/renderD128", its primary one where it has no other, or nothing.
 [[nodiscard]] std::string drm_node(const VkPhysicalDeviceDrmPropertiesEXT& drm);
 /// Ends what create() listens with; 0 = nothing.
-void destroy_messenger(PFN_vkGetInstanceProcAddr get, VkInstance instance, std::uint64_t messenger) noexcept;
+void destroy_messenger(PFN_vkGetInstanceProcAddr get, VkInstance instance, VkDebugUtilsMessengerEXT messenger) noexcept;
 
 /// A descriptor that Vulkan made, or -1. Some drivers (lavapipe) make them without CLOEXEC.
 [[nodiscard]] Fd owned(int fd) noexcept;
@@ -23,9 +23,9 @@ void destroy_messenger(PFN_vkGetInstanceProcAddr get, VkInstance instance, std::
 /// Memory that was imported and what was made on it. Plain handles: destroyed by Device::Impl.
 struct Imported {
   std::uint32_t first_plane = 0;
-  std::uint32_t plane_count = 0;       // 0 = a VkBuffer on an object, whose index is first_plane
-  Image image{};                       // or
-  VkBuffer buffer = VK_NULL_HANDLE;    // this one
+  std::uint32_t plane_count = 0;     // 0 = a VkBuffer on an object, whose index is first_plane
+  Image image{};                     // or
+  VkBuffer buffer = VK_NULL_HANDLE;  // this one
   VkBufferUsageFlags buffer_usage = 0;
   std::array<VkDeviceMemory, max_planes> memory{};
   std::uint32_t memory_count = 0;
@@ -50,7 +50,7 @@ struct Device::Impl {
   PFN_vkGetInstanceProcAddr get_instance_proc_addr = nullptr;
   bool owns_device = false;  // and the instance
   VkDevice owned_device = VK_NULL_HANDLE;
-  std::uint64_t validation = 0;  // VkDebugUtilsMessengerEXT, where create() made one
+  VkDebugUtilsMessengerEXT validation = VK_NULL_HANDLE;  // where create() made one
 
   std::string name;
   std::string node;
@@ -102,7 +102,7 @@ struct Device::Impl {
   [[nodiscard]] Result<Imported> make_buffer(const Buffer& buffer, std::uint32_t object, VkBufferUsageFlags usage);
   [[nodiscard]] Result<VkDeviceMemory> import_object(const Buffer& buffer, std::uint32_t object,
                                                      const VkMemoryRequirements& needs, const void* dedicated);
-  void destroy(Imported& imported) noexcept;
+  void destroy(Imported& imported) const noexcept;
 
   /// The types of @p bits in the order to try them: the GPU's own first.
   [[nodiscard]] std::vector<std::uint32_t> memory_types(std::uint32_t bits) const;

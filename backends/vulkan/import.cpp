@@ -145,7 +145,8 @@ Result<Imported> Device::Impl::make_image(const Buffer& buffer, const ImagePlan&
   if (disjoint && !known->disjoint) {
     return std::unexpected(Error::os(EINVAL, "vkCreateImage", name)
                                .detail("the planes lie in %u dma-bufs and the device wants them in one: allocate the "
-                                       "buffer so, or import the planes one by one", buffer.object_count()));
+                                       "buffer so, or import the planes one by one",
+                                       buffer.object_count()));
   }
   std::array<VkSubresourceLayout, max_planes> planes{};
   for (std::uint32_t i = 0; i < plan.plane_count; ++i) {
@@ -231,7 +232,7 @@ Result<Imported> Device::Impl::make_buffer(const Buffer& buffer, std::uint32_t o
   return made;
 }
 
-void Device::Impl::destroy(Imported& imported) noexcept {
+void Device::Impl::destroy(Imported& imported) const noexcept {
   if (imported.image.image != VK_NULL_HANDLE) vk.DestroyImage(device, imported.image.image, nullptr);
   if (imported.buffer != VK_NULL_HANDLE) vk.DestroyBuffer(device, imported.buffer, nullptr);
   for (std::uint32_t i = 0; i < imported.memory_count; ++i) vk.FreeMemory(device, imported.memory[i], nullptr);
@@ -304,13 +305,13 @@ Result<Image> Device::import_plane(const Buffer& buffer, std::uint32_t plane, Vk
                                        layout.modifier.name().c_str()));
   }
   const PlaneInfo& one = info->planes[plane];
-  auto imported =
-      impl_->import(buffer, {.format = plane_format(*info, plane),
-                             .extent = {divide_up(layout.size.width, std::uint32_t{one.horizontal_sub} * one.block_width),
-                                        divide_up(layout.size.height, one.vertical_sub)},
-                             .first_plane = plane,
-                             .plane_count = 1,
-                             .usage = usage});
+  auto imported = impl_->import(
+      buffer, {.format = plane_format(*info, plane),
+               .extent = {divide_up(layout.size.width, std::uint32_t{one.horizontal_sub} * one.block_width),
+                          divide_up(layout.size.height, one.vertical_sub)},
+               .first_plane = plane,
+               .plane_count = 1,
+               .usage = usage});
   if (!imported) return std::unexpected(imported.error());
   return (*imported)->image;
 }

@@ -81,8 +81,10 @@ Result<FormatSupport> Device::Impl::can_import(const Buffer& buffer, const Image
   const Layout& layout = buffer.layout();
   const auto refuse = [&](int code) { return Error::os(code, "vkGetPhysicalDeviceImageFormatProperties2", name); };
   if (plan.format == VK_FORMAT_UNDEFINED) {
-    return std::unexpected(refuse(ENOTSUP).detail("no VkFormat has the bytes of %s; single planes of it may be "
-                                                  "imported", layout.format.name().c_str()));
+    return std::unexpected(
+        refuse(ENOTSUP).detail("no VkFormat has the bytes of %s; single planes of it may be "
+                               "imported",
+                               layout.format.name().c_str()));
   }
   if (layout.modifier.is_implicit()) {
     return std::unexpected(

@@ -2,8 +2,8 @@
 //
 // The fallback where no heap may be opened: /dev/udmabuf usually belongs to the group kvm. Memory is cached, zeroed and
 // not contiguous. The driver limits one dma-buf to size_limit_mb (64 until kernel 7.3, which has no limit unless the
-// administrator sets one). Each object is one memfd, so the driver's list_limit, which counts the memfds in one dma-buf,
-// is never reached. Source: include/uapi/linux/udmabuf.h.
+// administrator sets one). Each object is one memfd, so the driver's list_limit, which counts the memfds in one
+// dma-buf, is never reached. Source: include/uapi/linux/udmabuf.h.
 #pragma once
 
 #include <dmaflow/allocator.hpp>

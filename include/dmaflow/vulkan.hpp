@@ -4,8 +4,8 @@
 //     auto gpu = vulkan::Device::create();                                       // one made here
 //     auto image = (*gpu)->import_image(frame.buffer(), VK_IMAGE_USAGE_SAMPLED_BIT);
 //
-// Nothing here links Vulkan's loader: a program that brings its device brings vkGetInstanceProcAddr as well, and create()
-// loads libvulkan.so.1 when it is called. The device needs Vulkan 1.1 and required_extensions().
+// Nothing here links Vulkan's loader: a program that brings its device brings vkGetInstanceProcAddr as well, and
+// create() loads libvulkan.so.1 when it is called. The device needs Vulkan 1.1 and required_extensions().
 //
 // What is in an image is ordered by fences (import_fence(), export_fence()) and handed over by barriers (acquire(),
 // release()): a dma-buf belongs to the "foreign" queue family whenever it is not in the GPU's hands. docs/gpu.md.
@@ -46,9 +46,10 @@ struct Existing {
   std::uint32_t queue_index = 0;
   PFN_vkGetInstanceProcAddr get_instance_proc_addr = nullptr;
   std::span<const char* const> extensions{};  ///< the device extensions that were enabled
-  bool storage_write_without_format = false;  ///< VkPhysicalDeviceFeatures::shaderStorageImageWriteWithoutFormat enabled
-  bool sampler_ycbcr = false;                 ///< VkPhysicalDeviceSamplerYcbcrConversionFeatures enabled
-  bool timeline_semaphores = false;           ///< VkPhysicalDeviceTimelineSemaphoreFeatures enabled
+  bool storage_write_without_format =
+      false;                         ///< VkPhysicalDeviceFeatures::shaderStorageImageWriteWithoutFormat enabled
+  bool sampler_ycbcr = false;        ///< VkPhysicalDeviceSamplerYcbcrConversionFeatures enabled
+  bool timeline_semaphores = false;  ///< VkPhysicalDeviceTimelineSemaphoreFeatures enabled
   /// Locked around every use of the queue; nullptr where only the thread that uses the Device uses the queue.
   std::mutex* queue_mutex = nullptr;
 };
@@ -58,7 +59,7 @@ struct CreateOptions {
   std::string node{};          ///< the device behind this DRM node, e.g. "/dev/dri/renderD128"
   std::string name{};          ///< a part of the device's name, upper or lower case
   bool allow_software = true;  ///< also devices that run on the CPU, after all others
-  bool validation = false;     ///< with VK_LAYER_KHRONOS_validation, synchronisation included; its messages go to the log
+  bool validation = false;  ///< with VK_LAYER_KHRONOS_validation, synchronisation included; its messages go to the log
   PFN_vkGetInstanceProcAddr get_instance_proc_addr = nullptr;  ///< nullptr: that of libvulkan.so.1
 };
 
@@ -179,12 +180,14 @@ class Device {
 
   /// Takes an image over from the world outside, contents included. Record it before the first use, after the wait for
   /// the frame's fence.
-  [[nodiscard]] VkImageMemoryBarrier acquire(const Image& image, VkImageLayout layout, VkAccessFlags access) const noexcept;
+  [[nodiscard]] VkImageMemoryBarrier acquire(const Image& image, VkImageLayout layout,
+                                             VkAccessFlags access) const noexcept;
   /// The same for an image of which every pixel will be written: what was in it is lost.
   [[nodiscard]] VkImageMemoryBarrier acquire_to_overwrite(const Image& image, VkImageLayout layout,
                                                           VkAccessFlags access) const noexcept;
   /// Hands it back. Record it after the last use; whoever waits for the fence then sees what was written.
-  [[nodiscard]] VkImageMemoryBarrier release(const Image& image, VkImageLayout layout, VkAccessFlags access) const noexcept;
+  [[nodiscard]] VkImageMemoryBarrier release(const Image& image, VkImageLayout layout,
+                                             VkAccessFlags access) const noexcept;
 
   struct Impl;
 

@@ -47,10 +47,10 @@ struct ConvertOptions {
 };
 
 /// Converts format and colour, scales (bilinear), turns, draws a picture on top; one compute shader. Takes YUV (NV12,
-/// NV21, NV16, NV61, NV24, NV42, P010, P210, YUV420, YVU420, YUV422, YUV444, YUYV, UYVY and their kin), RGB as far as the device
-/// knows it, and R8 (grey). Gives full-range RGB; where ColorInfo does not name the matrix, YUV below 720 lines is taken
-/// for BT.601 and other for BT.709, limited range. Chroma lies where MPEG-2 and H.264 put it: on every other column, and with
-/// 4:2:0 halfway between two rows. Transfer function and primaries stay as they are.
+/// NV21, NV16, NV61, NV24, NV42, P010, P210, YUV420, YVU420, YUV422, YUV444, YUYV, UYVY and their kin), RGB as far as
+/// the device knows it, and R8 (grey). Gives full-range RGB; where ColorInfo does not name the matrix, YUV below 720
+/// lines is taken for BT.601 and other for BT.709, limited range. Chroma lies where MPEG-2 and H.264 put it: on every
+/// other column, and with 4:2:0 halfway between two rows. Transfer function and primaries stay as they are.
 ///
 /// Frames are handed on at once, with the fence of the GPU's work; those it took go back with that fence. Nothing is
 /// allocated, imported or made per frame. The device outlives the stage. One thread, the loop's.

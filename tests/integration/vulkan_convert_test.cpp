@@ -46,7 +46,8 @@ class Reference {
       }
       return result;
     }
-    const double luma = between(x, y, layout_.size.width, layout_.size.height, [&](int i, int j) { return this->luma(i, j); });
+    const double luma =
+        between(x, y, layout_.size.width, layout_.size.height, [&](int i, int j) { return this->luma(i, j); });
     const auto [across, down] = subsampling();
     const double cx = (x - 0.5) / across + 0.5;
     const double cy = y / down;
@@ -177,8 +178,8 @@ Stage start_stage(vulkan::Device& gpu, std::span<const Buffer> inputs, const Col
   if (linear == offers.end()) std::abort();
   must(stage.convert->set_output(*linear), "set_output");
   const StreamConfig& output = stage.convert->output();
-  stage.outputs = must(system_heap()->allocate({.size = output.layout.size, .format = output.layout.format, .count = count}),
-                       "outputs");
+  stage.outputs = must(
+      system_heap()->allocate({.size = output.layout.size, .format = output.layout.format, .count = count}), "outputs");
   for (const Buffer& buffer : inputs) must(stage.convert->import(buffer), "import");
   for (const Buffer& buffer : stage.outputs) must(stage.convert->try_output(buffer), "try_output");
   must(stage.convert->start(inputs, stage.outputs), "start");
@@ -230,8 +231,8 @@ class VulkanConvert : public VulkanTest {
   }
 };
 
-constexpr PixelFormat yuv_formats[] = {formats::nv12,   formats::nv21,   formats::nv16, formats::yuyv,
-                                       formats::uyvy,   formats::yuv420, formats::yvu420, formats::p010};
+constexpr PixelFormat yuv_formats[] = {formats::nv12, formats::nv21,   formats::nv16,   formats::yuyv,
+                                       formats::uyvy, formats::yuv420, formats::yvu420, formats::p010};
 constexpr PixelFormat rgb_formats[] = {formats::xrgb8888, formats::xbgr8888,    formats::argb8888,
                                        formats::rgb565,   formats::xrgb2101010, formats::r8};
 
@@ -247,8 +248,8 @@ TEST_F(VulkanConvert, EveryYuvFormatInEveryMatrixAndRangeIsWithinOneOfTheReferen
         const Frame result = convert_one(*stage.convert, frame_of(buffer, {.color = color}));
         auto access = must(CpuAccess::begin(buffer, Access::read, Deadline::after(5s)), "reference");
         const Reference reference(buffer.layout(), access.object(0), color);
-        largest = std::max(largest,
-                           largest_error(result, [&](int x, int y) { return reference.at(x + 0.5, y + 0.5); }));
+        largest =
+            std::max(largest, largest_error(result, [&](int x, int y) { return reference.at(x + 0.5, y + 0.5); }));
       }
     }
     std::printf("%s: at most %.0f of 255 off\n", format.name().c_str(), largest);
@@ -287,8 +288,8 @@ TEST_F(VulkanConvert, ScalesUpAndDownBilinearly) {
   }
 }
 
-// Where the middle of a pixel of the turned picture lies on the picture as it was, from the meaning of the words: turned
-// by 90 degrees counter-clockwise, what was at the right edge is at the top.
+// Where the middle of a pixel of the turned picture lies on the picture as it was, from the meaning of the words:
+// turned by 90 degrees counter-clockwise, what was at the right edge is at the top.
 std::array<double, 2> turned_back(double x, double y, Size from, Rotation rotation) {
   switch (rotation) {
     case Rotation::by_90:
@@ -348,8 +349,8 @@ TEST_F(VulkanConvert, ShowsOnlyTheVisiblePartAndFollowsItFromFrameToFrame) {
     const Frame result = convert_one(*stage.convert, frame_of(buffer, {.visible = visible}));
     auto access = must(CpuAccess::begin(buffer, Access::read, Deadline::after(5s)), "reference");
     const Reference reference(buffer.layout(), access.object(0), {});
-    EXPECT_LE(largest_error(result, [&](int x, int y) { return reference.at(x + visible.x + 0.5, y + visible.y + 0.5); }),
-              1);
+    EXPECT_LE(
+        largest_error(result, [&](int x, int y) { return reference.at(x + visible.x + 0.5, y + visible.y + 0.5); }), 1);
   }
 }
 

@@ -269,8 +269,8 @@ TEST_F(Vulkan, FencesGoInAndOut) {
     EXPECT_TRUE(gpu->import_fence(over, semaphore));
     EXPECT_TRUE(over.is_null()) << "taken";
   }
-  const auto destroy = reinterpret_cast<PFN_vkDestroySemaphore>(
-      gpu->get_instance_proc_addr()(gpu->instance(), "vkDestroySemaphore"));
+  const auto destroy =
+      reinterpret_cast<PFN_vkDestroySemaphore>(gpu->get_instance_proc_addr()(gpu->instance(), "vkDestroySemaphore"));
   destroy(gpu->handle(), semaphore, nullptr);
 }
 

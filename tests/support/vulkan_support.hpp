@@ -41,9 +41,9 @@ class Validation {
   }
 
  private:
-  /// lavapipe (Mesa 25.0) does not answer VkDrmFormatModifierPropertiesList2EXT: it leaves the structure as it was, while
-  /// the older VkDrmFormatModifierPropertiesListEXT says STORAGE and SAMPLED. The layer asks the newer one, and so takes
-  /// every image with a modifier for one without any features.
+  /// lavapipe (Mesa 25.0) does not answer VkDrmFormatModifierPropertiesList2EXT: it leaves the structure as it was,
+  /// while the older VkDrmFormatModifierPropertiesListEXT says STORAGE and SAMPLED. The layer asks the newer one, and
+  /// so takes every image with a modifier for one without any features.
   static bool is_lavapipes_own(std::string_view message) {
     const auto has = [&](std::string_view part) { return message.find(part) != std::string_view::npos; };
     if (has("VUID-VkImageViewCreateInfo-None-02273")) return has("DRM_FORMAT_MODIFIER");
