@@ -29,6 +29,7 @@ class Branch {
   void offer(Frame frame, BranchStats& stats) noexcept;
   /// Moves frames as far as they go, up to the sink's staging place. True where the sink took one: flush it.
   Result<bool> advance(BranchStats& stats);
+  [[nodiscard]] bool wants_newest() const noexcept { return options_.policy == Policy::latest; }
   /// Frames wait in front.
   [[nodiscard]] bool has_waiting() const noexcept { return count_ > 0; }
   /// Drops what waits.

@@ -215,6 +215,7 @@ Result<void> Pipeline::stop(Deadline deadline) { return impl_->running ? impl_->
 bool Pipeline::Impl::fill_wait_set() {
   bool sleep = true;
   for (Stream& stream : streams) {
+    sleep &= !stream.is_behind();
     if (!stream.ended()) {
       wait_for(stream.source().poll_fd(), stream.source().poll_events(), {.source_of = &stream});
       wait_for(stream.source().waiting_fence(), POLLIN, {});  // every turn serves the sources
@@ -305,10 +306,12 @@ Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
     const auto now = Clock::now().time_since_epoch();
     if (*taken && per_second.first == std::chrono::nanoseconds::zero()) per_second.first = now;
     if (per_second.first != std::chrono::nanoseconds::zero()) stats.elapsed = now - per_second.first;
+    if (*taken && stream.is_behind()) return stream.serve_source(0);  // the next turn looks for a newer one at once
     // One frame a turn, the next wakes us at once. After an event, all there are: the end of the stream wakes us no
     // more.
     if (!*taken || stream.ended() || (revents & POLLPRI) == 0) break;
   }
+  stream.caught_up();
   if (auto moved = stream.advance(counts); !moved) return moved;
   if (auto returned = stream.serve_source(0); !returned) return returned;  // what was just let go
   stream.collect(counts, per_second);

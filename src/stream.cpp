@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 
 namespace dmaflow {
 namespace {
@@ -199,6 +200,7 @@ Result<bool> Stream::take(StreamStats& stats) {
   next_sequence_ = info.sequence + 1;
   any_frame_ = true;
   if (info.is_last) ended_ = true;
+  behind_ = !ended_ && is_late(info) ? behind_ + 1 : 0;
 
   for (std::size_t i = 0; i + 1 < branches_.size(); ++i) {
     auto hold = frame.split();
@@ -207,6 +209,16 @@ Result<bool> Stream::take(StreamStats& stats) {
   }
   branches_.back().offer(std::move(frame), stats.branches.back());
   return true;
+}
+
+bool Stream::is_late(const FrameInfo& info) const noexcept {
+  const Interval interval = source_->output().interval;
+  if (info.clock != FrameInfo::Clock::monotonic || interval.denominator == 0) return false;
+  const bool only_newest = std::ranges::all_of(branches_, [](const Branch& one) { return one.wants_newest(); });
+  const bool any_stage = std::ranges::any_of(branches_, [](const Branch& one) { return !one.stages().empty(); });
+  if (!only_newest || !any_stage) return false;
+  const auto age = Deadline::Clock::now().time_since_epoch() - info.timestamp;
+  return age > std::chrono::nanoseconds(std::chrono::seconds(2)) * interval.numerator / interval.denominator;
 }
 
 Result<void> Stream::advance(StreamStats& stats) {

@@ -39,6 +39,10 @@ class Stream {
 
   /// Takes one frame from the source, if there is one, and gives every branch its hold. True where there was one.
   Result<bool> take(StreamStats& stats);
+  /// True where the frame just taken is so old that newer ones have likely come, and only the newest is wanted by stages
+  /// that may take their time: then look for those first. Not without end.
+  [[nodiscard]] bool is_behind() const noexcept { return behind_ > 0 && behind_ <= most_behind; }
+  void caught_up() noexcept { behind_ = 0; }
   /// Moves frames on in every branch and submits them, planes of one output together, until nothing moves.
   Result<void> advance(StreamStats& stats);
   /// Gives returned buffers back to the source and lets it handle its events.
@@ -49,6 +53,7 @@ class Stream {
   [[nodiscard]] bool take_changed() noexcept;
 
  private:
+  static constexpr std::uint32_t most_behind = 32;  // as many buffers as a camera has
   struct Made {  // a link's buffers, and who is to get them
     Plan plan;
     std::vector<Buffer> buffers;
@@ -58,6 +63,7 @@ class Stream {
   [[nodiscard]] std::vector<Link> links() const;
   [[nodiscard]] std::span<const Buffer> inputs_of(const Importer& consumer) const noexcept;
   [[nodiscard]] std::vector<Buffer> outputs_of(const Producer& producer) const;
+  [[nodiscard]] bool is_late(const FrameInfo& info) const noexcept;
   std::expected<Made, Refused> make(Link link);
   bool insert_copies(const StreamRequest& request, const std::vector<Allocator*>& allocators);
 
@@ -66,6 +72,7 @@ class Stream {
   std::deque<CopyStage> copies_;
   std::vector<Made> made_;
   std::uint64_t next_sequence_ = 0;
+  std::uint32_t behind_ = 0;  // late frames in a row
   bool any_frame_ = false;
   bool ended_ = false;
 };

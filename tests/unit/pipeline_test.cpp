@@ -530,6 +530,35 @@ TEST_F(PipelineTest, AStageMayBeLateAndChangeTheOrder) {
   EXPECT_EQ(display.shown, (std::vector<std::uint64_t>{1, 0, 3, 2, 4})) << "drained at the end";
 }
 
+/// Takes its time over every frame, in accept(): as a GPU that runs on the CPU does.
+struct Slow : Shuffle {
+  bool ready() const noexcept override { return held.empty(); }
+  Result<void> accept(Frame frame) override {
+    accepted.push_back(frame.info().sequence);
+    std::this_thread::sleep_for(milliseconds(100));
+    held.push_back(std::move(frame));
+    giving = true;
+    return {};
+  }
+  std::vector<std::uint64_t> accepted;
+};
+
+TEST_F(PipelineTest, AStageSlowerThanTheCameraGetsTheNewestFrameNotTheOldest) {
+  Slow slow;
+  must(pipeline.connect(camera, display, "screen", {.stages = {&slow}}));
+  start({.buffers = 8});
+  for (int i = 0; i < 3; ++i) camera.expose();  // while the loop was elsewhere
+  std::this_thread::sleep_for(milliseconds(50));
+  settle();
+  EXPECT_EQ(slow.accepted, (std::vector<std::uint64_t>{2}));
+  EXPECT_EQ(branch().dropped, 2U);
+  camera.expose();
+  settle();
+  EXPECT_EQ(slow.accepted.back(), 3U);
+  EXPECT_EQ(display.shown, (std::vector<std::uint64_t>{2, 3}));
+  must(pipeline.stop(Deadline::after(milliseconds(100))));
+}
+
 TEST_F(PipelineTest, TwoSourcesRunInOneLoop) {
   FakeSource second{{small_config()}, "second"};
   FakeSink other{"other"};
