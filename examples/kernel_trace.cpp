@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-heap.h>
+#include <linux/sync_file.h>
 #include <linux/udmabuf.h>
 #include <linux/videodev2.h>
 #include <sys/mount.h>
@@ -64,6 +65,7 @@ constexpr Named ioctls[] = {DMAFLOW_NAMED(VIDIOC_QUERYCAP),
                             DMAFLOW_NAMED(DRM_IOCTL_GEM_CLOSE),
                             DMAFLOW_NAMED(DRM_IOCTL_SYNCOBJ_CREATE),
                             DMAFLOW_NAMED(DMA_HEAP_IOCTL_ALLOC),
+                            DMAFLOW_NAMED(SYNC_IOC_FILE_INFO),
                             DMAFLOW_NAMED(UDMABUF_CREATE),
                             DMAFLOW_NAMED(UDMABUF_CREATE_LIST),
                             DMAFLOW_NAMED(DMA_BUF_IOCTL_SYNC)};
@@ -357,11 +359,13 @@ void KernelTrace::pair() {
     // Both lists rise.
     const auto commit = std::ranges::lower_bound(commits_, flip);
     if (commit == commits_.begin()) continue;
+    counts_.to_flip.push_back(flip - *std::prev(commit));
     const auto frames = std::ranges::lower_bound(dequeued_, *std::prev(commit)) - dequeued_.begin();
     // Buffers leave the queue in the order in which they were done.
     if (frames == 0 || static_cast<std::size_t>(frames) > std::min(done_.size(), given_.size())) continue;
     const auto shown = static_cast<std::size_t>(frames) - 1;
     counts_.latencies.push_back(flip - given_[shown].timestamp);
+    counts_.to_commit.push_back(*std::prev(commit) - given_[shown].timestamp);
     counts_.handovers.push_back(flip - done_[shown].time);
   }
 }

@@ -31,6 +31,8 @@ struct Counts {
   std::vector<double> flips;                               ///< seconds since the window's start
   std::vector<double> latencies;  ///< seconds from a frame's time stamp to its flip; may be unknown: empty
   std::vector<double> handovers;  ///< seconds from the camera driver's vb2_buf_done to the flip
+  std::vector<double> to_commit;  ///< of the latencies, the part up to the commit
+  std::vector<double> to_flip;    ///< seconds from a commit to its flip
   std::uint64_t lost = 0;         ///< events the kernel had no room for: the counts are then too low
 };
 
@@ -49,6 +51,7 @@ class KernelTrace {
   /// Stops tracing and takes the rest.
   const Counts& finish();
   [[nodiscard]] const Counts& counts() const { return counts_; }
+  [[nodiscard]] std::size_t flips_so_far() const { return flips_.size(); }
 
  private:
   KernelTrace() = default;

@@ -183,6 +183,8 @@ Run follow(const Options& options, const Child& child, measure::KernelTrace* tra
   // picture.
   constexpr auto first_look = std::chrono::milliseconds(1500);
   constexpr auto picture_at = std::chrono::milliseconds(2500);
+  constexpr auto latest_picture_at = std::chrono::seconds(10);  // even where hardly a frame was shown
+  constexpr std::size_t flips_before_picture = 3;
   Run run;
   const auto began = clock::now();
   std::optional<clock::time_point> streaming;
@@ -221,7 +223,9 @@ Run follow(const Options& options, const Child& child, measure::KernelTrace* tra
       observe(run.seen, child.process);
       next_look = now + std::chrono::seconds(2);
     }
-    if (streaming && moves && !run.screenshot && !options.screenshot.empty() && now - *streaming >= picture_at) {
+    const bool shows = trace == nullptr || trace->flips_so_far() >= flips_before_picture;
+    if (streaming && moves && !run.screenshot && !options.screenshot.empty() && now - *streaming >= picture_at &&
+        (shows || now - *streaming >= latest_picture_at)) {
       take_screenshot(run, options.screenshot);
     }
   }
@@ -241,6 +245,7 @@ class Report {
     data_[key] = nullptr;
     missing_[key] = why;
   }
+  [[nodiscard]] json at(const char* key) const { return data_.value(key, json()); }
   /// All of it, with the reasons for what is missing.
   [[nodiscard]] json whole() const {
     json whole = data_;
@@ -281,6 +286,26 @@ json distribution(std::vector<double> seconds) {
           {"max", seconds.back() * 1e3},
           {"count", seconds.size()},
           {"buckets", buckets}};
+}
+
+/// How long frames were in whose hands. The kernel sees the camera and the display; of the GPU the program tells.
+json stages_of(const measure::Counts& counts, const json& program) {
+  json stages = json::array();
+  const auto add = [&](const char* stage, const char* what, const json& times) {
+    if (times.value("count", 0U) == 0) return;
+    stages.push_back({{"stage", stage}, {"what", what}, {"p50", times["p50"]}, {"p99", times["p99"]}});
+  };
+  const auto traced = [](const std::vector<double>& seconds) {
+    return seconds.empty() ? json::object() : distribution(seconds);
+  };
+  if (const json gpu = program.is_object() ? program.value("gpu", json()) : json(); gpu.is_object()) {
+    add("camera", "from the time stamp to the GPU's submission", gpu.value("waited_ms", json::object()));
+    add("GPU", "from the submission to the end of its work", gpu.value("turnaround_ms", json::object()));
+  } else {
+    add("camera", "from the time stamp to the commit", traced(counts.to_commit));
+  }
+  add("display", "from the commit to the flip", traced(counts.to_flip));
+  return stages;
 }
 
 void report_calls(Report& report, const measure::Counts& counts, const Observed& seen, const std::string& why_not) {
@@ -324,7 +349,9 @@ void report_calls(Report& report, const measure::Counts& counts, const Observed&
     if (second >= per_second.size()) per_second.resize(second + 1);
     ++per_second[second];
   }
-  if (!counts.latencies.empty()) {
+  // A frame that the GPU made is not the one that was dequeued last: there the program's word stands.
+  const bool by_gpu = !report.at("gpu").is_null();
+  if (!counts.latencies.empty() && !by_gpu) {
     report.set("latency_ms", distribution(counts.latencies));
     report.set("handover_to_flip_ms", distribution(counts.handovers));
   }
@@ -368,26 +395,30 @@ void report_program(Report& report, const json& program) {
   }
   report.set("bytes_copied", first.value("bytes_copied", std::uint64_t{0}));
   report.set("latency_ms", screen.value("latency_ms", json::object()));
+  if (program.contains("gpu")) report.set("gpu", program["gpu"]);
   report.set("program", program);
 }
 
 void report_stream(Report& report, const Observed& seen, const std::string& said) {
   // "1280x720 XRGB8888 LINEAR 60.00/s in 7 buffers of display, no copy"
   static const std::regex plan(R"((\d+)x(\d+) (\S+) (\S+)[^\n]* in (\d+) buffers of ([^,\n]+))");
-  std::smatch match;
-  const bool planned = std::regex_search(said, match, plan);
-  if (planned) {
-    report.set("allocator", std::string(match[6]));
-    report.set("buffers", std::stoi(match[5]));
-    report.set("format", std::string(match[3]));
-    report.set("modifier", std::string(match[4]));
-    report.set("width", std::stoi(match[1]));
-    report.set("height", std::stoi(match[2]));
-  } else {
-    for (const char* key : {"allocator", "format", "modifier", "width", "height"}) {
+  json plans = json::array();
+  for (std::sregex_iterator match(said.begin(), said.end(), plan), end; match != end; ++match) {
+    plans.push_back({{"width", std::stoi((*match)[1])},
+                     {"height", std::stoi((*match)[2])},
+                     {"format", (*match)[3].str()},
+                     {"modifier", (*match)[4].str()},
+                     {"buffers", std::stoi((*match)[5])},
+                     {"allocator", (*match)[6].str()}});
+  }
+  for (const char* key : {"allocator", "buffers", "format", "modifier", "width", "height"}) {
+    if (plans.empty()) {
       report.missing(key, "the program printed no plan");
+    } else {
+      report.set(key, plans.front()[key]);
     }
   }
+  if (plans.size() > 1) report.set("screen", plans.back());  // what a stage makes of the camera's frames
   // The kernel's word on what is on the screen goes before.
   if (!seen.format.empty()) {
     report.set(
@@ -439,7 +470,9 @@ int measure_it(const Options& options) {
 
   Report report;
   report_program(report, read_json(program_json));
-  report_calls(report, trace ? (*trace)->finish() : measure::Counts{}, run.seen, why_not);
+  const measure::Counts counts = trace ? (*trace)->finish() : measure::Counts{};
+  report_calls(report, counts, run.seen, why_not);
+  report.set("stages_ms", stages_of(counts, report.at("program")));
   report_allocations(report, options, read_json(allocations_json));
   report_stream(report, run.seen, run.said);
   report.set("kernel", kernel());

@@ -162,7 +162,7 @@ std::string call_table(const json& stats) {
                             figure(at(calls, "total")), figure(at(stats, "syscalls_per_frame"), 3));
 }
 
-/// The plan's text: its first line is what was agreed on, each line after it a candidate, the chosen one with a star.
+/// One plan's text: its first line is what was agreed on, each line after it a candidate, the chosen one with a star.
 std::string plan_table(const std::string& plan) {
   std::istringstream lines(plan);
   std::string line;
@@ -191,6 +191,47 @@ std::string plan_table(const std::string& plan) {
                     stream_count, streams);
 }
 
+/// The plans of all links, the camera's first: each begins at a line that is not indented.
+std::string plan_tables(const std::string& plans) {
+  std::string page;
+  std::string one;
+  std::istringstream lines(plans);
+  for (std::string line; std::getline(lines, line);) {
+    const bool begins = !line.empty() && line.front() != ' ';
+    if (begins && !one.empty()) page += plan_table(std::exchange(one, {}));
+    one += line + '\n';
+  }
+  return page + plan_table(one);
+}
+
+/// The median of each stage as a bar, and the figures below.
+std::string stage_table(const json& stats) {
+  const json& stages = at(stats, "stages_ms");
+  if (!stages.is_array() || stages.empty()) return "";
+  double sum = 0;
+  for (const json& stage : stages) sum += std::max(stage.value("p50", 0.0), 0.0);
+  std::string bar;
+  std::string rows;
+  int color = 0;
+  for (const json& stage : stages) {
+    const std::string name = figure(at(stage, "stage"));
+    const double share = sum > 0 ? 100 * std::max(stage.value("p50", 0.0), 0.0) / sum : 0;
+    bar += fmt::format("<div class=s{} style='flex-grow:{:.2f}' title='{}'></div>", color, share, name);
+    rows += fmt::format("<tr><td><i class=s{}></i>{}<td>{}<td class=n>{}<td class=n>{}</tr>", color, name,
+                        figure(at(stage, "what")), figure(at(stage, "p50")), figure(at(stage, "p99")));
+    color = (color + 1) % 3;
+  }
+  const json& by_its_clock = at(at(at(stats, "gpu"), "gpu_time_ms"), "p50");
+  std::string note = "The bar shows the medians.";
+  if (!by_its_clock.is_null()) {
+    note += fmt::format(" By the GPU's own clock, its shader took {} ms (p50).", figure(by_its_clock));
+  }
+  return fmt::format(
+      "<section><h2>Time in each stage</h2><div class=bar>{}</div><table><tr><th>stage<th>time<th class=n>p50 "
+      "ms<th class=n>p99 ms</tr>{}</table><p class=note>{}</p></section>",
+      bar, rows, note);
+}
+
 /// Copies that drivers make by themselves, which no program can avoid.
 std::string driver_copies(const json& stats) {
   const auto text = [&](const char* key) { return at(stats, key).is_string() ? stats[key].get<std::string>() : ""; };
@@ -213,6 +254,11 @@ std::string driver_copies(const json& stats) {
   }
   if (has(text("display"), "vkms") || has(text("display"), "faux")) {
     page += "<li><b>vkms</b> (display): there is no screen; the driver composes planes in software.";
+  }
+  if (at(at(stats, "gpu"), "is_software") == true) {
+    page += "<li><b>" + figure(at(stats["gpu"], "name")) +
+            "</b> (GPU): runs on the CPU, which reads the camera's memory and writes the display's. The driver maps "
+            "both, allocates, and makes system calls of its own, which the figures above contain.";
   }
   return page.empty() ? "<p>None known: these are not virtual devices.</p>" : "<ul>" + page + "</ul>";
 }
@@ -246,6 +292,9 @@ img,svg{max-width:100%;height:auto;display:block;border-radius:6px}
 table{border-collapse:collapse;width:100%;font-size:14.5px}
 th{text-align:left;color:var(--soft);font-weight:500}td,th{border-bottom:1px solid var(--line);padding:6px 10px 6px 0;vertical-align:top}
 .n{text-align:right;font-variant-numeric:tabular-nums}.sum td{font-weight:650}
+.bar{display:flex;height:22px;border-radius:6px;overflow:hidden;margin:0 0 12px}.bar div{min-width:2px}
+i[class]{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:8px}
+.s0{background:#3d5a80}.s1{background:#e09f3e}.s2{background:#2b7a78}
 .plan .chosen td{color:var(--good);font-weight:600}.plan td:first-child{width:1.2em}
 details{margin-top:12px}summary{cursor:pointer;color:var(--soft)}
 code{font-size:.93em}.note{color:var(--soft);font-size:13.5px;margin:8px 0 0}
@@ -258,19 +307,27 @@ std::string page_of(const fs::path& dir, const json& stats, const std::string& p
       "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
       "<title>dmaflow: camera to display</title><style>";
   page += style;
-  page += "</style><main><h1>Camera to display without a copy</h1>";
-  page += fmt::format("<p class=sub>{} &rarr; {}<br>{}x{} {}, modifier {}, buffers of &ldquo;{}&rdquo;, {}</p>",
-                      figure(at(stats, "camera")), figure(at(stats, "display")), figure(at(stats, "width")),
-                      figure(at(stats, "height")), figure(at(stats, "format")), figure(at(stats, "modifier")),
-                      figure(at(stats, "allocator")), figure(at(stats, "kernel")));
+  const bool by_gpu = !at(stats, "gpu").is_null();
+  page += fmt::format("</style><main><h1>Camera to {}display without a copy</h1>", by_gpu ? "GPU to " : "");
+  const auto stream = [](const json& of) {
+    return fmt::format("{}x{} {}, modifier {}, buffers of &ldquo;{}&rdquo;", figure(at(of, "width")),
+                       figure(at(of, "height")), figure(at(of, "format")), figure(at(of, "modifier")),
+                       figure(at(of, "allocator")));
+  };
+  page +=
+      fmt::format("<p class=sub>{} &rarr; {}{}<br>{}{}, {}</p>", figure(at(stats, "camera")),
+                  by_gpu ? figure(at(stats["gpu"], "name")) + " &rarr; " : "", figure(at(stats, "display")),
+                  stream(stats), by_gpu ? " &rarr; " + stream(at(stats, "screen")) : "", figure(at(stats, "kernel")));
   page += "<div class=tiles>";
   page += tile(figure(at(stats, "fps"), 1), "fps", "shown on the screen");
   page += tile(figure(at(stats, "frames_presented")), fmt::format("of {}", figure(at(stats, "frames_captured"))),
                "captured frames presented");
   page += tile(figure(at(stats, "frames_dropped")), "", "frames dropped");
   page += tile(figure(at(stats, "bytes_copied")), "bytes", "copied in user space");
-  page += tile(figure(at(stats, "syscalls_per_frame")), "", "system calls per captured frame");
-  page += tile(figure(at(stats, "heap_allocations_per_frame"), 3), "", "heap allocations per frame");
+  const bool by_cpu = by_gpu && at(stats["gpu"], "is_software") == true;
+  const std::string drivers = by_cpu ? ", the software GPU's own contained" : "";
+  page += tile(figure(at(stats, "syscalls_per_frame")), "", "system calls per captured frame" + drivers);
+  page += tile(figure(at(stats, "heap_allocations_per_frame"), 3), "", "heap allocations per frame" + drivers);
   page += tile(figure(at(stats, "imports_after_start")), "", "imports after the start");
   page += tile(
       figure(at(latency, "p50"), 1), "ms",
@@ -284,11 +341,12 @@ std::string page_of(const fs::path& dir, const json& stats, const std::string& p
   }
   page += "<section><h2>Frames per second</h2>" + rate_chart(dir, stats) + "</section>";
   page += "<section><h2>Latency, capture to screen</h2>" + latency_chart(dir, stats) + "</section>";
+  page += stage_table(stats);
   page += "<section><h2>System calls</h2>" + call_table(stats) +
           "<p class=note>Counted by the kernel (tracepoints raw_syscalls), all threads, from VIDIOC_STREAMON to "
           "VIDIOC_STREAMOFF.</p></section>";
   page += "<section><h2>The plan, and why not the others</h2>" +
-          plan_table(at(stats, "plan").is_string() ? stats["plan"].get<std::string>() : "") + "</section>";
+          plan_tables(at(stats, "plan").is_string() ? stats["plan"].get<std::string>() : "") + "</section>";
   page +=
       "<section><h2>Copies that drivers make</h2>" + driver_copies(stats) +
       fmt::format(

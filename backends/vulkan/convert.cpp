@@ -87,6 +87,7 @@ struct Convert::Impl {
   Frame finished;  // submitted, not yet given on
   Histogram gpu_time;
   Histogram turnaround;
+  Histogram waited;
 
   [[nodiscard]] Size target_size() const noexcept;
   /// Software devices run what is submitted when its fence is asked for: with a fence still pending they would block.
@@ -153,6 +154,7 @@ std::uint32_t Convert::max_held() const noexcept { return impl_->options.in_flig
 std::uint32_t Convert::min_buffers() const noexcept { return impl_->options.in_flight; }
 Allocator* Convert::output_allocator() noexcept { return &impl_->device.allocator(); }
 const Histogram& Convert::gpu_time() const noexcept { return impl_->gpu_time; }
+const Histogram& Convert::waited() const noexcept { return impl_->waited; }
 const Histogram& Convert::turnaround() const noexcept { return impl_->turnaround; }
 
 // --- Negotiation -----------------------------------------------------------------------------------------------------
@@ -255,6 +257,7 @@ Result<void> Convert::Impl::start(std::span<const Buffer> given, std::vector<Buf
   started = true;
   gpu_time = {};
   turnaround = {};
+  waited = {};
   if (auto ready = start_pools(); !ready) return ready;
   if (auto ready = start_shader(given.size(), made.size()); !ready) return ready;
   inputs.reserve(given.size());
@@ -440,7 +443,10 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
 
 // --- Frames ----------------------------------------------------------------------------------------------------------
 
-bool Convert::ready() const noexcept { return impl_->started && !impl_->pending && !impl_->finished; }
+// A frame that came while every place is taken would grow old here: whoever has it may get a newer one.
+bool Convert::ready() const noexcept {
+  return impl_->started && !impl_->pending && !impl_->finished && !impl_->slots[impl_->next_slot].busy;
+}
 
 Result<void> Convert::accept(Frame frame) {
   if (!ready()) return std::unexpected(Error::os(EAGAIN, "vulkan::Convert::accept", impl_->name));
@@ -453,7 +459,7 @@ Result<void> Convert::accept(Frame frame) {
 }
 
 Result<Frame> Convert::take() {
-  if (!impl_->finished && impl_->pending) {
+  if (!impl_->finished && (impl_->pending || impl_->slots[impl_->next_slot].busy)) {
     if (auto advanced = impl_->advance(); !advanced) return std::unexpected(advanced.error());
   }
   return std::move(impl_->finished);
@@ -466,8 +472,7 @@ Result<void> Convert::dispatch(short) {
 
 int Convert::waiting_fence() const noexcept {
   const Impl& impl = *impl_;
-  if (!impl.pending) return -1;
-  if (!impl.gpu_waits() && !impl.filled.is_null()) return impl.filled.poll_fd();
+  if (impl.pending) return impl.gpu_waits() || impl.filled.is_null() ? -1 : impl.filled.poll_fd();
   return impl.slots[impl.next_slot].busy ? impl.slots[impl.next_slot].end.poll_fd() : -1;
 }
 
@@ -477,7 +482,6 @@ Result<bool> Convert::Impl::advance() {
   if (!pending || finished) return false;
   if (auto alive = gpu.alive("vulkan::Convert"); !alive) return std::unexpected(alive.error());
   Slot& slot = slots[next_slot];
-  if (slot.busy) return false;
   if (auto may = may_submit(); !may || !*may) return may;
   auto target = pool->acquire();
   if (!target) return false;  // its followers hold them all: later
@@ -552,6 +556,7 @@ Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
   slot.output = target.buffer();
   slot.pair = pair;
   slot.submitted = Deadline::Clock::now();
+  if (info.clock == FrameInfo::Clock::monotonic) waited.add(slot.submitted.time_since_epoch() - info.timestamp);
 
   Fence done;
   if (slot.done != VK_NULL_HANDLE) {
@@ -576,8 +581,9 @@ Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
 
 /// The frame that was read goes back to its source with the fence of the reading.
 Result<void> Convert::Impl::give_back(Slot& slot, const Fence& done) {
-  const bool last_place = slots[(next_slot + 1) % options.in_flight].busy || options.in_flight == 1;
-  if (last_place) {
+  // Somebody may have to wait for this place where the GPU is slower than the loop: then its end costs a descriptor.
+  const auto others_busy = std::ranges::count_if(slots, &Slot::busy) > 1;
+  if (others_busy || options.in_flight == 1) {
     if (auto end = done.dup()) slot.end = std::move(*end);
   }
   auto release = done.dup();

@@ -83,10 +83,11 @@ class Convert final : public Stage {
 
   /// Errors: EBUSY (started), those of the imports, and Vulkan's own.
   [[nodiscard]] Result<void> start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) override;
+  /// True where a place in flight is free.
   [[nodiscard]] bool ready() const noexcept override;
-  /// Submits the frame's work where an output and a place in flight are free, else when they are. A frame whose fence
-  /// has failed is let go, with a warning to the log. Errors: EAGAIN (no room), EINVAL (a buffer it was not started
-  /// with), VK_ERROR_DEVICE_LOST and others of Vulkan.
+  /// Submits the frame's work where an output is free, else when one is. A frame whose fence has failed is let go, with
+  /// a warning to the log. Errors: EAGAIN (no room), EINVAL (a buffer it was not started with), VK_ERROR_DEVICE_LOST
+  /// and others of Vulkan.
   [[nodiscard]] Result<void> accept(Frame frame) override;
   [[nodiscard]] Result<Frame> take() override;
   Result<void> drain(Deadline deadline) override;
@@ -94,7 +95,9 @@ class Convert final : public Stage {
 
   /// What the GPU took for each frame, by its own clock; empty where it has none.
   [[nodiscard]] const Histogram& gpu_time() const noexcept;
-  /// From accept() to the end of the work, as the loop saw it.
+  /// From the frame's time stamp to the submission of its work: the age of what the GPU gets.
+  [[nodiscard]] const Histogram& waited() const noexcept;
+  /// From the submission to the end of the work, as the loop saw it.
   [[nodiscard]] const Histogram& turnaround() const noexcept;
 
   struct Impl;

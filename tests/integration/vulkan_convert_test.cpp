@@ -452,6 +452,27 @@ TEST_F(VulkanConvert, TheFrameItReadGoesBackWithTheFenceOfTheReading) {
   for (const Fence& fence : back->fences) EXPECT_TRUE(fence.wait(Deadline::after(5s)));
 }
 
+// While every place is taken, a newer frame may still come: none is taken in to grow old.
+TEST_F(VulkanConvert, WithEveryPlaceTakenItIsNotReadyUntilOneIsFree) {
+  const Buffer buffer = heap_buffer({512, 512}, formats::xrgb8888);
+  const vulkan::ConvertOptions options{.in_flight = 1};
+  auto stage = start_stage(*gpu, std::span(&buffer, 1), {}, options);
+  auto holds = must(HoldSet::create({buffer}), "HoldSet");
+  EXPECT_TRUE(stage.convert->ready());
+  EXPECT_EQ(stage.convert->waiting_fence(), -1);
+  must(stage.convert->accept(holds->lend(0, {})), "accept");
+  Frame result = must(stage.convert->take(), "take");
+  ASSERT_TRUE(result);
+  EXPECT_FALSE(stage.convert->ready());
+  const int end = stage.convert->waiting_fence();
+  ASSERT_GE(end, 0);
+  pollfd wait{.fd = end, .events = POLLIN, .revents = 0};
+  ASSERT_EQ(::poll(&wait, 1, 10000), 1);
+  must(stage.convert->dispatch(0), "dispatch");
+  EXPECT_TRUE(stage.convert->ready());
+  EXPECT_EQ(stage.convert->waiting_fence(), -1);
+}
+
 // --- In a pipeline
 
 /// The displays of the lab that a picture can be taken of, by driver.
