@@ -44,24 +44,6 @@ double cost_of_looking() {
   return quartiles(costs).median;
 }
 
-/// Two million instructions take two million nanoseconds, or the clock counts something else.
-void require_counting_clock() {
-#if defined(__x86_64__)
-  constexpr double expected = 2e6;
-  std::vector<double> costs(rounds);
-  for (double& cost : costs) {
-    std::uint64_t left = 1'000'000;
-    const double begin = cpu_time();
-    asm volatile("1: dec %0\n\tjnz 1b" : "+r"(left) : : "cc");
-    cost = cpu_time() - begin;
-  }
-  const auto [first, median, third] = quartiles(costs);
-  if (std::abs(median / expected - 1) < 0.01 && third - first < 0.01 * expected) return;
-  std::fprintf(stderr, "2000000 instructions took %.0f ns of CPU time\n", median);
-#endif
-  give_up("the clock of this machine does not count instructions: run this by tests/lab/run --icount");
-}
-
 double cost_of(const Way& way, int batch, double looking) {
   if (way.prepare) way.prepare(batch);
   const double begin = cpu_time();
@@ -96,6 +78,24 @@ bool measure(const Operation& operation, double limit, double looking) {
 }
 
 }  // namespace
+
+/// Two million instructions take two million nanoseconds, or the clock counts something else.
+void require_counting_clock() {
+#if defined(__x86_64__)
+  constexpr double expected = 2e6;
+  std::vector<double> costs(rounds);
+  for (double& cost : costs) {
+    std::uint64_t left = 1'000'000;
+    const double begin = cpu_time();
+    asm volatile("1: dec %0\n\tjnz 1b" : "+r"(left) : : "cc");
+    cost = cpu_time() - begin;
+  }
+  const auto [first, median, third] = quartiles(costs);
+  if (std::abs(median / expected - 1) < 0.01 && third - first < 0.01 * expected) return;
+  std::fprintf(stderr, "2000000 instructions took %.0f ns of CPU time\n", median);
+#endif
+  give_up("the clock of this machine does not count instructions: run this by tests/lab/run --icount");
+}
 
 void give_up(const std::string& why) {
   std::fprintf(stderr, "error: %s\n", why.c_str());

@@ -1,0 +1,182 @@
+// Camera to display: the library's pipeline beside a hand-written loop of raw system calls, by turns in one run.
+//
+//     loop [--camera PATH] [--display PATH] [--size WxH] [--frames N] [--rounds N] [--count]
+//
+// Both use the same buffers (as many of the display's own), the same camera at 60 frames a second, and the same way of
+// committing. Counted in the middle of each run: system calls (by the kernel's tracepoint, for this process), the
+// process's CPU time, and frames shown. Under tests/lab/run --icount CPU time is instructions, user and kernel
+// together: with --count the program insists on that and fails above the limit.
+#include "count.hpp"
+#include "raw/camera_to_display.hpp"
+
+#include <dmaflow/kms.hpp>
+#include <dmaflow/pipeline.hpp>
+#include <dmaflow/v4l2.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <ctime>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <linux/perf_event.h>
+#include <sys/syscall.h>
+
+namespace {
+
+struct Options {
+  std::string camera = "/dev/video0";
+  std::string display = "/dev/dri/card0";
+  dmaflow::Size size{640, 480};
+  std::uint64_t frames = 300;
+  int rounds = 5;
+};
+
+constexpr std::uint64_t warm_up = 60;  // frames
+constexpr int buffers = 7;
+
+/// What one run cost, from the end of the warm-up.
+struct Cost {
+  double calls = 0;
+  double cpu = 0;  // nanoseconds, or instructions
+  double shown = 0;
+};
+
+/// This process's system calls, by the kernel's own count.
+class CallCounter {
+ public:
+  CallCounter() {
+    std::uint64_t id = 0;
+    for (const char* root : {"/sys/kernel/tracing", "/sys/kernel/debug/tracing"}) {
+      if (id == 0) std::ifstream(std::string(root) + "/events/raw_syscalls/sys_enter/id") >> id;
+    }
+    if (id == 0) bench::give_up("no tracepoint raw_syscalls: run this as root, with tracefs mounted");
+    perf_event_attr event{};
+    event.type = PERF_TYPE_TRACEPOINT;
+    event.size = sizeof event;
+    event.config = id;
+    fd_ = static_cast<int>(::syscall(SYS_perf_event_open, &event, 0, -1, -1, PERF_FLAG_FD_CLOEXEC));
+    if (fd_ < 0) bench::give_up(std::string("perf_event_open: ") + std::strerror(errno));
+  }
+  CallCounter(const CallCounter&) = delete;
+  CallCounter& operator=(const CallCounter&) = delete;
+  ~CallCounter() { ::close(fd_); }
+  /// So far; the look itself contained.
+  [[nodiscard]] double now() const {
+    std::uint64_t count = 0;
+    bench::require(::read(fd_, &count, sizeof count) == sizeof count, "the counter cannot be read");
+    return static_cast<double>(count);
+  }
+
+ private:
+  int fd_ = -1;
+};
+
+double cpu_time() {
+  timespec now{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
+}
+
+/// Runs to the warm-up's end, then to the last frame, and takes the difference.
+Cost cost_of(const CallCounter& calls, const Options& options, const std::function<void(std::uint64_t)>& run_to,
+             const std::function<std::uint64_t()>& shown) {
+  run_to(warm_up);
+  const auto shown_before = static_cast<double>(shown());
+  const double calls_before = calls.now();
+  const double cpu_before = cpu_time();
+  run_to(warm_up + options.frames);
+  const double cpu = cpu_time() - cpu_before;
+  const double count = calls.now() - calls_before - 2;  // less the two looks at the clocks
+  const auto frames = static_cast<double>(options.frames);
+  return {
+      .calls = count / frames, .cpu = cpu / frames, .shown = (static_cast<double>(shown()) - shown_before) / frames};
+}
+
+Cost library(const CallCounter& calls, const Options& options) {
+  const auto camera = dmaflow::v4l2::Camera::open(options.camera).value();
+  const auto card = dmaflow::kms::Device::open(options.display).value();
+  dmaflow::kms::Plane* const screen = card->output().value()->plane().value();
+  dmaflow::Pipeline pipeline;
+  pipeline.connect(*camera, *screen).value();
+  const auto plans = pipeline.prepare({.size = options.size,
+                                       .formats = {dmaflow::formats::xrgb8888},
+                                       .interval = dmaflow::Interval{1, 60},
+                                       .allocator = "display",
+                                       .buffers = buffers});
+  if (!plans) bench::give_up(plans.error().explain());
+  pipeline.start().value();
+  const auto& stream = pipeline.stats().streams.front();
+  const Cost cost = cost_of(
+      calls, options,
+      [&](std::uint64_t frames) {
+        while (stream.captured < frames) {
+          bench::require(pipeline.step(dmaflow::Deadline::after(std::chrono::seconds(5))).value(), "no frame in 5 s");
+        }
+      },
+      [&] { return stream.branches.front().delivered; });
+  pipeline.stop(dmaflow::Deadline::after(std::chrono::seconds(1))).value();
+  return cost;
+}
+
+Cost by_hand(const CallCounter& calls, const Options& options) {
+  raw::CameraToDisplay loop =
+      raw::open(options.camera.c_str(), options.display.c_str(), options.size.width, options.size.height, buffers);
+  const Cost cost =
+      cost_of(calls, options, [&](std::uint64_t frames) { raw::loop(loop, frames); }, [&] { return loop.committed; });
+  raw::close(loop);
+  return cost;
+}
+
+double median(std::vector<Cost> costs, double Cost::* figure) {
+  std::ranges::sort(costs, {}, figure);
+  return costs[costs.size() / 2].*figure;
+}
+
+double spread(std::vector<Cost> costs, double Cost::* figure) {
+  std::ranges::sort(costs, {}, figure);
+  return (costs[costs.size() * 3 / 4].*figure - costs[costs.size() / 4].*figure) / median(costs, figure);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  Options options;
+  std::string size = "640x480";
+  bool count = false;
+  CLI::App app("Camera to display: the library beside a hand-written loop.");
+  app.add_option("--camera", options.camera, "default /dev/video0");
+  app.add_option("--display", options.display, "default /dev/dri/card0");
+  app.add_option("--size", size, "of the frames; the monitor needs a mode of this size (default 640x480)");
+  app.add_option("--frames", options.frames, "counted in each run (default 300)")->check(CLI::PositiveNumber);
+  app.add_option("--rounds", options.rounds, "of each (default 5)")->check(CLI::PositiveNumber);
+  app.add_flag("--count", count, "instructions, in tests/lab/run --icount; fails above 1.03 times the loop's");
+  CLI11_PARSE(app, argc, argv);
+  options.size = dmaflow::parse_size(size).value();
+  if (count) bench::require_counting_clock();
+
+  const CallCounter calls;
+  std::vector<Cost> ours;
+  std::vector<Cost> theirs;
+  for (int round = 0; round < options.rounds; ++round) {
+    ours.push_back(library(calls, options));
+    theirs.push_back(by_hand(calls, options));
+  }
+  const char* const unit = count ? "instructions" : "CPU ns";
+  std::printf("%-10s %12s %8s %14s %8s %8s\n", "a frame", "system calls", "spread", unit, "spread", "shown");
+  for (const auto& [name, costs] : {std::pair{"dmaflow", &ours}, std::pair{"raw loop", &theirs}}) {
+    std::printf("%-10s %12.3f %7.2f%% %14.0f %7.2f%% %8.3f\n", name, median(*costs, &Cost::calls),
+                100 * spread(*costs, &Cost::calls), median(*costs, &Cost::cpu), 100 * spread(*costs, &Cost::cpu),
+                median(*costs, &Cost::shown));
+  }
+  const double more_calls = median(ours, &Cost::calls) / median(theirs, &Cost::calls);
+  const double more_cpu = median(ours, &Cost::cpu) / median(theirs, &Cost::cpu);
+  std::printf("ours/its: %.4f system calls, %.4f %s\n", more_calls, more_cpu, unit);
+  return !count || (more_cpu <= 1.03 && more_calls <= 1.005) ? 0 : 1;
+} catch (const std::bad_expected_access<dmaflow::Error>& failure) {
+  std::fprintf(stderr, "error: %s\n", failure.error().message().c_str());
+  return 2;
+}

@@ -1,0 +1,234 @@
+// A camera on a display in raw system calls, as an expert would write it in C: the display's dumb buffers, which the
+// camera writes into, and one loop that waits for the camera alone, commits without waiting, and takes a commit that
+// succeeds for the proof that the one before is on the screen. Flip events are read in batches. No owner of a
+// descriptor, no negotiation, no errors but the end of the program. Only loop() is measured.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include <drm_fourcc.h>
+#include <fcntl.h>
+#include <linux/videodev2.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include <xf86drm.h>
+#include <xf86drmMode.h>
+
+namespace raw {
+
+constexpr int most_buffers = 16;
+
+struct CameraToDisplay {
+  int video = -1;
+  int card = -1;
+  int buffers = 0;
+  std::uint32_t width = 0;
+  std::uint32_t height = 0;
+  std::uint32_t crtc = 0;
+  std::uint32_t connector = 0;
+  std::uint32_t plane = 0;
+  std::uint32_t fb_property = 0;
+  std::uint32_t mode_blob = 0;
+  std::array<std::uint32_t, most_buffers> handle{};
+  std::array<std::uint32_t, most_buffers> framebuffer{};
+  std::array<int, most_buffers> prime{};
+  // The loop's state: buffers by number, -1 for none.
+  int on_screen = -1;
+  int on_its_way = -1;
+  int staged = -1;
+  std::uint64_t captured = 0;
+  std::uint64_t committed = 0;
+  std::uint32_t events = 0;  // asked for and not yet read
+};
+
+[[noreturn]] inline void fail(const char* what) {
+  std::fprintf(stderr, "error: raw: %s: %s\n", what, std::strerror(errno));
+  std::exit(2);
+}
+
+inline void check(int result, const char* what) {
+  if (result < 0) fail(what);
+}
+
+// --- Set-up, not measured
+// ---------------------------------------------------------------------------------------------
+
+inline std::uint32_t property(int card, std::uint32_t object, std::uint32_t type, const char* name) {
+  drmModeObjectProperties* all = drmModeObjectGetProperties(card, object, type);
+  std::uint32_t found = 0;
+  for (std::uint32_t i = 0; all != nullptr && i < all->count_props; ++i) {
+    drmModePropertyRes* one = drmModeGetProperty(card, all->props[i]);
+    if (one != nullptr && std::strcmp(one->name, name) == 0) found = one->prop_id;
+    drmModeFreeProperty(one);
+  }
+  drmModeFreeObjectProperties(all);
+  if (found == 0) fail(name);
+  return found;
+}
+
+inline void light_up(CameraToDisplay& my) {
+  drmModeRes* resources = drmModeGetResources(my.card);
+  drmModeConnector* monitor = drmModeGetConnector(my.card, resources->connectors[0]);
+  const drmModeModeInfo* mode =
+      std::find_if(monitor->modes, monitor->modes + monitor->count_modes,
+                   [&](const auto& one) { return one.hdisplay == my.width && one.vdisplay == my.height; });
+  if (mode == monitor->modes + monitor->count_modes) fail("the monitor has no such mode");
+  my.crtc = resources->crtcs[0];
+  my.connector = monitor->connector_id;
+  drmModePlaneRes* planes = drmModeGetPlaneResources(my.card);
+  my.plane = planes->planes[0];
+  my.fb_property = property(my.card, my.plane, DRM_MODE_OBJECT_PLANE, "FB_ID");
+  check(drmModeCreatePropertyBlob(my.card, mode, sizeof *mode, &my.mode_blob), "mode");
+  drmModeAtomicReq* request = drmModeAtomicAlloc();
+  const auto set = [&](std::uint32_t object, std::uint32_t type, const char* name, std::uint64_t value) {
+    drmModeAtomicAddProperty(request, object, property(my.card, object, type, name), value);
+  };
+  set(my.connector, DRM_MODE_OBJECT_CONNECTOR, "CRTC_ID", my.crtc);
+  set(my.crtc, DRM_MODE_OBJECT_CRTC, "MODE_ID", my.mode_blob);
+  set(my.crtc, DRM_MODE_OBJECT_CRTC, "ACTIVE", 1);
+  set(my.plane, DRM_MODE_OBJECT_PLANE, "FB_ID", my.framebuffer[0]);
+  set(my.plane, DRM_MODE_OBJECT_PLANE, "CRTC_ID", my.crtc);
+  set(my.plane, DRM_MODE_OBJECT_PLANE, "SRC_W", std::uint64_t{my.width} << 16U);
+  set(my.plane, DRM_MODE_OBJECT_PLANE, "SRC_H", std::uint64_t{my.height} << 16U);
+  set(my.plane, DRM_MODE_OBJECT_PLANE, "CRTC_W", my.width);
+  set(my.plane, DRM_MODE_OBJECT_PLANE, "CRTC_H", my.height);
+  check(drmModeAtomicCommit(my.card, request, DRM_MODE_ATOMIC_ALLOW_MODESET, nullptr), "modeset");
+  drmModeAtomicFree(request);
+  drmModeFreePlaneResources(planes);
+  drmModeFreeConnector(monitor);
+  drmModeFreeResources(resources);
+}
+
+inline void queue(const CameraToDisplay& my, int buffer) {
+  v4l2_buffer one{};
+  one.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+  one.memory = V4L2_MEMORY_DMABUF;
+  one.index = static_cast<std::uint32_t>(buffer);
+  one.m.fd = my.prime[static_cast<std::size_t>(buffer)];
+  check(::ioctl(my.video, VIDIOC_QBUF, &one), "VIDIOC_QBUF");
+}
+
+inline CameraToDisplay open(const char* video, const char* card, std::uint32_t width, std::uint32_t height,
+                            int buffers) {
+  CameraToDisplay my;
+  my.width = width;
+  my.height = height;
+  my.buffers = buffers;
+  my.video = ::open(video, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+  my.card = ::open(card, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+  if (my.video < 0 || my.card < 0) fail("open");
+  check(drmSetClientCap(my.card, DRM_CLIENT_CAP_ATOMIC, 1), "atomic");
+  v4l2_format format{};
+  format.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+  format.fmt.pix.width = width;
+  format.fmt.pix.height = height;
+  format.fmt.pix.pixelformat = V4L2_PIX_FMT_XBGR32;  // bytes B, G, R, X: DRM's XRGB8888
+  check(::ioctl(my.video, VIDIOC_S_FMT, &format), "VIDIOC_S_FMT");
+  v4l2_streamparm rate{};
+  rate.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+  rate.parm.capture.timeperframe = {.numerator = 1, .denominator = 60};
+  check(::ioctl(my.video, VIDIOC_S_PARM, &rate), "VIDIOC_S_PARM");
+  v4l2_requestbuffers wanted{};
+  wanted.count = static_cast<std::uint32_t>(buffers);
+  wanted.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+  wanted.memory = V4L2_MEMORY_DMABUF;
+  check(::ioctl(my.video, VIDIOC_REQBUFS, &wanted), "VIDIOC_REQBUFS");
+  for (std::size_t i = 0; i < static_cast<std::size_t>(buffers); ++i) {
+    std::uint32_t pitch = 0;
+    std::uint64_t size = 0;
+    check(drmModeCreateDumbBuffer(my.card, width, height, 32, 0, &my.handle[i], &pitch, &size), "dumb buffer");
+    check(drmPrimeHandleToFD(my.card, my.handle[i], DRM_CLOEXEC | DRM_RDWR, &my.prime[i]), "prime");
+    const std::uint32_t handles[4] = {my.handle[i]};
+    const std::uint32_t pitches[4] = {pitch};
+    const std::uint32_t offsets[4] = {};
+    check(drmModeAddFB2(my.card, width, height, DRM_FORMAT_XRGB8888, handles, pitches, offsets, &my.framebuffer[i], 0),
+          "framebuffer");
+  }
+  light_up(my);
+  my.on_screen = 0;
+  for (int i = 1; i < buffers; ++i) queue(my, i);
+  int type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+  check(::ioctl(my.video, VIDIOC_STREAMON, &type), "VIDIOC_STREAMON");
+  return my;
+}
+
+inline void close(CameraToDisplay& my) {
+  int type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+  check(::ioctl(my.video, VIDIOC_STREAMOFF, &type), "VIDIOC_STREAMOFF");
+  for (std::size_t i = 0; i < static_cast<std::size_t>(my.buffers); ++i) {
+    drmModeRmFB(my.card, my.framebuffer[i]);
+    ::close(my.prime[i]);
+  }
+  drmModeDestroyPropertyBlob(my.card, my.mode_blob);
+  ::close(my.video);
+  ::close(my.card);
+}
+
+// --- The loop
+// ---------------------------------------------------------------------------------------------------------
+
+inline void read_events(CameraToDisplay& my) {
+  std::array<char, 4096> events;
+  const ssize_t size = ::read(my.card, events.data(), events.size());
+  if (size > 0) my.events -= static_cast<std::uint32_t>(static_cast<std::size_t>(size) / sizeof(drm_event_vblank));
+}
+
+/// Shows what is staged. False where the display is still busy with the one before.
+inline bool commit(CameraToDisplay& my) {
+  std::uint32_t object = my.plane;
+  std::uint32_t count = 1;
+  std::uint32_t id = my.fb_property;
+  std::uint64_t value = my.framebuffer[static_cast<std::size_t>(my.staged)];
+  drm_mode_atomic request{};
+  request.flags = DRM_MODE_ATOMIC_NONBLOCK | DRM_MODE_PAGE_FLIP_EVENT;
+  request.count_objs = 1;
+  request.objs_ptr = reinterpret_cast<std::uintptr_t>(&object);
+  request.count_props_ptr = reinterpret_cast<std::uintptr_t>(&count);
+  request.props_ptr = reinterpret_cast<std::uintptr_t>(&id);
+  request.prop_values_ptr = reinterpret_cast<std::uintptr_t>(&value);
+  if (::ioctl(my.card, DRM_IOCTL_MODE_ATOMIC, &request) < 0) {
+    if (errno == EBUSY) return false;
+    fail("DRM_IOCTL_MODE_ATOMIC");
+  }
+  ++my.committed;
+  // The one before is on the screen now, so the one before that is free.
+  if (my.on_its_way >= 0) {
+    queue(my, my.on_screen);
+    my.on_screen = my.on_its_way;
+  }
+  my.on_its_way = my.staged;
+  my.staged = -1;
+  if (++my.events == 32) read_events(my);
+  return true;
+}
+
+/// Until that many frames were captured in all.
+inline void loop(CameraToDisplay& my, std::uint64_t frames) {
+  while (my.captured < frames) {
+    pollfd fds[2] = {{my.video, POLLIN, 0}, {my.card, POLLIN, 0}};
+    const bool waits_for_flip = my.staged >= 0;
+    if (::poll(fds, waits_for_flip ? 2 : 1, 5000) <= 0) fail("poll");
+    if (waits_for_flip && fds[1].revents != 0) {
+      read_events(my);
+      if (my.staged >= 0) commit(my);
+    }
+    if (fds[0].revents == 0) continue;
+    v4l2_buffer one{};
+    one.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+    one.memory = V4L2_MEMORY_DMABUF;
+    check(::ioctl(my.video, VIDIOC_DQBUF, &one), "VIDIOC_DQBUF");
+    ++my.captured;
+    if (my.staged >= 0) queue(my, my.staged);  // the newer one replaces it
+    my.staged = static_cast<int>(one.index);
+    commit(my);
+  }
+}
+
+}  // namespace raw
