@@ -86,8 +86,11 @@ Result<void> Device::Impl::prepare(const Existing& existing) {
   is_software = properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
   max_image = properties.properties.limits.maxImageDimension2D;
   vk.GetPhysicalDeviceMemoryProperties(physical_device, &memory);
+  // Part of Vulkan 1.2, where programs need not name it.
+  const bool has_format_lists = properties.properties.apiVersion >= VK_API_VERSION_1_2;
   for (const char* extension : required) {
     if (has(existing.extensions, extension)) continue;
+    if (has_format_lists && std::strcmp(extension, VK_KHR_IMAGE_FORMAT_LIST_EXTENSION_NAME) == 0) continue;
     return std::unexpected(
         error(VK_ERROR_EXTENSION_NOT_PRESENT, "vkCreateDevice").detail("the device was created without %s", extension));
   }

@@ -32,7 +32,7 @@
 
 namespace dmaflow::vulkan {
 
-/// Device extensions without which nothing here works.
+/// Device extensions without which nothing here works. VK_KHR_image_format_list may be left out with Vulkan 1.2.
 [[nodiscard]] std::span<const char* const> required_extensions() noexcept;
 /// Device extensions that are used where they were enabled: foreign queue families, timelines, the device's DRM node.
 [[nodiscard]] std::span<const char* const> optional_extensions() noexcept;
@@ -114,8 +114,8 @@ class Device {
   /// (no loader, no device at all), ENODEV (none fits: says of each why not), those of vkCreateInstance and
   /// vkCreateDevice.
   [[nodiscard]] static Result<std::unique_ptr<Device>> create(const CreateOptions& options = {});
-  /// Waits up to two seconds for work submitted here, destroys what was made here and, where create() made it, the
-  /// device.
+  /// Destroys what was made here and, where create() made it, the device. The GPU must be done with it: stages wait for
+  /// their own work when they stop.
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;

@@ -64,12 +64,12 @@ struct OwnDevice {
   F function(const char* name) const {
     return reinterpret_cast<F>(get(instance, name));
   }
-  explicit OwnDevice(std::span<const char* const> extensions) {
+  explicit OwnDevice(std::span<const char* const> extensions, std::uint32_t version = VK_API_VERSION_1_1) {
     get = reinterpret_cast<PFN_vkGetInstanceProcAddr>(
         ::dlsym(::dlopen("libvulkan.so.1", RTLD_NOW), "vkGetInstanceProcAddr"));
     VkApplicationInfo application{};
     application.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO;
-    application.apiVersion = VK_API_VERSION_1_1;
+    application.apiVersion = version;
     VkInstanceCreateInfo info{};
     info.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO;
     info.pApplicationInfo = &application;
@@ -116,6 +116,17 @@ TEST(VulkanAdopt, TheProgramsOwnDeviceIsUsedAndLeftAlone) {
   EXPECT_NE(image.image, VkImage{});
   gpu->detach();
   EXPECT_TRUE(fails_with(gpu->import_image(buffer, VK_IMAGE_USAGE_SAMPLED_BIT), ENODEV));
+}
+
+TEST(VulkanAdopt, WhatVulkan12ContainsNeedNotBeNamed) {
+  if (!in_lab()) GTEST_SKIP() << "wants lavapipe as the only device";
+  std::vector<const char*> fewer(vulkan::required_extensions().begin(), vulkan::required_extensions().end());
+  std::erase_if(fewer, [](std::string_view one) { return one == VK_KHR_IMAGE_FORMAT_LIST_EXTENSION_NAME; });
+  ASSERT_LT(fewer.size(), vulkan::required_extensions().size());
+  const OwnDevice own(fewer, VK_API_VERSION_1_2);
+  auto gpu = must(Device::adopt(own.existing(fewer)), "adopt");
+  const Buffer buffer = heap_buffer({64, 48}, formats::xrgb8888);
+  EXPECT_TRUE(gpu->import_image(buffer, VK_IMAGE_USAGE_SAMPLED_BIT));
 }
 
 TEST(VulkanAdopt, WhatIsMissingIsNamed) {
