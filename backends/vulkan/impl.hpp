@@ -94,7 +94,10 @@ struct Device::Impl {
 
   [[nodiscard]] std::vector<FormatSupport> support(PixelFormat format, VkFormat vk_format,
                                                    VkImageUsageFlags usage) const;
-  [[nodiscard]] Result<FormatSupport> can_import(const Buffer& buffer, const ImagePlan& plan) const;
+  /// A plane of a linear layout as an image of its own.
+  [[nodiscard]] Result<ImagePlan> plan_plane(const Layout& layout, std::uint32_t plane, VkImageUsageFlags usage) const;
+  /// The arrangement, as the device has it. Errors: those of Device::import_image() that need no buffer to be seen.
+  [[nodiscard]] Result<FormatSupport> can_import(const Layout& layout, const ImagePlan& plan) const;
 
   [[nodiscard]] Result<Imported*> import(const Buffer& buffer, const ImagePlan& plan);
   [[nodiscard]] Result<Imported> make_image(const Buffer& buffer, const ImagePlan& plan);

@@ -138,9 +138,9 @@ Result<void> Device::Impl::bind_image(const Buffer& buffer, const ImagePlan& pla
 }
 
 Result<Imported> Device::Impl::make_image(const Buffer& buffer, const ImagePlan& plan) {
-  auto known = can_import(buffer, plan);
-  if (!known) return std::unexpected(known.error());
   const Layout& layout = buffer.layout();
+  auto known = can_import(layout, plan);
+  if (!known) return std::unexpected(known.error());
   const bool disjoint = !in_one_object(layout, plan);
   if (disjoint && !known->disjoint) {
     return std::unexpected(Error::os(EINVAL, "vkCreateImage", name)
@@ -292,26 +292,30 @@ Result<Image> Device::import_image(const Buffer& buffer, VkImageUsageFlags usage
   return (*imported)->image;
 }
 
-Result<Image> Device::import_plane(const Buffer& buffer, std::uint32_t plane, VkImageUsageFlags usage) {
-  const Layout& layout = buffer.layout();
+Result<ImagePlan> Device::Impl::plan_plane(const Layout& layout, std::uint32_t plane, VkImageUsageFlags usage) const {
   const FormatInfo* info = format_info(layout.format);
   if (info == nullptr || info->is_opaque || plane >= layout.plane_count || plane >= info->plane_count) {
-    return std::unexpected(Error::os(EINVAL, "vulkan::Device::import_plane", impl_->name)
+    return std::unexpected(Error::os(EINVAL, "vulkan::Device::import_plane", name)
                                .detail("%s has no plane %u of pixels", layout.format.name().c_str(), plane));
   }
   if (!layout.modifier.is_linear() && info->plane_count > 1) {
-    return std::unexpected(Error::os(EINVAL, "vulkan::Device::import_plane", impl_->name)
+    return std::unexpected(Error::os(EINVAL, "vulkan::Device::import_plane", name)
                                .detail("the planes of a buffer with modifier %s have no meaning one by one",
                                        layout.modifier.name().c_str()));
   }
   const PlaneInfo& one = info->planes[plane];
-  auto imported = impl_->import(
-      buffer, {.format = plane_format(*info, plane),
-               .extent = {divide_up(layout.size.width, std::uint32_t{one.horizontal_sub} * one.block_width),
-                          divide_up(layout.size.height, one.vertical_sub)},
-               .first_plane = plane,
-               .plane_count = 1,
-               .usage = usage});
+  return ImagePlan{.format = plane_format(*info, plane),
+                   .extent = {divide_up(layout.size.width, std::uint32_t{one.horizontal_sub} * one.block_width),
+                              divide_up(layout.size.height, one.vertical_sub)},
+                   .first_plane = plane,
+                   .plane_count = 1,
+                   .usage = usage};
+}
+
+Result<Image> Device::import_plane(const Buffer& buffer, std::uint32_t plane, VkImageUsageFlags usage) {
+  auto plan = impl_->plan_plane(buffer.layout(), plane, usage);
+  if (!plan) return std::unexpected(plan.error());
+  auto imported = impl_->import(buffer, *plan);
   if (!imported) return std::unexpected(imported.error());
   return (*imported)->image;
 }

@@ -58,7 +58,10 @@ std::vector<FormatSupport> Device::Impl::support(PixelFormat format, VkFormat vk
                                                  .type = VK_IMAGE_TYPE_2D,
                                                  .tiling = VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT,
                                                  .usage = usage};
-    VkExternalImageFormatProperties memory_answer{.sType = VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES};
+    VkSamplerYcbcrConversionImageFormatProperties sampler_answer{
+        .sType = VK_STRUCTURE_TYPE_SAMPLER_YCBCR_CONVERSION_IMAGE_FORMAT_PROPERTIES};
+    VkExternalImageFormatProperties memory_answer{.sType = VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES,
+                                                  .pNext = &sampler_answer};
     VkImageFormatProperties2 answer{.sType = VK_STRUCTURE_TYPE_IMAGE_FORMAT_PROPERTIES_2, .pNext = &memory_answer};
     if (vk.GetPhysicalDeviceImageFormatProperties2(physical_device, &asked, &answer) != VK_SUCCESS) continue;
     const auto uses = memory_answer.externalMemoryProperties.externalMemoryFeatures;
@@ -72,13 +75,13 @@ std::vector<FormatSupport> Device::Impl::support(PixelFormat format, VkFormat vk
                      .exportable = (uses & VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT) != 0,
                      .dedicated_only = (uses & VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT) != 0,
                      .disjoint = (features & VK_FORMAT_FEATURE_DISJOINT_BIT) != 0,
-                     .max_size = {limit.width, limit.height}});
+                     .max_size = {limit.width, limit.height},
+                     .sampler_descriptors = std::max(1U, sampler_answer.combinedImageSamplerDescriptorCount)});
   }
   return found;
 }
 
-Result<FormatSupport> Device::Impl::can_import(const Buffer& buffer, const ImagePlan& plan) const {
-  const Layout& layout = buffer.layout();
+Result<FormatSupport> Device::Impl::can_import(const Layout& layout, const ImagePlan& plan) const {
   const auto refuse = [&](int code) { return Error::os(code, "vkGetPhysicalDeviceImageFormatProperties2", name); };
   if (plan.format == VK_FORMAT_UNDEFINED) {
     return std::unexpected(

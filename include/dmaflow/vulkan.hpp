@@ -92,6 +92,7 @@ struct FormatSupport {
   bool dedicated_only = false;        ///< each image needs memory of its own
   bool disjoint = false;              ///< planes may lie in several dma-bufs
   Size max_size{};
+  std::uint32_t sampler_descriptors = 1;  ///< that a combined image sampler with a Y'CbCr conversion takes of a pool
 };
 
 /// A buffer, or one of its planes, as an image. Belongs to the buffer and is destroyed with it or with the device: keep
