@@ -154,6 +154,7 @@ const StreamConfig& Convert::output() const noexcept { return impl_->output; }
 std::uint32_t Convert::max_held() const noexcept { return impl_->options.in_flight + 1; }
 std::uint32_t Convert::min_buffers() const noexcept { return impl_->options.in_flight; }
 Allocator* Convert::output_allocator() noexcept { return &impl_->device.allocator(); }
+Sampling Convert::sampling() const noexcept { return impl_->reading.by; }
 const Histogram& Convert::gpu_time() const noexcept { return impl_->gpu_time; }
 const Histogram& Convert::turnaround() const noexcept { return impl_->turnaround; }
 
@@ -397,8 +398,7 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
   const Size size = input.layout.size;
   Parameters parameters;
   parameters.size = {static_cast<std::int32_t>(size.width), static_cast<std::int32_t>(size.height)};
-  const ColorMatrix matrix = color_matrix(
-      input.layout.format, size, color, reading.by == Sampling::sampler ? WideSamples::bits : WideSamples::words);
+  const ColorMatrix matrix = color_matrix(input.layout.format, size, color);
   for (std::size_t row = 0; row < matrix.size(); ++row) {
     std::ranges::transform(matrix[row], parameters.matrix[row].begin(), [](double v) { return static_cast<float>(v); });
   }

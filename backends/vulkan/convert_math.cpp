@@ -88,10 +88,13 @@ struct Scales {
   Scale chroma;
 };
 
-Scales scales_of(int bits, bool is_limited, WideSamples wide) noexcept {
+Scales scales_of(int bits, bool is_limited) noexcept {
+  // The GPU reads n of 8 bits as n / 255, and of more as a 16-bit word with the bits at its high end. (A sampler that
+  // takes P010's ten bits for n / 1023, as Vulkan's text has it, would give a thousandth more. lavapipe's takes the
+  // word.)
+  const double unit = bits > 8 ? 65535.0 / std::exp2(16 - bits) : 255.0;
   const double step = std::exp2(bits - 8);
   const double whole = std::exp2(bits) - 1;
-  const double unit = bits > 8 && wide == WideSamples::words ? 65535.0 / std::exp2(16 - bits) : whole;
   const double luma = is_limited ? 219 * step : whole;
   const double black = is_limited ? 16 * step : 0;
   const double chroma = is_limited ? 224 * step : whole;
@@ -125,16 +128,16 @@ ColorInfo with_defaults(const ColorInfo& color, PixelFormat format, Size size) n
   return known;
 }
 
-ColorMatrix color_matrix(PixelFormat format, Size size, const ColorInfo& color, WideSamples wide) noexcept {
+ColorMatrix color_matrix(PixelFormat format, Size size, const ColorInfo& color) noexcept {
   const FormatInfo* info = format_info(format);
   const ColorInfo known = with_defaults(color, format, size);
   const bool is_limited = known.range == ColorInfo::Range::limited;
   if (info == nullptr || !info->is_yuv) {
-    const Scale scale = is_limited ? scales_of(8, true, wide).luma : Scale{1, 0};
+    const Scale scale = is_limited ? scales_of(8, true).luma : Scale{1, 0};
     return {
         {{scale.factor, 0, 0, scale.offset}, {0, scale.factor, 0, scale.offset}, {0, 0, scale.factor, scale.offset}}};
   }
-  const auto [luma, chroma] = scales_of(info->bits_per_component, is_limited, wide);
+  const auto [luma, chroma] = scales_of(info->bits_per_component, is_limited);
   const auto [kr, kb] = weights_of(known.matrix);
   const double kg = 1 - kr - kb;
   // R = Y + 2 (1 - Kr) Cr, B = Y + 2 (1 - Kb) Cb, and G from Y = Kr R + Kg G + Kb B.

@@ -38,12 +38,8 @@ using ColorMatrix = std::array<std::array<double, 4>, 3>;
 
 /// Colour with what nobody said filled in: limited BT.601 below 720 lines, else BT.709; RGB full range.
 [[nodiscard]] ColorInfo with_defaults(const ColorInfo& color, PixelFormat format, Size size) noexcept;
-/// What the shader reads of a sample of more than 8 bits, which lie at the high end of a 16-bit word: the word, or the
-/// bits alone, as formats of Vulkan that say how many there are.
-enum class WideSamples : std::uint8_t { words, bits };
 /// ITU-R BT.601, BT.709, BT.2020 (non-constant luminance), SMPTE 240M.
-[[nodiscard]] ColorMatrix color_matrix(PixelFormat format, Size size, const ColorInfo& color,
-                                       WideSamples wide = WideSamples::words) noexcept;
+[[nodiscard]] ColorMatrix color_matrix(PixelFormat format, Size size, const ColorInfo& color) noexcept;
 
 /// What the shader is given with each frame, as it lies in the shader's block.
 struct Parameters {

@@ -72,9 +72,8 @@ Result<void> ConvertShader::create_pipeline(const Kind& kind) {
   const Functions& vk = device_.vk;
   using Code = std::span<const std::uint32_t>;
   const Code spirv = reads_whole_ ? Code(whole_spirv) : Code(planes_spirv);
-  const VkShaderModuleCreateInfo code{.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-                                      .codeSize = spirv.size_bytes(),
-                                      .pCode = spirv.data()};
+  const VkShaderModuleCreateInfo code{
+      .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = spirv.size_bytes(), .pCode = spirv.data()};
   VkShaderModule module = VK_NULL_HANDLE;
   if (auto made =
           device_.checked(vk.CreateShaderModule(device_.device, &code, nullptr, &module), "vkCreateShaderModule");
@@ -148,13 +147,13 @@ Result<VkDescriptorSet> ConvertShader::describe_input(std::span<const VkImageVie
   for (std::uint32_t i = 0; i < bound; ++i) {  // those that the format has not are never read, but must be there
     images[i] = {.imageView = planes[i < planes.size() ? i : 0],
                  .imageLayout = VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL};
-    writes[i] = {.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
-                 .dstSet = *set,
-                 .dstBinding = i,
-                 .descriptorCount = 1,
-                 .descriptorType = reads_whole_ ? VK_DESCRIPTOR_TYPE_COMBINED_IMAGE_SAMPLER
-                                                : VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE,
-                 .pImageInfo = &images[i]};
+    writes[i] = {
+        .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+        .dstSet = *set,
+        .dstBinding = i,
+        .descriptorCount = 1,
+        .descriptorType = reads_whole_ ? VK_DESCRIPTOR_TYPE_COMBINED_IMAGE_SAMPLER : VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE,
+        .pImageInfo = &images[i]};
   }
   device_.vk.UpdateDescriptorSets(device_.device, bound, writes.data(), 0, nullptr);
   return set;

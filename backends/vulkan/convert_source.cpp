@@ -46,16 +46,16 @@ Result<Reading> by_planes(const Device::Impl& device, const Layout& layout, cons
 Result<Reading> by_sampler(const Device::Impl& device, const Layout& layout, const SourceFormat& source) {
   const auto refuse = [&](int code) { return Error::os(code, operation, device.name); };
   if (!device.sampler_ycbcr) {
-    return std::unexpected(
-        refuse(ENOTSUP).detail("the device, or how it was created, has no samplerYcbcrConversion"));
+    return std::unexpected(refuse(ENOTSUP).detail("the device, or how it was created, has no samplerYcbcrConversion"));
   }
   auto whole = device.can_import(layout, plan_whole(layout));
   if (!whole) return std::unexpected(whole.error());
   constexpr VkFormatFeatureFlags any_chroma =
       VK_FORMAT_FEATURE_MIDPOINT_CHROMA_SAMPLES_BIT | VK_FORMAT_FEATURE_COSITED_CHROMA_SAMPLES_BIT;
   if ((whole->features & any_chroma) == 0) {
-    return std::unexpected(refuse(ENOTSUP).detail("the device's samplers have no Y'CbCr conversion for %s with modifier %s",
-                                                  layout.format.name().c_str(), layout.modifier.name().c_str()));
+    return std::unexpected(
+        refuse(ENOTSUP).detail("the device's samplers have no Y'CbCr conversion for %s with modifier %s",
+                               layout.format.name().c_str(), layout.modifier.name().c_str()));
   }
   if (layout.size.width % source.chroma_across != 0 || layout.size.height % source.chroma_down != 0) {
     return std::unexpected(refuse(EINVAL).detail("%ux%u is odd: images of such formats are whole chroma samples",
@@ -88,9 +88,9 @@ Result<Reading> find_reading(const Device::Impl& device, const Layout& layout, S
   auto sampler = by_sampler(device, layout, *source);
   if (sampler) return sampler;
   const auto text = [](const Error& error) { return std::string(error.detail()); };
-  return std::unexpected(Error::os(ENOTSUP, operation, device.name)
-                             .detail("plane by plane: %s; by a sampler: %s", text(planes.error()).c_str(),
-                                     text(sampler.error()).c_str()));
+  return std::unexpected(
+      Error::os(ENOTSUP, operation, device.name)
+          .detail("plane by plane: %s; by a sampler: %s", text(planes.error()).c_str(), text(sampler.error()).c_str()));
 }
 
 Result<Image> import_source(Device::Impl& device, const Buffer& buffer, const Reading& reading, std::uint32_t n) {

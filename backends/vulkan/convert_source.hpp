@@ -10,7 +10,7 @@ namespace dmaflow::vulkan {
 struct Reading {
   SourceFormat source{};  ///< what the shader is given; by a sampler, one image
   Sampling by = Sampling::planes;
-  FormatSupport whole{};      ///< by a sampler: what the device can do with the image
+  FormatSupport whole{};     ///< by a sampler: what the device can do with the image
   bool is_cr_first = false;  ///< by a sampler: its red and blue change places
 };
 

@@ -101,6 +101,8 @@ struct Device::Impl {
 
   [[nodiscard]] Result<Imported*> import(const Buffer& buffer, const ImagePlan& plan);
   [[nodiscard]] Result<Imported> make_image(const Buffer& buffer, const ImagePlan& plan);
+  /// For images in the device's own linear tiling: whether that is the layout's.
+  [[nodiscard]] Result<void> has_own_strides(const Layout& layout, const ImagePlan& plan, VkImage image) const;
   [[nodiscard]] Result<void> bind_image(const Buffer& buffer, const ImagePlan& plan, bool disjoint, Imported& made);
   [[nodiscard]] Result<Imported> make_buffer(const Buffer& buffer, std::uint32_t object, VkBufferUsageFlags usage);
   [[nodiscard]] Result<VkDeviceMemory> import_object(const Buffer& buffer, std::uint32_t object,

@@ -37,7 +37,8 @@ struct Picture {
 enum class Sampling : std::uint8_t {
   automatic,  ///< planes where that goes, else sampler
   planes,     ///< an image per plane. Linear memory only
-  sampler,    ///< one image, by a sampler with a Y'CbCr conversion. Linear, tiled and compressed memory, as the device can
+  sampler,    ///< one image, by a sampler with a Y'CbCr conversion. Linear, tiled and compressed memory, as the device
+              ///< can
 };
 
 struct ConvertOptions {
@@ -60,10 +61,10 @@ struct ConvertOptions {
 /// lines is taken for BT.601 and other for BT.709, limited range. Chroma lies where MPEG-2 and H.264 put it: on every
 /// other column, and with 4:2:0 halfway between two rows. Transfer function and primaries stay as they are.
 ///
-/// By a sampler (Sampling), chroma lies there only where the device can have it so (else on the rows and columns that it
-/// can), is interpolated only where the device interpolates such formats (else the nearest sample counts), and may come from
-/// half a sample beside the visible part. Sizes are then whole chroma samples: 4:2:0 even both ways, 4:2:2 across. NV24 and
-/// NV42 go by planes only.
+/// By a sampler (Sampling), chroma lies there only where the device can have it so (else on the rows and columns that
+/// it can), is interpolated only where the device interpolates such formats (else the nearest sample counts), and may
+/// come from half a sample beside the visible part. Sizes are then whole chroma samples: 4:2:0 even both ways, 4:2:2
+/// across. NV24 and NV42 go by planes only.
 ///
 /// Frames are handed on at once, with the fence of the GPU's work; those it took go back with that fence. Nothing is
 /// allocated, imported or made per frame. The device outlives the stage. One thread, the loop's.
@@ -77,7 +78,8 @@ class Convert final : public Stage {
 
   [[nodiscard]] std::string_view name() const noexcept override;
   /// Errors: ENOTSUP (a format or modifier the device cannot read: lists those it can, and of each way to read YUV that
-  /// was allowed says why it does not go), EINVAL (too large; odd, where only a sampler can read it), ENODEV (detached).
+  /// was allowed says why it does not go), EINVAL (too large; odd, where only a sampler can read it), ENODEV
+  /// (detached).
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
@@ -106,6 +108,8 @@ class Convert final : public Stage {
   Result<void> drain(Deadline deadline) override;
   Result<void> stop() noexcept override;
 
+  /// How it reads what it was configured for: planes or sampler. RGB is one plane.
+  [[nodiscard]] Sampling sampling() const noexcept;
   /// What the GPU took for each frame, by its own clock; empty where it has none.
   [[nodiscard]] const Histogram& gpu_time() const noexcept;
   /// From accept() to the end of the work, as the loop saw it.
