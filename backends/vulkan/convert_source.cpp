@@ -37,7 +37,10 @@ ImagePlan plan_whole(const Layout& layout) noexcept {
 Result<Reading> by_planes(const Device::Impl& device, const Layout& layout, const SourceFormat& source) {
   for (std::uint32_t i = 0; i < source.plane_count; ++i) {
     auto plan = device.plan_plane(layout, source.planes[i], VK_IMAGE_USAGE_SAMPLED_BIT);
-    if (!plan) return std::unexpected(plan.error());
+    if (!plan) {
+      const std::string why(plan.error().detail());
+      return std::unexpected(Error::os(ENOTSUP, operation, device.name).detail("%s", why.c_str()));
+    }
     if (auto possible = device.can_import(layout, *plan); !possible) return std::unexpected(possible.error());
   }
   return Reading{.source = source, .by = Sampling::planes};

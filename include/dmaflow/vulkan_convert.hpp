@@ -36,9 +36,8 @@ struct Picture {
 /// How YUV is read. The result is the same where the device's sampler is as exact as the planes' arithmetic.
 enum class Sampling : std::uint8_t {
   automatic,  ///< planes where that goes, else sampler
-  planes,     ///< an image per plane. Linear memory only
-  sampler,    ///< one image, by a sampler with a Y'CbCr conversion. Linear, tiled and compressed memory, as the device
-              ///< can
+  planes,     ///< an image per plane: linear memory
+  sampler,    ///< one image, by a sampler with a Y'CbCr conversion: whatever memory the device has it for, tiled too
 };
 
 struct ConvertOptions {
@@ -78,8 +77,7 @@ class Convert final : public Stage {
 
   [[nodiscard]] std::string_view name() const noexcept override;
   /// Errors: ENOTSUP (a format or modifier the device cannot read: lists those it can, and of each way to read YUV that
-  /// was allowed says why it does not go), EINVAL (too large; odd, where only a sampler can read it), ENODEV
-  /// (detached).
+  /// was allowed says why it does not go), EINVAL (too large; odd, by a sampler), ENODEV (detached).
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
