@@ -4,7 +4,8 @@
 // One pixel of the target: where it lies on the source, what is there, in the target's colours.
 //
 // Positions are in pixels with the corner of the first at 0, so that pixel i reaches from i to i + 1. Bilinear weights are computed here,
-// not by a sampler: exact on every device, and right for packed pairs of pixels, which no sampler knows.
+// not by a sampler: exact on every device, and right for packed pairs of pixels. With WHOLE defined a sampler reads them all the same:
+// tiled and compressed YUV only it can.
 
 layout(local_size_x = 8, local_size_y = 8) in;
 
@@ -19,9 +20,13 @@ layout(constant_id = 2) const int chroma_down = 1;
 layout(constant_id = 3) const bool scales = false;
 layout(constant_id = 4) const bool has_overlay = false;
 
+#ifdef WHOLE  // all planes as one image, brought together by a sampler with a Y'CbCr conversion
+layout(set = 0, binding = 0) uniform sampler2D whole;
+#else
 layout(set = 0, binding = 0) uniform texture2D plane0;
 layout(set = 0, binding = 1) uniform texture2D plane1;
 layout(set = 0, binding = 2) uniform texture2D plane2;
+#endif
 layout(set = 1, binding = 0) uniform writeonly image2D target;
 layout(set = 1, binding = 1) uniform texture2D overlay;
 
@@ -33,9 +38,20 @@ layout(push_constant) uniform Parameters {
   vec2 origin;  // on the source, of the target's corner
   ivec2 low;    // the source's visible part, from here
   ivec2 high;   // to before here
+  ivec2 size;   // of the source
   ivec4 inside;   // the target's part that shows the source: left, top, right, bottom
   ivec4 picture;  // the overlay's place: left, top, right, bottom
 } p;
+
+#ifdef WHOLE
+
+// The sampler does what luma_between() and chroma_between() do below, as well as the device can; its red is Cr, its blue Cb.
+vec4 source_value(vec2 at) {
+  at = clamp(at, vec2(p.low) + 0.5, vec2(p.high) - 0.5);
+  return vec4(textureLod(whole, at / vec2(p.size), 0.0).gbr, 1.0);
+}
+
+#else
 
 float luma(ivec2 at) {
   at = clamp(at, p.low, p.high - 1);
@@ -86,14 +102,16 @@ vec2 chroma_position(vec2 at) {
   return vec2((at.x - 0.5) / float(chroma_across) + 0.5, at.y / float(chroma_down));
 }
 
+vec4 source_value(vec2 at) {
+  if (kind == kind_rgb) return scales ? rgb_between(at) : rgb(ivec2(floor(at)));
+  float y = scales ? luma_between(at) : luma(ivec2(floor(at)));
+  return vec4(y, chroma_between(chroma_position(at)), 1.0);
+}
+
+#endif
+
 vec4 source_color(vec2 at) {
-  vec4 value;
-  if (kind == kind_rgb) {
-    value = scales ? rgb_between(at) : rgb(ivec2(floor(at)));
-  } else {
-    float y = scales ? luma_between(at) : luma(ivec2(floor(at)));
-    value = vec4(y, chroma_between(chroma_position(at)), 1.0);
-  }
+  vec4 value = source_value(at);
   vec4 sample_and_one = vec4(value.rgb, 1.0);
   return vec4(dot(p.to_red, sample_and_one), dot(p.to_green, sample_and_one), dot(p.to_blue, sample_and_one), value.a);
 }

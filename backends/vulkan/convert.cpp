@@ -1,6 +1,7 @@
 #include <dmaflow/vulkan_convert.hpp>
 
 #include "allocator.hpp"
+#include "convert_sampler.hpp"
 #include "convert_shader.hpp"
 
 #include "log.hpp"
@@ -71,7 +72,8 @@ struct Convert::Impl {
   StreamConfig output;
 
   bool started = false;
-  SourceFormat source;
+  Reading reading;
+  std::unique_ptr<YuvSampler> sampler;  // where all planes are read as one image
   std::unique_ptr<ConvertShader> shader;
   std::unique_ptr<OverlayImage> overlay;
   VkCommandPool commands = VK_NULL_HANDLE;
@@ -153,6 +155,7 @@ const StreamConfig& Convert::output() const noexcept { return impl_->output; }
 std::uint32_t Convert::max_held() const noexcept { return impl_->options.in_flight + 1; }
 std::uint32_t Convert::min_buffers() const noexcept { return impl_->options.in_flight; }
 Allocator* Convert::output_allocator() noexcept { return &impl_->device.allocator(); }
+Sampling Convert::sampling() const noexcept { return impl_->reading.by; }
 const Histogram& Convert::gpu_time() const noexcept { return impl_->gpu_time; }
 const Histogram& Convert::waited() const noexcept { return impl_->waited; }
 const Histogram& Convert::turnaround() const noexcept { return impl_->turnaround; }
@@ -162,12 +165,7 @@ const Histogram& Convert::turnaround() const noexcept { return impl_->turnaround
 Result<void> Convert::check(const StreamConfig& config) {
   const Layout& layout = config.layout;
   const auto refuse = [&](int code) { return Error::os(code, "vulkan::Convert::check", impl_->name); };
-  if (!source_format(layout.format)) {
-    return std::unexpected(
-        refuse(ENOTSUP).detail("%s cannot be read by the shader: YUV in 8 bits or P010's way, and RGB "
-                               "that Vulkan has, can",
-                               layout.format.name().c_str()));
-  }
+  if (auto alive = impl_->gpu.alive("vulkan::Convert::check"); !alive) return alive;
   if (layout.modifier.is_implicit()) {
     return std::unexpected(refuse(ENOTSUP).detail("modifier INVALID: Vulkan must be told the arrangement"));
   }
@@ -176,22 +174,25 @@ Result<void> Convert::check(const StreamConfig& config) {
   if (std::max({layout.size.width, layout.size.height, target.width, target.height}) > limit) {
     return std::unexpected(refuse(EINVAL).detail("images of this device are at most %u pixels a side", limit));
   }
-  return impl_->gpu.alive("vulkan::Convert::check");
+  auto reading = find_reading(impl_->gpu, layout, impl_->options.sampling);
+  return reading ? Result<void>() : std::unexpected(reading.error());
 }
 
 Result<void> Convert::configure(const StreamConfig& config) {
   if (impl_->started) return std::unexpected(Error::os(EBUSY, "vulkan::Convert::configure", impl_->name));
   if (auto possible = check(config); !possible) return possible;
   impl_->input = config;
-  impl_->source = *source_format(config.layout.format);
+  auto reading = find_reading(impl_->gpu, config.layout, impl_->options.sampling);
+  if (!reading) return std::unexpected(reading.error());
+  impl_->reading = *reading;
   return {};
 }
 
 Result<void> Convert::import(const Buffer& buffer) {
-  const auto source = source_format(buffer.layout().format);
-  if (!source) return std::unexpected(Error::os(ENOTSUP, "vulkan::Convert::import", impl_->name));
-  for (std::uint32_t i = 0; i < source->plane_count; ++i) {
-    auto image = impl_->device.import_plane(buffer, source->planes[i], VK_IMAGE_USAGE_SAMPLED_BIT);
+  auto reading = find_reading(impl_->gpu, buffer.layout(), impl_->options.sampling);
+  if (!reading) return std::unexpected(reading.error());
+  for (std::uint32_t i = 0; i < reading->source.plane_count; ++i) {
+    auto image = import_source(impl_->gpu, buffer, *reading, i);
     if (!image) return std::unexpected(image.error());
   }
   return {};
@@ -283,9 +284,16 @@ Result<void> Convert::Impl::start_pools() {
 }
 
 Result<void> Convert::Impl::start_shader(std::size_t input_count, std::size_t output_count) {
-  if (options.overlay) {
+  const bool by_sampler = reading.by == Sampling::sampler;
+  if (options.overlay || by_sampler) {  // no view with a conversion can stand in where there is no overlay
     overlay = std::make_unique<OverlayImage>(gpu);
-    if (auto made = overlay->create(*options.overlay, commands, Deadline::after(gpu_patience)); !made) return made;
+    const Picture nothing{.size = {1, 1}, .rgba = {0, 0, 0, 0}};
+    auto made = overlay->create(options.overlay.value_or(nothing), commands, Deadline::after(gpu_patience));
+    if (!made) return made;
+  }
+  if (by_sampler) {
+    sampler = std::make_unique<YuvSampler>(gpu);
+    if (auto made = sampler->create(reading); !made) return made;
   }
   shader = std::make_unique<ConvertShader>(gpu);
   // A frame whose visible part is not the whole is scaled even where the sizes agree: the general way does for both.
@@ -294,22 +302,26 @@ Result<void> Convert::Impl::start_shader(std::size_t input_count, std::size_t ou
                         .target = output.layout.size,
                         .fit = options.fit,
                         .rotation = options.rotation};
-  return shader->create({.source = source, .scales = scales(whole), .has_overlay = options.overlay.has_value()},
+  return shader->create({.source = reading.source,
+                         .scales = scales(whole),
+                         .has_overlay = options.overlay.has_value(),
+                         .whole = by_sampler ? sampler->sampler() : VK_NULL_HANDLE,
+                         .whole_descriptors = reading.whole.sampler_descriptors},
                         static_cast<std::uint32_t>(input_count), static_cast<std::uint32_t>(output_count));
 }
 
 Result<void> Convert::Impl::add_input(const Buffer& buffer) {
   Input& made = inputs.emplace_back();  // stop() destroys what is made so far
   made.buffer = buffer;
-  for (std::uint32_t i = 0; i < source.plane_count; ++i) {
-    auto image = device.import_plane(buffer, source.planes[i], VK_IMAGE_USAGE_SAMPLED_BIT);
+  for (std::uint32_t i = 0; i < reading.source.plane_count; ++i) {
+    auto image = import_source(gpu, buffer, reading, i);
     if (!image) return std::unexpected(image.error());
-    auto view = make_view(gpu, *image, source.orders[i]);
+    auto view = sampler != nullptr ? sampler->view(*image) : make_view(gpu, *image, reading.source.orders[i]);
     if (!view) return std::unexpected(view.error());
     made.images[i] = *image;
     made.views[i] = *view;
   }
-  auto set = shader->describe_input(std::span(made.views).first(source.plane_count));
+  auto set = shader->describe_input(std::span(made.views).first(reading.source.plane_count));
   if (!set) return std::unexpected(set.error());
   made.set = *set;
   return {};
@@ -388,6 +400,7 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
   const Output& to = outputs[pair % outputs.size()];
   const Size size = input.layout.size;
   Parameters parameters;
+  parameters.size = {static_cast<std::int32_t>(size.width), static_cast<std::int32_t>(size.height)};
   const ColorMatrix matrix = color_matrix(input.layout.format, size, color);
   for (std::size_t row = 0; row < matrix.size(); ++row) {
     std::ranges::transform(matrix[row], parameters.matrix[row].begin(), [](double v) { return static_cast<float>(v); });
@@ -402,7 +415,7 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
 
   std::array<VkImageMemoryBarrier, 4> barriers{};
   std::uint32_t count = 0;
-  for (std::uint32_t i = 0; i < source.plane_count; ++i) {
+  for (std::uint32_t i = 0; i < reading.source.plane_count; ++i) {
     barriers[count++] =
         device.acquire(from.images[i], VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL, VK_ACCESS_SHADER_READ_BIT);
   }
@@ -427,10 +440,10 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
   vk.CmdPushConstants(record.commands, shader->layout(), VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof parameters,
                       &parameters);
   vk.CmdDispatch(record.commands, (target.width + group - 1) / group, (target.height + group - 1) / group, 1);
-  for (std::uint32_t i = 0; i < source.plane_count; ++i) {
+  for (std::uint32_t i = 0; i < reading.source.plane_count; ++i) {
     barriers[i] = device.release(from.images[i], VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL, 0);
   }
-  barriers[source.plane_count] = device.release(to.image, VK_IMAGE_LAYOUT_GENERAL, VK_ACCESS_SHADER_WRITE_BIT);
+  barriers[reading.source.plane_count] = device.release(to.image, VK_IMAGE_LAYOUT_GENERAL, VK_ACCESS_SHADER_WRITE_BIT);
   vk.CmdPipelineBarrier(record.commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, 0,
                         0, nullptr, 0, nullptr, count, barriers.data());
   if (times != VK_NULL_HANDLE) {
@@ -678,6 +691,7 @@ void Convert::Impl::stop() noexcept {
     for (const Output& one : outputs) vk.DestroyImageView(handle, one.view, nullptr);
   }
   shader.reset();
+  sampler.reset();
   overlay.reset();
   slots = {};
   next_slot = 0;

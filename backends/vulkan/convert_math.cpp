@@ -89,7 +89,9 @@ struct Scales {
 };
 
 Scales scales_of(int bits, bool is_limited) noexcept {
-  // The GPU reads n of 8 bits as n / 255, and of more as a 16-bit word with the bits at its high end.
+  // The GPU reads n of 8 bits as n / 255, and of more as a 16-bit word with the bits at its high end. (A sampler that
+  // takes P010's ten bits for n / 1023, as Vulkan's text has it, would give a thousandth more. lavapipe's takes the
+  // word.)
   const double unit = bits > 8 ? 65535.0 / std::exp2(16 - bits) : 255.0;
   const double step = std::exp2(bits - 8);
   const double whole = std::exp2(bits) - 1;

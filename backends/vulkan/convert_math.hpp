@@ -48,7 +48,7 @@ struct Parameters {
   std::array<float, 2> origin{};
   std::array<std::int32_t, 2> low{};
   std::array<std::int32_t, 2> high{};
-  std::array<std::int32_t, 2> padding{};
+  std::array<std::int32_t, 2> size{};
   std::array<std::int32_t, 4> inside{};
   std::array<std::int32_t, 4> picture{};
 };

@@ -8,8 +8,12 @@
 namespace dmaflow::vulkan {
 namespace {
 
-constexpr std::uint32_t convert_spirv[] = {
+constexpr std::uint32_t planes_spirv[] = {
 #include "convert.spv.inc"
+};
+
+constexpr std::uint32_t whole_spirv[] = {
+#include "convert_whole.spv.inc"
 };
 
 constexpr std::uint32_t planes_bound = 3;
@@ -28,12 +32,13 @@ ConvertShader::~ConvertShader() {
 }
 
 Result<void> ConvertShader::create(const Kind& kind, std::uint32_t inputs, std::uint32_t outputs) {
-  if (auto made = create_layouts(); !made) return made;
+  reads_whole_ = kind.whole != VK_NULL_HANDLE;
+  if (auto made = create_layouts(kind); !made) return made;
   if (auto made = create_pipeline(kind); !made) return made;
-  return create_pool(inputs, outputs);
+  return create_pool(kind, inputs, outputs);
 }
 
-Result<void> ConvertShader::create_layouts() {
+Result<void> ConvertShader::create_layouts(const Kind& kind) {
   const auto make = [this](std::span<const VkDescriptorSetLayoutBinding> bindings, VkDescriptorSetLayout& out) {
     const VkDescriptorSetLayoutCreateInfo info{.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
                                                .bindingCount = static_cast<std::uint32_t>(bindings.size()),
@@ -45,10 +50,12 @@ Result<void> ConvertShader::create_layouts() {
     return VkDescriptorSetLayoutBinding{
         .binding = number, .descriptorType = type, .descriptorCount = 1, .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT};
   };
-  const std::array input{binding(0, VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE), binding(1, VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE),
-                         binding(2, VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE)};
+  const std::array planes{binding(0, VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE), binding(1, VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE),
+                          binding(2, VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE)};
+  std::array whole{binding(0, VK_DESCRIPTOR_TYPE_COMBINED_IMAGE_SAMPLER)};
+  whole[0].pImmutableSamplers = &kind.whole;  // a conversion must be known to the pipeline
   const std::array output{binding(0, VK_DESCRIPTOR_TYPE_STORAGE_IMAGE), binding(1, VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE)};
-  if (auto made = make(input, input_layout_); !made) return made;
+  if (auto made = reads_whole_ ? make(whole, input_layout_) : make(planes, input_layout_); !made) return made;
   if (auto made = make(output, output_layout_); !made) return made;
   const std::array sets{input_layout_, output_layout_};
   const VkPushConstantRange push{.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .offset = 0, .size = sizeof(Parameters)};
@@ -63,8 +70,10 @@ Result<void> ConvertShader::create_layouts() {
 
 Result<void> ConvertShader::create_pipeline(const Kind& kind) {
   const Functions& vk = device_.vk;
+  using Code = std::span<const std::uint32_t>;
+  const Code spirv = reads_whole_ ? Code(whole_spirv) : Code(planes_spirv);
   const VkShaderModuleCreateInfo code{
-      .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = sizeof convert_spirv, .pCode = convert_spirv};
+      .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = spirv.size_bytes(), .pCode = spirv.data()};
   VkShaderModule module = VK_NULL_HANDLE;
   if (auto made =
           device_.checked(vk.CreateShaderModule(device_.device, &code, nullptr, &module), "vkCreateShaderModule");
@@ -101,13 +110,17 @@ Result<void> ConvertShader::create_pipeline(const Kind& kind) {
   return device_.checked(result, "vkCreateComputePipelines");
 }
 
-Result<void> ConvertShader::create_pool(std::uint32_t inputs, std::uint32_t outputs) {
-  const std::array sizes{VkDescriptorPoolSize{.type = VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE,
-                                              .descriptorCount = planes_bound * inputs + outputs},
-                         VkDescriptorPoolSize{.type = VK_DESCRIPTOR_TYPE_STORAGE_IMAGE, .descriptorCount = outputs}};
+Result<void> ConvertShader::create_pool(const Kind& kind, std::uint32_t inputs, std::uint32_t outputs) {
+  const auto some = [](VkDescriptorType type, std::uint32_t count) {
+    return VkDescriptorPoolSize{.type = type, .descriptorCount = count};
+  };
+  const std::array sizes{some(VK_DESCRIPTOR_TYPE_STORAGE_IMAGE, outputs),
+                         some(VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE, (reads_whole_ ? 0 : planes_bound * inputs) + outputs),
+                         some(VK_DESCRIPTOR_TYPE_COMBINED_IMAGE_SAMPLER, kind.whole_descriptors * inputs)};
+  const std::uint32_t kinds = reads_whole_ ? 3 : 2;
   const VkDescriptorPoolCreateInfo info{.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
                                         .maxSets = inputs + outputs,
-                                        .poolSizeCount = static_cast<std::uint32_t>(sizes.size()),
+                                        .poolSizeCount = kinds,
                                         .pPoolSizes = sizes.data()};
   return device_.checked(device_.vk.CreateDescriptorPool(device_.device, &info, nullptr, &pool_),
                          "vkCreateDescriptorPool");
@@ -130,17 +143,19 @@ Result<VkDescriptorSet> ConvertShader::describe_input(std::span<const VkImageVie
   if (!set) return set;
   std::array<VkDescriptorImageInfo, planes_bound> images{};
   std::array<VkWriteDescriptorSet, planes_bound> writes{};
-  for (std::uint32_t i = 0; i < planes_bound; ++i) {  // those that the format has not are never read, but must be there
+  const std::uint32_t bound = reads_whole_ ? 1 : planes_bound;
+  for (std::uint32_t i = 0; i < bound; ++i) {  // those that the format has not are never read, but must be there
     images[i] = {.imageView = planes[i < planes.size() ? i : 0],
                  .imageLayout = VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL};
-    writes[i] = {.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
-                 .dstSet = *set,
-                 .dstBinding = i,
-                 .descriptorCount = 1,
-                 .descriptorType = VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE,
-                 .pImageInfo = &images[i]};
+    writes[i] = {
+        .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+        .dstSet = *set,
+        .dstBinding = i,
+        .descriptorCount = 1,
+        .descriptorType = reads_whole_ ? VK_DESCRIPTOR_TYPE_COMBINED_IMAGE_SAMPLER : VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE,
+        .pImageInfo = &images[i]};
   }
-  device_.vk.UpdateDescriptorSets(device_.device, planes_bound, writes.data(), 0, nullptr);
+  device_.vk.UpdateDescriptorSets(device_.device, bound, writes.data(), 0, nullptr);
   return set;
 }
 
@@ -163,13 +178,15 @@ Result<VkDescriptorSet> ConvertShader::describe_output(VkImageView target, VkIma
   return set;
 }
 
-Result<VkImageView> make_view(Device::Impl& device, const Image& image, const Order& order) {
+Result<VkImageView> make_view(Device::Impl& device, const Image& image, const Order& order,
+                              const VkSamplerYcbcrConversionInfo* conversion) {
   constexpr std::array swizzles{VK_COMPONENT_SWIZZLE_R, VK_COMPONENT_SWIZZLE_G, VK_COMPONENT_SWIZZLE_B,
                                 VK_COMPONENT_SWIZZLE_A, VK_COMPONENT_SWIZZLE_ONE};
   const bool plain = order == Order{0, 1, 2, 3};  // storage images may have no other
   const auto from = [&](std::size_t i) { return plain ? VK_COMPONENT_SWIZZLE_IDENTITY : swizzles[order[i]]; };
   const VkImageViewCreateInfo info{
       .sType = VK_STRUCTURE_TYPE_IMAGE_VIEW_CREATE_INFO,
+      .pNext = conversion,
       .image = image.image,
       .viewType = VK_IMAGE_VIEW_TYPE_2D,
       .format = image.format,

@@ -14,6 +14,8 @@ class ConvertShader {
     SourceFormat source{};
     bool scales = false;
     bool has_overlay = false;
+    VkSampler whole = VK_NULL_HANDLE;     ///< that reads all planes as one image; null = they are read one by one
+    std::uint32_t whole_descriptors = 1;  ///< that such an image takes
   };
 
   explicit ConvertShader(Device::Impl& device) noexcept : device_(device) {}
@@ -22,7 +24,7 @@ class ConvertShader {
   ~ConvertShader();
 
   [[nodiscard]] Result<void> create(const Kind& kind, std::uint32_t inputs, std::uint32_t outputs);
-  /// The sets of one buffer each, valid until this object goes.
+  /// The sets of one buffer each, valid until this object goes. @p planes: those of the source, or the one of all.
   [[nodiscard]] Result<VkDescriptorSet> describe_input(std::span<const VkImageView> planes);
   [[nodiscard]] Result<VkDescriptorSet> describe_output(VkImageView target, VkImageView overlay);
 
@@ -30,12 +32,13 @@ class ConvertShader {
   [[nodiscard]] VkPipelineLayout layout() const noexcept { return layout_; }
 
  private:
-  [[nodiscard]] Result<void> create_layouts();
+  [[nodiscard]] Result<void> create_layouts(const Kind& kind);
   [[nodiscard]] Result<void> create_pipeline(const Kind& kind);
-  [[nodiscard]] Result<void> create_pool(std::uint32_t inputs, std::uint32_t outputs);
+  [[nodiscard]] Result<void> create_pool(const Kind& kind, std::uint32_t inputs, std::uint32_t outputs);
   [[nodiscard]] Result<VkDescriptorSet> allocate(VkDescriptorSetLayout layout);
 
   Device::Impl& device_;
+  bool reads_whole_ = false;
   VkDescriptorSetLayout input_layout_ = VK_NULL_HANDLE;
   VkDescriptorSetLayout output_layout_ = VK_NULL_HANDLE;
   VkPipelineLayout layout_ = VK_NULL_HANDLE;
@@ -70,7 +73,8 @@ class OverlayImage {
 };
 
 /// A view of an image whose texels the shader sees in this order.
-[[nodiscard]] Result<VkImageView> make_view(Device::Impl& device, const Image& image, const Order& order);
+[[nodiscard]] Result<VkImageView> make_view(Device::Impl& device, const Image& image, const Order& order,
+                                            const VkSamplerYcbcrConversionInfo* conversion = nullptr);
 
 /// vkWaitForFences until the deadline. Errors: ETIMEDOUT, VK_ERROR_DEVICE_LOST.
 [[nodiscard]] Result<void> wait_for(Device::Impl& device, VkFence fence, Deadline deadline) noexcept;

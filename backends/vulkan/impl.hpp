@@ -94,10 +94,15 @@ struct Device::Impl {
 
   [[nodiscard]] std::vector<FormatSupport> support(PixelFormat format, VkFormat vk_format,
                                                    VkImageUsageFlags usage) const;
-  [[nodiscard]] Result<FormatSupport> can_import(const Buffer& buffer, const ImagePlan& plan) const;
+  /// A plane of a linear layout as an image of its own.
+  [[nodiscard]] Result<ImagePlan> plan_plane(const Layout& layout, std::uint32_t plane, VkImageUsageFlags usage) const;
+  /// The arrangement, as the device has it. Errors: those of Device::import_image() that need no buffer to be seen.
+  [[nodiscard]] Result<FormatSupport> can_import(const Layout& layout, const ImagePlan& plan) const;
 
   [[nodiscard]] Result<Imported*> import(const Buffer& buffer, const ImagePlan& plan);
   [[nodiscard]] Result<Imported> make_image(const Buffer& buffer, const ImagePlan& plan);
+  /// For images in the device's own linear tiling: whether that is the layout's.
+  [[nodiscard]] Result<void> has_own_strides(const Layout& layout, const ImagePlan& plan, VkImage image) const;
   [[nodiscard]] Result<void> bind_image(const Buffer& buffer, const ImagePlan& plan, bool disjoint, Imported& made);
   [[nodiscard]] Result<Imported> make_buffer(const Buffer& buffer, std::uint32_t object, VkBufferUsageFlags usage);
   [[nodiscard]] Result<VkDeviceMemory> import_object(const Buffer& buffer, std::uint32_t object,

@@ -137,10 +137,29 @@ Result<void> Device::Impl::bind_image(const Buffer& buffer, const ImagePlan& pla
   return checked(vk.BindImageMemory2(device, parts, binds.data()), "vkBindImageMemory2");
 }
 
+Result<void> Device::Impl::has_own_strides(const Layout& layout, const ImagePlan& plan, VkImage image) const {
+  for (std::uint32_t i = 0; i < plan.plane_count; ++i) {
+    const auto aspect = plan.plane_count == 1 ? VkImageAspectFlags{VK_IMAGE_ASPECT_COLOR_BIT}
+                                              : VkImageAspectFlags{VK_IMAGE_ASPECT_PLANE_0_BIT} << i;
+    const VkImageSubresource which{.aspectMask = aspect};
+    VkSubresourceLayout own{};
+    vk.GetImageSubresourceLayout(device, image, &which, &own);
+    const Plane& plane = layout.planes[plan.first_plane + i];
+    if (own.offset == plane.offset && own.rowPitch == plane.stride) continue;
+    return std::unexpected(
+        Error::os(EINVAL, "vkGetImageSubresourceLayout", name)
+            .detail("the device has plane %u at %llu with rows of %llu bytes and cannot follow %u with "
+                    "rows of %u",
+                    i, static_cast<unsigned long long>(own.offset), static_cast<unsigned long long>(own.rowPitch),
+                    plane.offset, plane.stride));
+  }
+  return {};
+}
+
 Result<Imported> Device::Impl::make_image(const Buffer& buffer, const ImagePlan& plan) {
-  auto known = can_import(buffer, plan);
-  if (!known) return std::unexpected(known.error());
   const Layout& layout = buffer.layout();
+  auto known = can_import(layout, plan);
+  if (!known) return std::unexpected(known.error());
   const bool disjoint = !in_one_object(layout, plan);
   if (disjoint && !known->disjoint) {
     return std::unexpected(Error::os(EINVAL, "vkCreateImage", name)
@@ -158,8 +177,9 @@ Result<Imported> Device::Impl::make_image(const Buffer& buffer, const ImagePlan&
       .drmFormatModifier = layout.modifier.value(),
       .drmFormatModifierPlaneCount = plan.plane_count,
       .pPlaneLayouts = planes.data()};
+  const bool by_tiling = known->own_strides;
   const VkExternalMemoryImageCreateInfo external{.sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_IMAGE_CREATE_INFO,
-                                                 .pNext = &arrangement,
+                                                 .pNext = by_tiling ? nullptr : &arrangement,
                                                  .handleTypes = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
   const VkImageCreateInfo info{.sType = VK_STRUCTURE_TYPE_IMAGE_CREATE_INFO,
                                .pNext = &external,
@@ -170,7 +190,7 @@ Result<Imported> Device::Impl::make_image(const Buffer& buffer, const ImagePlan&
                                .mipLevels = 1,
                                .arrayLayers = 1,
                                .samples = VK_SAMPLE_COUNT_1_BIT,
-                               .tiling = VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT,
+                               .tiling = by_tiling ? VK_IMAGE_TILING_LINEAR : VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT,
                                .usage = plan.usage,
                                .sharingMode = VK_SHARING_MODE_EXCLUSIVE,
                                .initialLayout = VK_IMAGE_LAYOUT_UNDEFINED};
@@ -181,7 +201,9 @@ Result<Imported> Device::Impl::make_image(const Buffer& buffer, const ImagePlan&
   made.image.format = plan.format;
   made.image.extent = plan.extent;
   made.image.usage = plan.usage;
-  if (auto bound = bind_image(buffer, plan, disjoint, made); !bound) {
+  auto bound = bind_image(buffer, plan, disjoint, made);
+  if (bound && by_tiling) bound = has_own_strides(layout, plan, made.image.image);  // lavapipe knows once it is bound
+  if (!bound) {
     destroy(made);
     return std::unexpected(bound.error());
   }
@@ -292,26 +314,30 @@ Result<Image> Device::import_image(const Buffer& buffer, VkImageUsageFlags usage
   return (*imported)->image;
 }
 
-Result<Image> Device::import_plane(const Buffer& buffer, std::uint32_t plane, VkImageUsageFlags usage) {
-  const Layout& layout = buffer.layout();
+Result<ImagePlan> Device::Impl::plan_plane(const Layout& layout, std::uint32_t plane, VkImageUsageFlags usage) const {
   const FormatInfo* info = format_info(layout.format);
   if (info == nullptr || info->is_opaque || plane >= layout.plane_count || plane >= info->plane_count) {
-    return std::unexpected(Error::os(EINVAL, "vulkan::Device::import_plane", impl_->name)
+    return std::unexpected(Error::os(EINVAL, "vulkan::Device::import_plane", name)
                                .detail("%s has no plane %u of pixels", layout.format.name().c_str(), plane));
   }
   if (!layout.modifier.is_linear() && info->plane_count > 1) {
-    return std::unexpected(Error::os(EINVAL, "vulkan::Device::import_plane", impl_->name)
+    return std::unexpected(Error::os(EINVAL, "vulkan::Device::import_plane", name)
                                .detail("the planes of a buffer with modifier %s have no meaning one by one",
                                        layout.modifier.name().c_str()));
   }
   const PlaneInfo& one = info->planes[plane];
-  auto imported = impl_->import(
-      buffer, {.format = plane_format(*info, plane),
-               .extent = {divide_up(layout.size.width, std::uint32_t{one.horizontal_sub} * one.block_width),
-                          divide_up(layout.size.height, one.vertical_sub)},
-               .first_plane = plane,
-               .plane_count = 1,
-               .usage = usage});
+  return ImagePlan{.format = plane_format(*info, plane),
+                   .extent = {divide_up(layout.size.width, std::uint32_t{one.horizontal_sub} * one.block_width),
+                              divide_up(layout.size.height, one.vertical_sub)},
+                   .first_plane = plane,
+                   .plane_count = 1,
+                   .usage = usage};
+}
+
+Result<Image> Device::import_plane(const Buffer& buffer, std::uint32_t plane, VkImageUsageFlags usage) {
+  auto plan = impl_->plan_plane(buffer.layout(), plane, usage);
+  if (!plan) return std::unexpected(plan.error());
+  auto imported = impl_->import(buffer, *plan);
   if (!imported) return std::unexpected(imported.error());
   return (*imported)->image;
 }

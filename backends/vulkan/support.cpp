@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 
 namespace dmaflow::vulkan {
 namespace {
@@ -17,6 +18,45 @@ VkFormatFeatureFlags needed(VkImageUsageFlags usage) noexcept {
   if ((usage & VK_IMAGE_USAGE_TRANSFER_SRC_BIT) != 0) features |= VK_FORMAT_FEATURE_TRANSFER_SRC_BIT;
   if ((usage & VK_IMAGE_USAGE_TRANSFER_DST_BIT) != 0) features |= VK_FORMAT_FEATURE_TRANSFER_DST_BIT;
   return features;
+}
+
+/// What the driver answers for images in one arrangement: a modifier, or without one its own linear tiling. Nothing
+/// where there are no such images.
+std::optional<FormatSupport> ask(const Device::Impl& device, VkFormat format, VkImageUsageFlags usage,
+                                 std::optional<Modifier> modifier) {
+  VkPhysicalDeviceImageDrmFormatModifierInfoEXT arrangement{
+      .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT,
+      .drmFormatModifier = modifier.value_or(Modifier::linear()).value(),
+      .sharingMode = VK_SHARING_MODE_EXCLUSIVE};
+  const VkPhysicalDeviceExternalImageFormatInfo external{
+      .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO,
+      .pNext = modifier ? &arrangement : nullptr,
+      .handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
+  const VkPhysicalDeviceImageFormatInfo2 asked{
+      .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_FORMAT_INFO_2,
+      .pNext = &external,
+      .format = format,
+      .type = VK_IMAGE_TYPE_2D,
+      .tiling = modifier ? VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT : VK_IMAGE_TILING_LINEAR,
+      .usage = usage};
+  VkSamplerYcbcrConversionImageFormatProperties sampler{
+      .sType = VK_STRUCTURE_TYPE_SAMPLER_YCBCR_CONVERSION_IMAGE_FORMAT_PROPERTIES};
+  VkExternalImageFormatProperties memory{.sType = VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES,
+                                         .pNext = &sampler};
+  VkImageFormatProperties2 answer{.sType = VK_STRUCTURE_TYPE_IMAGE_FORMAT_PROPERTIES_2, .pNext = &memory};
+  if (device.vk.GetPhysicalDeviceImageFormatProperties2(device.physical_device, &asked, &answer) != VK_SUCCESS) {
+    return std::nullopt;
+  }
+  const auto uses = memory.externalMemoryProperties.externalMemoryFeatures;
+  const auto limit = answer.imageFormatProperties.maxExtent;
+  return FormatSupport{.modifier = modifier.value_or(Modifier::linear()),
+                       .vk_format = format,
+                       .importable = (uses & VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT) != 0,
+                       .exportable = modifier && (uses & VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT) != 0,
+                       .dedicated_only = (uses & VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT) != 0,
+                       .max_size = {limit.width, limit.height},
+                       .sampler_descriptors = std::max(1U, sampler.combinedImageSamplerDescriptorCount),
+                       .own_strides = !modifier};
 }
 
 std::string names_of(const std::vector<FormatSupport>& all) {
@@ -41,44 +81,26 @@ std::vector<FormatSupport> Device::Impl::support(PixelFormat format, VkFormat vk
   modifiers.resize(std::min<std::size_t>(modifiers.size(), list.drmFormatModifierCount));
 
   std::vector<FormatSupport> found;
-  for (const auto& modifier : modifiers) {
-    const auto features = modifier.drmFormatModifierTilingFeatures;
+  for (const auto& listed : modifiers) {
+    const auto modifier = Modifier::from_value(listed.drmFormatModifier);
+    auto features = listed.drmFormatModifierTilingFeatures;
     if ((features & needed(usage)) != needed(usage)) continue;
-    const VkPhysicalDeviceExternalImageFormatInfo external{
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO,
-        .handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
-    const VkPhysicalDeviceImageDrmFormatModifierInfoEXT arrangement{
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT,
-        .pNext = &external,
-        .drmFormatModifier = modifier.drmFormatModifier,
-        .sharingMode = VK_SHARING_MODE_EXCLUSIVE};
-    const VkPhysicalDeviceImageFormatInfo2 asked{.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_IMAGE_FORMAT_INFO_2,
-                                                 .pNext = &arrangement,
-                                                 .format = vk_format,
-                                                 .type = VK_IMAGE_TYPE_2D,
-                                                 .tiling = VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT,
-                                                 .usage = usage};
-    VkExternalImageFormatProperties memory_answer{.sType = VK_STRUCTURE_TYPE_EXTERNAL_IMAGE_FORMAT_PROPERTIES};
-    VkImageFormatProperties2 answer{.sType = VK_STRUCTURE_TYPE_IMAGE_FORMAT_PROPERTIES_2, .pNext = &memory_answer};
-    if (vk.GetPhysicalDeviceImageFormatProperties2(physical_device, &asked, &answer) != VK_SUCCESS) continue;
-    const auto uses = memory_answer.externalMemoryProperties.externalMemoryFeatures;
-    const auto limit = answer.imageFormatProperties.maxExtent;
-    found.push_back({.format = format,
-                     .modifier = Modifier::from_value(modifier.drmFormatModifier),
-                     .vk_format = vk_format,
-                     .plane_count = modifier.drmFormatModifierPlaneCount,
-                     .features = features,
-                     .importable = (uses & VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT) != 0,
-                     .exportable = (uses & VK_EXTERNAL_MEMORY_FEATURE_EXPORTABLE_BIT) != 0,
-                     .dedicated_only = (uses & VK_EXTERNAL_MEMORY_FEATURE_DEDICATED_ONLY_BIT) != 0,
-                     .disjoint = (features & VK_FORMAT_FEATURE_DISJOINT_BIT) != 0,
-                     .max_size = {limit.width, limit.height}});
+    auto one = ask(*this, vk_format, usage, modifier);
+    if (!one && modifier.is_linear()) {  // lavapipe lists it for NV12 and has no such images
+      features = properties.formatProperties.linearTilingFeatures;
+      if ((features & needed(usage)) == needed(usage)) one = ask(*this, vk_format, usage, std::nullopt);
+    }
+    if (!one) continue;
+    one->format = format;
+    one->plane_count = listed.drmFormatModifierPlaneCount;
+    one->features = features;
+    one->disjoint = (features & VK_FORMAT_FEATURE_DISJOINT_BIT) != 0 && !one->own_strides;
+    found.push_back(*one);
   }
   return found;
 }
 
-Result<FormatSupport> Device::Impl::can_import(const Buffer& buffer, const ImagePlan& plan) const {
-  const Layout& layout = buffer.layout();
+Result<FormatSupport> Device::Impl::can_import(const Layout& layout, const ImagePlan& plan) const {
   const auto refuse = [&](int code) { return Error::os(code, "vkGetPhysicalDeviceImageFormatProperties2", name); };
   if (plan.format == VK_FORMAT_UNDEFINED) {
     return std::unexpected(

@@ -92,6 +92,10 @@ struct FormatSupport {
   bool dedicated_only = false;        ///< each image needs memory of its own
   bool disjoint = false;              ///< planes may lie in several dma-bufs
   Size max_size{};
+  std::uint32_t sampler_descriptors = 1;  ///< that a combined image sampler with a Y'CbCr conversion takes of a pool
+  /// Offsets and strides must be those that the device chooses for its own linear images: it has them by tiling only,
+  /// not by modifier. Such images are imported and never made.
+  bool own_strides = false;
 };
 
 /// A buffer, or one of its planes, as an image. Belongs to the buffer and is destroyed with it or with the device: keep
@@ -143,8 +147,9 @@ class Device {
   /// call. The descriptors stay the buffer's.
   /// Errors: ENOTSUP (no VkFormat has these bytes; the device cannot use or import that arrangement: lists those it
   /// can), EINVAL (an INVALID modifier: Vulkan must be told the arrangement; too large; the dma-buf is smaller than
-  /// the device needs; planes in several dma-bufs where the device wants one), ENODEV (detached), EMFILE, and Vulkan's
-  /// own (VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT for strides the GPU cannot follow).
+  /// the device needs; planes in several dma-bufs where the device wants one; other strides than its own where it wants
+  /// those, and which these are), ENODEV (detached), EMFILE, and Vulkan's own
+  /// (VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT for strides the GPU cannot follow).
   [[nodiscard]] Result<Image> import_image(const Buffer& buffer, VkImageUsageFlags usage);
   /// One plane of a linear buffer as an image of its own: R8 and R8G8 for NV12, R8G8B8A8 with a texel for two pixels
   /// for YUYV. Works where the device knows nothing of YUV. Errors: as import_image().

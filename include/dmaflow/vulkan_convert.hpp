@@ -33,6 +33,13 @@ struct Picture {
   std::int32_t y = 0;
 };
 
+/// How YUV is read. The result is the same where the device's sampler is as exact as the planes' arithmetic.
+enum class Sampling : std::uint8_t {
+  automatic,  ///< planes where that goes, else sampler
+  planes,     ///< an image per plane: linear memory
+  sampler,    ///< one image, by a sampler with a Y'CbCr conversion: whatever memory the device has it for, tiled too
+};
+
 struct ConvertOptions {
   std::optional<Size> size{};  ///< of the frames it gives; unset = that of the input, turned
   /// What it may give, best first.
@@ -41,6 +48,7 @@ struct ConvertOptions {
   Fit fit = Fit::contain;
   Rotation rotation = Rotation::none;
   std::optional<Picture> overlay{};
+  Sampling sampling = Sampling::automatic;
   std::uint32_t in_flight = 2;  ///< frames the GPU works on at once: 1 to 8
   /// Also puts each frame's fence on its dma-bufs, for consumers that look there (docs/synchronization.md says who).
   bool implicit_fences = false;
@@ -51,6 +59,11 @@ struct ConvertOptions {
 /// the device knows it, and R8 (grey). Gives full-range RGB; where ColorInfo does not name the matrix, YUV below 720
 /// lines is taken for BT.601 and other for BT.709, limited range. Chroma lies where MPEG-2 and H.264 put it: on every
 /// other column, and with 4:2:0 halfway between two rows. Transfer function and primaries stay as they are.
+///
+/// By a sampler (Sampling), chroma lies there only where the device can have it so (else on the rows and columns that
+/// it can), is interpolated only where the device interpolates such formats (else the nearest sample counts), and may
+/// come from half a sample beside the visible part. Sizes are then whole chroma samples: 4:2:0 even both ways, 4:2:2
+/// across. NV24 and NV42 go by planes only.
 ///
 /// Frames are handed on at once, with the fence of the GPU's work; those it took go back with that fence. Nothing is
 /// allocated, imported or made per frame. The device outlives the stage. One thread, the loop's.
@@ -63,7 +76,8 @@ class Convert final : public Stage {
   ~Convert() override;
 
   [[nodiscard]] std::string_view name() const noexcept override;
-  /// Errors: ENOTSUP (a format or modifier the device cannot read: lists those it can), EINVAL (too large).
+  /// Errors: ENOTSUP (a format or modifier the device cannot read: lists those it can, and of each way to read YUV that
+  /// was allowed says why it does not go), EINVAL (too large; odd, by a sampler), ENODEV (detached).
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
@@ -93,6 +107,8 @@ class Convert final : public Stage {
   Result<void> drain(Deadline deadline) override;
   Result<void> stop() noexcept override;
 
+  /// How it reads what it was configured for: planes or sampler. RGB is one plane.
+  [[nodiscard]] Sampling sampling() const noexcept;
   /// What the GPU took for each frame, by its own clock; empty where it has none.
   [[nodiscard]] const Histogram& gpu_time() const noexcept;
   /// From the frame's time stamp to the submission of its work: the age of what the GPU gets.

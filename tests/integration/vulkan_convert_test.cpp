@@ -17,6 +17,9 @@
 #include <fstream>
 #include <functional>
 #include <thread>
+#include <utility>
+
+#include <unistd.h>
 
 namespace dmaflow::test {
 namespace {
@@ -28,11 +31,25 @@ using vulkan::Rotation;
 
 constexpr PixelFormat code(const char (&text)[5]) { return PixelFormat::of(text[0], text[1], text[2], text[3]); }
 
+/// Where chroma lies between luma, across and down, and whether the nearest sample counts or what lies between two.
+struct ChromaAt {
+  bool on_columns = true;  // every other column; else halfway between two
+  bool on_rows = false;
+  bool nearest = false;
+};
+
+/// Kr and Kb of the standards.
+constexpr std::array<double, 2> weights_of(ColorInfo::Matrix matrix) {
+  if (matrix == ColorInfo::Matrix::bt709) return {0.2126, 0.0722};
+  if (matrix == ColorInfo::Matrix::bt2020) return {0.2627, 0.0593};
+  return {0.299, 0.114};
+}
+
 /// What a reader of the standards would compute: samples from bytes, YUV to RGB, bilinear in between.
 class Reference {
  public:
-  Reference(const Layout& layout, std::span<const std::byte> bytes, const ColorInfo& color)
-      : layout_(layout), bytes_(bytes), color_(color), info_(*format_info(layout.format)) {}
+  Reference(const Layout& layout, std::span<const std::byte> bytes, const ColorInfo& color, ChromaAt chroma_at = {})
+      : layout_(layout), bytes_(bytes), color_(color), chroma_at_(chroma_at), info_(*format_info(layout.format)) {}
 
   using Rgb = std::array<double, 3>;  // 0 to 1
 
@@ -49,8 +66,12 @@ class Reference {
     const double luma =
         between(x, y, layout_.size.width, layout_.size.height, [&](int i, int j) { return this->luma(i, j); });
     const auto [across, down] = subsampling();
-    const double cx = (x - 0.5) / across + 0.5;
-    const double cy = y / down;
+    double cx = chroma_at_.on_columns ? (x - 0.5) / across + 0.5 : x / across;
+    double cy = chroma_at_.on_rows ? (y - 0.5) / down + 0.5 : y / down;
+    if (chroma_at_.nearest) {
+      cx = std::floor(cx) + 0.5;
+      cy = std::floor(cy) + 0.5;
+    }
     const std::uint32_t width = (layout_.size.width + across - 1) / across;
     const std::uint32_t height = (layout_.size.height + down - 1) / down;
     const double cb = between(cx, cy, width, height, [&](int i, int j) { return chroma(i, j, 0); });
@@ -137,10 +158,7 @@ class Reference {
     const double luma = limited ? (y - 16 * step) / (219 * step) : y / (256 * step - 1);
     const double pb = (cb - 128 * step) / (limited ? 224 * step : 256 * step - 1);
     const double pr = (cr - 128 * step) / (limited ? 224 * step : 256 * step - 1);
-    double kr = 0.299;
-    double kb = 0.114;
-    if (color_.matrix == ColorInfo::Matrix::bt709) kr = 0.2126, kb = 0.0722;
-    if (color_.matrix == ColorInfo::Matrix::bt2020) kr = 0.2627, kb = 0.0593;
+    const auto [kr, kb] = weights_of(color_.matrix);
     const double red = luma + 2 * (1 - kr) * pr;
     const double blue = luma + 2 * (1 - kb) * pb;
     const double green = (luma - kr * red - kb * blue) / (1 - kr - kb);
@@ -150,6 +168,7 @@ class Reference {
   Layout layout_;
   std::span<const std::byte> bytes_;
   ColorInfo color_;
+  ChromaAt chroma_at_;
   FormatInfo info_;
 };
 
@@ -193,25 +212,29 @@ Frame convert_one(Convert& convert, Frame frame) {
   return result;
 }
 
-/// The largest difference of any channel, in steps of 1/255, between an XRGB8888 frame and what @p expected gives for
+/// The largest difference of each channel, in steps of 1/255, between an XRGB8888 frame and what @p expected gives for
 /// each pixel.
-double largest_error(const Frame& frame, const std::function<Reference::Rgb(int, int)>& expected) {
+Reference::Rgb largest_errors(const Frame& frame, const std::function<Reference::Rgb(int, int)>& expected) {
   EXPECT_TRUE(frame.ready().wait(Deadline::after(20s)));
   auto access = must(CpuAccess::begin(frame.buffer(), Access::read, Deadline::after(5s)), "read");
   const Layout& layout = frame.buffer().layout();
   EXPECT_EQ(layout.format, formats::xrgb8888);
-  double largest = 0;
+  Reference::Rgb largest{};
   for (std::uint32_t y = 0; y < layout.size.height; ++y) {
     for (std::uint32_t x = 0; x < layout.size.width; ++x) {
       const std::byte* pixel = &access.plane(0)[y * layout.planes[0].stride + 4 * x];
       const auto rgb = expected(static_cast<int>(x), static_cast<int>(y));
       for (std::size_t c = 0; c < 3; ++c) {
         const double is = std::to_integer<unsigned>(pixel[2 - c]);
-        largest = std::max(largest, std::abs(is - std::round(rgb[c] * 255)));
+        largest[c] = std::max(largest[c], std::abs(is - std::round(rgb[c] * 255)));
       }
     }
   }
   return largest;
+}
+
+double largest_error(const Frame& frame, const std::function<Reference::Rgb(int, int)>& expected) {
+  return std::ranges::max(largest_errors(frame, expected));
 }
 
 class VulkanConvert : public VulkanTest {
@@ -395,6 +418,269 @@ TEST_F(VulkanConvert, SeveralBuffersInTurnWithTwoInFlightStayThemselves) {
   }
   must(stage.convert->drain(Deadline::after(5s)));
   EXPECT_EQ(stage.convert->turnaround().count(), 12U);
+}
+
+// --- All planes as one image, by a sampler
+
+/// The format that Vulkan has for these bytes, Cb and Cr changed where it has none with Cr first.
+PixelFormat cb_first(PixelFormat format) {
+  if (format == formats::nv21) return formats::nv12;
+  if (format == code("NV61")) return formats::nv16;
+  if (format == formats::yvu420) return formats::yuv420;
+  if (format == code("YVYU")) return formats::yuyv;
+  return format == code("VYUY") ? formats::uyvy : format;
+}
+
+/// Where the stage says that a sampler of this device puts chroma.
+ChromaAt chroma_of_sampler(const vulkan::Device& gpu, PixelFormat format) {
+  const auto all = gpu.support(cb_first(format), VK_IMAGE_USAGE_SAMPLED_BIT);
+  const auto linear = std::ranges::find(all, Modifier::linear(), &vulkan::FormatSupport::modifier);
+  if (linear == all.end()) return {};
+  const auto has = [&](VkFormatFeatureFlags bit) { return (linear->features & bit) != 0; };
+  const bool on = has(VK_FORMAT_FEATURE_COSITED_CHROMA_SAMPLES_BIT);
+  const bool between = has(VK_FORMAT_FEATURE_MIDPOINT_CHROMA_SAMPLES_BIT);
+  const bool nearest = !has(VK_FORMAT_FEATURE_SAMPLED_IMAGE_YCBCR_CONVERSION_LINEAR_FILTER_BIT);
+  return {.on_columns = on && (!nearest || !between), .on_rows = on && !between, .nearest = nearest};
+}
+
+/// Set for a run of this program by itself: llvmpipe then interpolates 8-bit samples as it does all others, in floats.
+bool interpolates_exactly() {
+  const char* flags = std::getenv("GALLIVM_PERF");
+  return flags != nullptr && std::string_view(flags) == "no_aos_sampling";
+}
+
+/// How far red, green and blue may be off: 1 for rounding. Where 8-bit samples are interpolated, llvmpipe does so in 8
+/// bits as a short cut, as GPUs may: each sample that lies between others is then off by up to 1 of 255, times what the
+/// matrix makes of it.
+Reference::Rgb tolerance(PixelFormat format, const ColorInfo& color, ChromaAt chroma_at, bool luma_too = false) {
+  if (interpolates_exactly() || chroma_at.nearest || format_info(format)->bits_per_component > 8) return {1, 1, 1};
+  const bool limited = color.range == ColorInfo::Range::limited;
+  const double luma = luma_too ? (limited ? 255.0 / 219 : 1) : 0;
+  const double chroma = limited ? 255.0 / 224 : 1;
+  const auto [kr, kb] = weights_of(color.matrix);
+  const double red = 2 * (1 - kr) * chroma;
+  const double blue = 2 * (1 - kb) * chroma;
+  return {1 + luma + red, 1 + luma + (kr * red + kb * blue) / (1 - kr - kb), 1 + luma + blue};
+}
+
+/// What llvmpipe's linear images are: rows of 64 bytes' multiples, planes of four rows' multiples.
+constexpr Constraints as_llvmpipe{.stride_alignment = 64, .offset_alignment = 256};
+const ConvertOptions by_sampler{.sampling = vulkan::Sampling::sampler};
+
+bool mentions(const Error& error, std::string_view words) { return error.message().find(words) != std::string::npos; }
+
+StreamConfig stream_of(const Layout& layout) {
+  StreamConfig config;
+  config.layout = layout;
+  return config;
+}
+
+TEST_F(VulkanConvert, ASamplerReadsEveryYuvFormatInEveryMatrixAndRange) {
+  for (const PixelFormat format :
+       {formats::nv12, formats::nv21, formats::nv16, code("NV61"), formats::yuyv, code("YVYU"), formats::uyvy,
+        code("VYUY"), formats::yuv420, formats::yvu420, formats::p010}) {
+    const Buffer buffer = heap_buffer({128, 16}, format);
+    const auto possible = must(Convert::create(*gpu, by_sampler))->check(stream_of(buffer.layout()));
+    if (!in_lab() && !possible) continue;
+    ASSERT_TRUE(possible) << format.name() << ": " << possible.error().message();
+    fill_with_noise(buffer, 7);
+    auto stage = start_stage(*gpu, std::span(&buffer, 1), {}, by_sampler);
+    EXPECT_EQ(stage.convert->sampling(), vulkan::Sampling::sampler);
+    const ChromaAt chroma_at = chroma_of_sampler(*gpu, format);
+    Reference::Rgb largest{};
+    for (const auto matrix : {ColorInfo::Matrix::bt601, ColorInfo::Matrix::bt709, ColorInfo::Matrix::bt2020}) {
+      for (const auto range : {ColorInfo::Range::full, ColorInfo::Range::limited}) {
+        const ColorInfo color = color_of(matrix, range);  // the frames' own, which may change from one to the next
+        const Frame result = convert_one(*stage.convert, frame_of(buffer, {.color = color}));
+        auto access = must(CpuAccess::begin(buffer, Access::read, Deadline::after(5s)), "reference");
+        const Reference reference(buffer.layout(), access.object(0), color, chroma_at);
+        const auto errors = largest_errors(result, [&](int x, int y) { return reference.at(x + 0.5, y + 0.5); });
+        const auto bounds = tolerance(format, color, chroma_at);
+        for (std::size_t c = 0; c < 3; ++c) {
+          EXPECT_LE(errors[c], bounds[c]) << format.name() << " " << name(matrix) << " " << name(range) << " " << c;
+          largest[c] = std::max(largest[c], errors[c]);
+        }
+      }
+    }
+    std::printf("%s: at most %.0f, %.0f, %.0f of 255 off in red, green, blue\n", format.name().c_str(), largest[0],
+                largest[1], largest[2]);
+    for (std::size_t c = 0; c < 3; ++c) {
+      RecordProperty(format.name() + "_" + "RGB"[c], static_cast<int>(largest[c]));
+    }
+  }
+}
+
+TEST_F(VulkanConvert, ASamplersPictureIsScaledTurnedCutAndDrawnOnLikeAnyOther) {
+  const Size from{64, 48};
+  const Buffer buffer = heap_buffer(from, formats::nv12, as_llvmpipe);
+  fill_with_noise(buffer, 9);
+  const ColorInfo color = color_of(ColorInfo::Matrix::bt709, ColorInfo::Range::limited);
+  auto access = must(CpuAccess::begin(buffer, Access::read, Deadline::after(5s)), "reference");
+  const ChromaAt chroma_at = chroma_of_sampler(*gpu, formats::nv12);
+  const Reference reference(buffer.layout(), access.object(0), color, chroma_at);
+  const double between_pixels = std::ranges::max(tolerance(formats::nv12, color, chroma_at, true));
+  const double at_pixels = std::ranges::max(tolerance(formats::nv12, color, chroma_at));
+  const auto error_with = [&](const ConvertOptions& options, const Rect& visible, const auto& expected) {
+    auto stage = start_stage(*gpu, std::span(&buffer, 1), color, options);
+    return largest_error(convert_one(*stage.convert, frame_of(buffer, {.visible = visible, .color = color})), expected);
+  };
+  for (const Size to : {Size{128, 96}, Size{100, 75}, Size{32, 24}}) {
+    ConvertOptions options = by_sampler;
+    options.size = to;
+    options.fit = vulkan::Fit::stretch;
+    const double largest = error_with(options, {}, [&](int x, int y) {
+      return reference.at((x + 0.5) * from.width / to.width, (y + 0.5) * from.height / to.height);
+    });
+    std::printf("to %ux%u: at most %.0f of 255 off\n", to.width, to.height, largest);
+    EXPECT_LE(largest, between_pixels) << to.width;
+  }
+  for (const Rotation rotation : {Rotation::by_90, Rotation::by_180, Rotation::by_270}) {
+    ConvertOptions options = by_sampler;
+    options.rotation = rotation;
+    EXPECT_LE(error_with(options, {},
+                         [&](int x, int y) {
+                           const auto [sx, sy] = turned_back(x + 0.5, y + 0.5, from, rotation);
+                           return reference.at(sx, sy);
+                         }),
+              at_pixels);
+  }
+  ConvertOptions options = by_sampler;
+  options.size = Size{32, 24};
+  options.overlay = vulkan::Picture{.size = {4, 2}, .rgba = std::vector<std::uint8_t>(32, 255), .x = 3, .y = 5};
+  EXPECT_LE(error_with(options, {8, 6, 32, 24},
+                       [&](int x, int y) -> Reference::Rgb {
+                         if (x >= 3 && x < 7 && y >= 5 && y < 7) return {1, 1, 1};
+                         return reference.at(x + 8.5, y + 6.5);
+                       }),
+            at_pixels);
+}
+
+// What is off above is llvmpipe's short cut and nothing of ours: without it all of it is within 1.
+TEST_F(VulkanConvert, ASamplerThatInterpolatesExactlyIsWithinOneOfTheReference) {
+  if (!in_lab() || interpolates_exactly()) GTEST_SKIP() << "speaks of lavapipe, and runs this program again";
+  std::array<char, 4096> self{};
+  ASSERT_GT(::readlink("/proc/self/exe", self.data(), self.size() - 1), 0);
+  const std::string command =
+      "GALLIVM_PERF=no_aos_sampling '" + std::string(self.data()) +
+      "' --gtest_filter='VulkanConvert.ASamplerReads*:VulkanConvert.ASamplersPicture*' --gtest_output=";
+  EXPECT_EQ(std::system(command.c_str()), 0);
+}
+
+TEST_F(VulkanConvert, ASamplerReadsTheSmallestPictureAndRefusesOddOnesThatPlanesRead) {
+  const ColorInfo color = color_of(ColorInfo::Matrix::bt601, ColorInfo::Range::full);
+  for (const Size size : {Size{2, 2}, Size{34, 18}}) {
+    const Buffer buffer = heap_buffer(size, formats::nv12, as_llvmpipe);
+    fill_with_noise(buffer, 7);
+    auto stage = start_stage(*gpu, std::span(&buffer, 1), color, by_sampler);
+    const Frame result = convert_one(*stage.convert, frame_of(buffer, {.color = color}));
+    auto access = must(CpuAccess::begin(buffer, Access::read, Deadline::after(5s)), "reference");
+    const ChromaAt chroma_at = chroma_of_sampler(*gpu, formats::nv12);
+    const Reference reference(buffer.layout(), access.object(0), color, chroma_at);
+    EXPECT_LE(largest_error(result, [&](int x, int y) { return reference.at(x + 0.5, y + 0.5); }),
+              std::ranges::max(tolerance(formats::nv12, color, chroma_at)))
+        << size.width;
+  }
+  const auto sampler = must(Convert::create(*gpu, by_sampler));
+  const auto automatic = must(Convert::create(*gpu, {}));
+  const auto check = [](Convert& convert, Size size, PixelFormat format) {
+    return convert.check(stream_of(must(Layout::linear(format, size))));
+  };
+  for (const Size odd : {Size{1, 1}, Size{33, 18}, Size{34, 17}}) {
+    const auto refused = check(*sampler, odd, formats::nv12);
+    ASSERT_TRUE(fails_with(refused, EINVAL));
+    EXPECT_TRUE(mentions(refused.error(), "is odd")) << refused.error().message();
+    EXPECT_TRUE(check(*automatic, odd, formats::nv12));
+  }
+  EXPECT_TRUE(check(*sampler, {34, 17}, formats::nv16)) << "4:2:2 has chroma in every row";
+}
+
+TEST_F(VulkanConvert, PlanesAreTakenWhereTheyCanBeAndEveryRefusalSaysWhy) {
+  if (!in_lab()) GTEST_SKIP() << "speaks of what lavapipe can do";
+  const LeakCheck leaks;
+  const StreamConfig linear = stream_of(must(Layout::linear(formats::nv12, {64, 48})));
+  const auto convert = must(Convert::create(*gpu, {}));
+  must(convert->configure(linear));
+  EXPECT_EQ(convert->sampling(), vulkan::Sampling::planes);
+
+  StreamConfig tiled = linear;
+  tiled.layout.modifier = Modifier::from_value(0x0100000000000002);  // Intel's Y tiles
+  const auto neither = convert->check(tiled);
+  ASSERT_TRUE(fails_with(neither, ENOTSUP));
+  EXPECT_TRUE(mentions(neither.error(), "plane by plane: the planes")) << neither.error().message();
+  EXPECT_TRUE(mentions(neither.error(), "by a sampler: NV12 with modifier")) << neither.error().message();
+  const auto planes = must(Convert::create(*gpu, {.sampling = vulkan::Sampling::planes}))->check(tiled);
+  ASSERT_TRUE(fails_with(planes, ENOTSUP));
+  EXPECT_TRUE(mentions(planes.error(), "no meaning one by one")) << planes.error().message();
+
+  const auto sampler = must(Convert::create(*gpu, by_sampler));
+  const auto no_format = sampler->check(stream_of(must(Layout::linear(code("NV24"), {64, 48}))));
+  ASSERT_TRUE(fails_with(no_format, ENOTSUP));
+  EXPECT_TRUE(mentions(no_format.error(), "no VkFormat has the bytes of NV24")) << no_format.error().message();
+  const auto not_here = sampler->check(stream_of(must(Layout::linear(code("P210"), {64, 48}))));
+  ASSERT_TRUE(fails_with(not_here, ENOTSUP));
+  EXPECT_TRUE(mentions(not_here.error(), "P210 with modifier LINEAR cannot be imported")) << not_here.error().message();
+  const auto no_chroma = sampler->check(stream_of(must(Layout::linear(code("YU24"), {64, 48}))));
+  ASSERT_TRUE(fails_with(no_chroma, ENOTSUP));
+  EXPECT_TRUE(mentions(no_chroma.error(), "no Y'CbCr conversion for")) << no_chroma.error().message();
+  const auto strides = sampler->import(heap_buffer({100, 48}, formats::nv12, {.size_alignment = 65536}));
+  ASSERT_TRUE(fails_with(strides, EINVAL));
+  EXPECT_TRUE(mentions(strides.error(), "rows of 128 bytes and cannot follow")) << strides.error().message();
+}
+
+/// The fixture's device once more, as a program would bring it. It stays the fixture's.
+vulkan::Existing same_device(const vulkan::Device& gpu) {
+  return {.instance = gpu.instance(),
+          .physical_device = gpu.physical_device(),
+          .device = gpu.handle(),
+          .queue_family = gpu.queue_family(),
+          .get_instance_proc_addr = gpu.get_instance_proc_addr(),
+          .extensions = vulkan::required_extensions(),
+          .storage_write_without_format = true,
+          .sampler_ycbcr = true};
+}
+
+TEST_F(VulkanConvert, ADeviceWithoutTheFeatureHasNoSampler) {
+  vulkan::Existing existing = same_device(*gpu);
+  existing.sampler_ycbcr = false;
+  const auto without = must(vulkan::Device::adopt(existing), "adopt");
+  const StreamConfig linear = stream_of(must(Layout::linear(formats::nv12, {64, 48})));
+  const auto refused = must(Convert::create(*without, by_sampler))->check(linear);
+  ASSERT_TRUE(fails_with(refused, ENOTSUP));
+  EXPECT_TRUE(mentions(refused.error(), "no samplerYcbcrConversion")) << refused.error().message();
+  EXPECT_TRUE(must(Convert::create(*without, {}))->check(linear));
+}
+
+/// The driver's functions, of which one hides that images of single bytes can be arranged by modifiers.
+PFN_vkGetInstanceProcAddr drivers_get = nullptr;
+PFN_vkGetPhysicalDeviceFormatProperties2 drivers_properties = nullptr;
+
+VKAPI_ATTR void VKAPI_CALL properties_without_r8(VkPhysicalDevice device, VkFormat format, VkFormatProperties2* out) {
+  drivers_properties(device, format == VK_FORMAT_R8_UNORM ? VK_FORMAT_UNDEFINED : format, out);
+}
+
+VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_without_r8(VkInstance instance, const char* name) {
+  const auto function = drivers_get(instance, name);
+  if (std::string_view(name) != "vkGetPhysicalDeviceFormatProperties2") return function;
+  drivers_properties = reinterpret_cast<PFN_vkGetPhysicalDeviceFormatProperties2>(function);
+  return reinterpret_cast<PFN_vkVoidFunction>(properties_without_r8);
+}
+
+TEST_F(VulkanConvert, WherePlanesCannotBeReadTheSamplerIsTaken) {
+  vulkan::Existing existing = same_device(*gpu);
+  drivers_get = std::exchange(existing.get_instance_proc_addr, get_without_r8);
+  const auto other = must(vulkan::Device::adopt(existing), "adopt");
+  const Buffer buffer = heap_buffer({64, 16}, formats::nv12, as_llvmpipe);
+  EXPECT_FALSE(other->import_plane(buffer, 0, VK_IMAGE_USAGE_SAMPLED_BIT)) << "nothing is hidden";
+  fill_with_noise(buffer, 3);
+  const ColorInfo color = color_of(ColorInfo::Matrix::bt601, ColorInfo::Range::limited);
+  auto stage = start_stage(*other, std::span(&buffer, 1), color);
+  EXPECT_EQ(stage.convert->sampling(), vulkan::Sampling::sampler);
+  const Frame result = convert_one(*stage.convert, frame_of(buffer, {.color = color}));
+  auto access = must(CpuAccess::begin(buffer, Access::read, Deadline::after(5s)), "reference");
+  const ChromaAt chroma_at = chroma_of_sampler(*gpu, formats::nv12);
+  const Reference reference(buffer.layout(), access.object(0), color, chroma_at);
+  EXPECT_LE(largest_error(result, [&](int x, int y) { return reference.at(x + 0.5, y + 0.5); }),
+            std::ranges::max(tolerance(formats::nv12, color, chroma_at)));
 }
 
 // --- Fences
