@@ -320,7 +320,7 @@ Result<ImagePlan> Device::Impl::plan_plane(const Layout& layout, std::uint32_t p
     return std::unexpected(Error::os(EINVAL, "vulkan::Device::import_plane", name)
                                .detail("%s has no plane %u of pixels", layout.format.name().c_str(), plane));
   }
-  if (!layout.modifier.is_linear() && info->plane_count > 1) {
+  if (!layout.modifier.is_linear() && (info->plane_count > 1 || info->is_yuv)) {
     return std::unexpected(Error::os(EINVAL, "vulkan::Device::import_plane", name)
                                .detail("the planes of a buffer with modifier %s have no meaning one by one",
                                        layout.modifier.name().c_str()));
