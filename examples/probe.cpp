@@ -82,7 +82,6 @@ int probe(const MatrixOptions& options, bool wants_json, const Style& style) {
     fmt::print("{}\n", document.dump(2, ' ', false, Json::error_handler_t::replace));
   } else {
     print_devices(document, style);
-    fmt::print("\n");
     print_matrix(matrix, style);
   }
   return 0;

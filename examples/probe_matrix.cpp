@@ -64,6 +64,7 @@ Result<std::string> try_to_share(Maker& maker, User& user, const Wish& wish, Cel
   const auto buffer = make(maker, *wanted, wish.modifiers);
   if (!buffer) return std::unexpected(buffer.error());
   cell.layout = buffer->layout();
+  cell.origin = buffer->origin();
   if (buffer->layout() != wanted->layout) {
     StreamConfig follow = *wanted;
     follow.layout = buffer->layout();
@@ -79,11 +80,12 @@ Cell try_cell(Maker& maker, User& user, const MatrixOptions& options) {
     cell.refusal = wish.error();
     return cell;
   }
+  cell.layout = wish->config.layout;
   const auto note = try_to_share(maker, user, *wish, cell);
   if (!note) {
     cell.refusal = note.error();
   } else {
-    cell.note = !note->empty() ? *note : note_on(maker, user, *cell.layout);
+    cell.note = !note->empty() ? *note : note_on(maker, user, cell.layout);
   }
   return cell;
 }
@@ -102,10 +104,10 @@ Json cell_json(const Cell& cell, const Party& allocator, const Party& user) {
   result["result"] = !cell.refusal ? "yes" : is_busy ? "busy" : "no";
   if (!cell.note.empty()) result["note"] = cell.note;
   if (cell.refusal) result["reason"] = ::as_json(*cell.refusal);
-  if (cell.layout) {
-    const Size size = cell.layout->size;
-    result["format"] = cell.layout->format.code();
-    result["modifier"] = cell.layout->modifier.name();
+  if (cell.layout.format.fourcc != 0) {  // they had one in common
+    const Size size = cell.layout.size;
+    result["format"] = cell.layout.format.code();
+    result["modifier"] = cell.layout.modifier.name();
     result["size"] = std::to_string(size.width) + "x" + std::to_string(size.height);
   }
   return result;

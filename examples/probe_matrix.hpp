@@ -27,7 +27,8 @@ struct Party {
 struct Cell {
   std::optional<dmaflow::Error> refusal{};  ///< unset: it works
   std::string note{};                       ///< of one that works: what to know about it
-  std::optional<dmaflow::Layout> layout{};  ///< of the buffer that was tried
+  dmaflow::Layout layout{};                 ///< of the buffer; where none was made, size and format asked for
+  std::string origin{};                     ///< Buffer::origin(); empty where none was made
 };
 
 struct Matrix {

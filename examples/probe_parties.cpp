@@ -74,32 +74,54 @@ class AllocatorMaker final : public Maker {
 
 // --- Cameras -----------------------------------------------------------------------------------------------------------
 
-/// The format and rate of a V4L2 device, put back at the end: they outlive the program that set them.
+/// The format, rate and rectangles of a V4L2 device, put back at the end: they outlive the program that set them.
 class KeptFormat {
  public:
   explicit KeptFormat(const v4l2::DeviceInfo& info)
       : fd_(Fd::adopt(::open(info.path.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC))) {
     const bool many = info.multiplanar;
-    format_.type = info.capture ? (many ? V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE : V4L2_BUF_TYPE_VIDEO_CAPTURE)
-                                : (many ? V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE : V4L2_BUF_TYPE_VIDEO_OUTPUT);
-    rate_.type = format_.type;
-    has_format_ = fd_ && ::ioctl(fd_.get(), VIDIOC_G_FMT, &format_) == 0;
-    has_rate_ = fd_ && ::ioctl(fd_.get(), VIDIOC_G_PARM, &rate_) == 0;
+    const std::uint32_t single = info.capture ? V4L2_BUF_TYPE_VIDEO_CAPTURE : V4L2_BUF_TYPE_VIDEO_OUTPUT;
+    const std::uint32_t multi = info.capture ? V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE : V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE;
+    format_.type = rate_.type = many ? multi : single;
+    crop_.type = compose_.type = single;
+    crop_.target = V4L2_SEL_TGT_CROP;
+    compose_.target = V4L2_SEL_TGT_COMPOSE;
+    has_format_ = call(VIDIOC_G_FMT, format_);
+    has_rate_ = call(VIDIOC_G_PARM, rate_);
+    has_crop_ = call(VIDIOC_G_SELECTION, crop_);
+    has_compose_ = call(VIDIOC_G_SELECTION, compose_);
   }
   KeptFormat(const KeptFormat&) = delete;
   KeptFormat& operator=(const KeptFormat&) = delete;
   ~KeptFormat() {
-    if (has_format_) ::ioctl(fd_.get(), VIDIOC_S_FMT, &format_);
-    if (has_rate_) ::ioctl(fd_.get(), VIDIOC_S_PARM, &rate_);
+    if (has_format_) call(VIDIOC_S_FMT, format_);
+    if (has_rate_) call(VIDIOC_S_PARM, rate_);
+    if (has_crop_) call(VIDIOC_S_SELECTION, crop_);
+    if (has_compose_) call(VIDIOC_S_SELECTION, compose_);
   }
 
  private:
+  template <typename T>
+  bool call(unsigned long request, T& value) noexcept {
+    return fd_ && ::ioctl(fd_.get(), request, &value) == 0;
+  }
   Fd fd_;
   v4l2_format format_{};
   v4l2_streamparm rate_{};
+  v4l2_selection crop_{};
+  v4l2_selection compose_{};
   bool has_format_ = false;
   bool has_rate_ = false;
+  bool has_crop_ = false;
+  bool has_compose_ = false;
 };
+
+/// The number of the port in use. Naming it when the device is opened keeps it from going to another one.
+std::string current_port(const Result<std::vector<v4l2::Port>>& ports) {
+  if (!ports) return {};
+  const auto current = std::ranges::find(*ports, true, &v4l2::Port::is_current);
+  return current == ports->end() ? "" : std::to_string(current->index);
+}
 
 struct SharedCamera {
   SharedCamera(const v4l2::DeviceInfo& info, std::unique_ptr<v4l2::Camera> opened)
@@ -342,6 +364,11 @@ void add_memory(Parties& all) {
 void add_camera(Parties& all, const v4l2::DeviceInfo& info) {
   const Party party{"camera:" + info.path, "camera", file_name(info.path)};
   auto opened = v4l2::Camera::open(info.path);
+  if (opened) {
+    const v4l2::Camera::Options same{.input = current_port((*opened)->inputs())};
+    opened->reset();
+    opened = v4l2::Camera::open(info.path, same);
+  }
   if (!opened) {
     all.makers.push_back(std::make_unique<NoMaker>(party, opened.error()));
     all.users.push_back(std::make_unique<NoUser>(party, opened.error()));
@@ -355,6 +382,11 @@ void add_camera(Parties& all, const v4l2::DeviceInfo& info) {
 void add_output(Parties& all, const v4l2::DeviceInfo& info) {
   const Party party{"output:" + info.path, "video output", file_name(info.path)};
   auto opened = v4l2::Output::open(info.path);
+  if (opened) {
+    const v4l2::Output::Options same{.output = current_port((*opened)->outputs())};
+    opened->reset();
+    opened = v4l2::Output::open(info.path, same);
+  }
   if (opened) {
     all.users.push_back(std::make_unique<OutputUser>(party, info, std::move(*opened)));
   } else {

@@ -46,7 +46,7 @@ void print_wrapped(std::string_view text, std::size_t column, std::size_t indent
   fmt::print("\n");
 }
 
-void print_heading(std::string_view text, const Style& style) { fmt::print("{}\n", coloured(text, heading, style)); }
+void print_heading(std::string_view text, const Style& style) { fmt::print("\n{}\n", coloured(text, heading, style)); }
 
 constexpr std::size_t name_width = 15;
 
@@ -87,11 +87,14 @@ class Groups {
   void add(std::string word, const std::string& what) {
     const auto found = std::ranges::find(groups_, what, &Group::what);
     Group& group = found == groups_.end() ? groups_.emplace_back(what) : *found;
+    word.resize(word.find_last_not_of(' ') + 1);  // "R8  "
     if (std::ranges::find(group.words, word) == group.words.end()) group.words.push_back(std::move(word));
   }
-  void print(const Style& style) const {
+  /// A line a group, behind @p before: "XR24 AR24: LINEAR".
+  void print(const Style& style, const std::string& before = {}) const {
     for (const Group& group : groups_) {
-      print_detail(abridged(group.words, 12, style) + (group.what.empty() ? "" : "  " + group.what), style);
+      const std::string after = group.what.empty() ? "" : ": " + group.what;
+      print_detail(before + abridged(group.words, 12, style) + after, style);
     }
   }
 
@@ -178,8 +181,8 @@ void print_video(const Json& device, const char* ports, const Style& style) {
   Groups formats;
   for (const Json& format : device["formats"]) {
     std::string what = format.contains("sizes") ? describe_sizes(format["sizes"]) : "";
-    if (format["compressed"].get<bool>()) what += " (compressed)";
-    if (!format["known"].get<bool>() && !format["compressed"].get<bool>()) what += " (not known to dmaflow)";
+    if (format["compressed"].get<bool>()) what += what.empty() ? "compressed" : ", compressed";
+    if (!format["known"].get<bool>() && !format["compressed"].get<bool>()) what += what.empty() ? "not known to dmaflow" : ", not known to dmaflow";
     formats.add(format["fourcc"], what);
   }
   formats.print(style);
@@ -202,13 +205,13 @@ std::string describe_modes(const Json& modes, const Style& style) {
   for (const Json& mode : modes) {
     std::string word = fmt::format("{}{}@{:.4g}", mode["size"].get<std::string>(),
                                    mode["interlaced"].get<bool>() ? "i" : "", mode["hz"].get<double>());
-    if (mode["preferred"].get<bool>()) word += "*";
+    if (mode["preferred"].get<bool>()) word += " (preferred)";
     words.push_back(std::move(word));
   }
   return abridged(words, 5, style);
 }
 
-/// Planes with the same formats in one line: "planes 31, 35 (overlay): XR24 AR24  LINEAR".
+/// Planes with the same formats in one line: "overlay planes 35 38: XR24 AR24: LINEAR".
 void print_planes(const Json& planes, const Style& style) {
   std::vector<std::pair<Json, std::vector<std::string>>> groups;
   for (const Json& plane : planes) {
@@ -218,25 +221,25 @@ void print_planes(const Json& planes, const Style& style) {
     found->second.push_back(std::to_string(plane["id"].get<unsigned>()));
   }
   for (const auto& [key, ids] : groups) {
-    print_detail(fmt::format("{} plane{} {}:", key[0].get<std::string>(), ids.size() > 1 ? "s" : "",
-                             joined(ids, ", ")), style);
     Groups formats;
     for (const Json& format : key[1]) {
       const auto modifiers = format["modifiers"].get<std::vector<std::string>>();
-      formats.add("  " + format["fourcc"].get<std::string>(),
-                  modifiers.empty() ? "(no modifiers)" : joined(modifiers, " "));
+      formats.add(format["fourcc"], modifiers.empty() ? "no modifiers" : joined(modifiers, " "));
     }
-    formats.print(style);
+    const std::string which = abridged(ids, 4, style);
+    formats.print(style, fmt::format("{} plane{} {}: ", key[0].get<std::string>(), ids.size() > 1 ? "s" : "", which));
   }
 }
 
 void print_cards(const Json& devices, const Style& style) {
   print_heading("Displays", style);
   for (const Json& card : devices["cards"]) {
-    print_entry(card["path"].get<std::string>(), card["driver"].get<std::string>(), style);
-    print_error(card, style);
+    const bool is_display = !card["connectors"].empty() || card["driver"].get<std::string>().empty();
+    print_entry(card["path"].get<std::string>(),
+                card["driver"].get<std::string>() + (is_display ? "" : ", without a display"), style);
+    if (is_display) print_error(card, style);
     for (const Json& connector : card["connectors"]) {
-      print_detail(fmt::format("{} {}  {}", connector["name"].get<std::string>(),
+      print_detail(fmt::format("{} {}: {}", connector["name"].get<std::string>(),
                                connector["connection"].get<std::string>(), describe_modes(connector["modes"], style)),
                    style);
     }
@@ -251,11 +254,16 @@ void print_cards(const Json& devices, const Style& style) {
 void print_gbm(const Json& devices, const Style& style) {
   if (devices["gbm"].empty()) return;
   print_heading("GBM", style);
+  Json before;  // one backend serves most nodes, and says the same of all
   for (const Json& node : devices["gbm"]) {
-    print_entry(node["path"].get<std::string>(), node.value("driver", ""), style);
+    const Json list = node.value("formats", Json::array());
+    const bool is_same = !list.empty() && list == before;
+    print_entry(node["path"].get<std::string>(), node.value("driver", "") + (is_same ? ", the same formats" : ""), style);
     print_error(node, style);
+    if (is_same) continue;
+    before = list;
     Groups formats;
-    for (const Json& format : node.value("formats", Json::array())) {
+    for (const Json& format : list) {
       std::vector<std::string> uses;
       for (const char* use : {"scanout", "render", "linear"}) {
         if (format[use].get<bool>()) uses.emplace_back(use);
@@ -297,29 +305,59 @@ void print_vulkan(const Json& devices, const Style& style) {
 
 // --- The matrix --------------------------------------------------------------------------------------------------------
 
-/// What the table's cells refer to, each text once, in the order of its first use.
+/// What the table's cells refer to: each text once, in the order of its first use, with all devices that gave it.
 class Footnotes {
  public:
-  std::size_t number_of(const std::string& key, const std::string& text) {
-    const auto found = std::ranges::find(keys_, key);
-    const auto index = static_cast<std::size_t>(found - keys_.begin());
-    if (found == keys_.end()) {
-      keys_.push_back(key);
-      texts_.push_back(text);
-    }
-    return index + 1;
+  std::size_t number_of(const std::string& text, const std::string& device = {}) {
+    auto found = std::ranges::find(notes_, text, &Note::text);
+    if (found == notes_.end()) found = notes_.insert(found, Note{text, {}});
+    auto& devices = found->devices;
+    if (!device.empty() && std::ranges::find(devices, device) == devices.end()) devices.push_back(device);
+    return static_cast<std::size_t>(found - notes_.begin()) + 1;
   }
-  [[nodiscard]] const std::vector<std::string>& texts() const { return texts_; }
+  [[nodiscard]] std::vector<std::string> texts() const {
+    std::vector<std::string> result;
+    for (const Note& note : notes_) {
+      result.push_back(note.devices.empty() ? note.text : joined(note.devices, ", ") + ": " + note.text);
+    }
+    return result;
+  }
 
  private:
-  std::vector<std::string> keys_;
-  std::vector<std::string> texts_;
+  struct Note {
+    std::string text;
+    std::vector<std::string> devices;
+  };
+  std::vector<Note> notes_;
 };
 
 struct Notes {
   Footnotes reasons;  // numbers
   Footnotes remarks;  // letters
 };
+
+/// "card0" of "/dev/dri/card0 (virtio_gpu) Virtual-1".
+std::string short_device(std::string_view device) {
+  const std::string_view path = device.substr(0, device.find(' '));
+  return std::string(path.substr(path.rfind('/') + 1));
+}
+
+/// The message without the device, the size and whose memory it was: these stand in the table and above it.
+std::string general_reason(const Cell& cell) {
+  std::string text = cell.refusal->message();
+  const std::string device = std::string(cell.refusal->device()) + ": ";
+  if (text.starts_with(device)) text.erase(0, device.size());
+  const auto erase = [&](const std::string& part) {
+    if (const auto at = text.find(part); at != std::string::npos) text.erase(at, part.size());
+  };
+  const Layout& layout = cell.layout;
+  erase(fmt::format(": {}x{} {} {}", layout.size.width, layout.size.height, layout.format.name(),
+                    layout.modifier.name()));
+  if (cell.origin.empty()) return text;
+  erase(" (" + cell.origin + ")");
+  erase(": a buffer of " + cell.origin);
+  return text;
+}
 
 struct Word {
   std::string text;
@@ -329,14 +367,10 @@ struct Word {
 Word word_for(const Cell& cell, Notes& notes) {
   if (!cell.refusal && cell.note.empty()) return {"yes", good};
   if (!cell.refusal) {
-    const std::size_t number = notes.remarks.number_of(cell.note, cell.note);
-    return {fmt::format("yes {}", static_cast<char>('a' + (number - 1) % 26)), so_so};
+    return {fmt::format("yes {}", static_cast<char>('a' + (notes.remarks.number_of(cell.note) - 1) % 26)), so_so};
   }
-  const Error& why = *cell.refusal;
-  // Whose memory it was stands in the table: refusals by the same device in the same call are one reason.
-  const std::string key = fmt::format("{}\n{}\n{}", why.device(), why.operation(), why.code());
-  const std::size_t number = notes.reasons.number_of(key, why.message());
-  if (why.code() == EBUSY) return {fmt::format("busy {}", number), so_so};
+  const std::size_t number = notes.reasons.number_of(general_reason(cell), short_device(cell.refusal->device()));
+  if (cell.refusal->code() == EBUSY) return {fmt::format("busy {}", number), so_so};
   return {fmt::format("no {}", number), bad};
 }
 
@@ -350,17 +384,15 @@ class Table {
  public:
   Table(const Matrix& matrix, const Style& style) : matrix_(matrix), style_(style) {
     for (const Party& row : matrix.allocators) row_width_ = std::max(row_width_, row.label.size());
-    for (const auto& row : matrix.cells) {
-      for (const Cell& cell : row) words_.push_back(word_for(cell, notes_));
-    }
     for (std::size_t column = 0; column < matrix.users.size(); ++column) {
-      std::size_t width = matrix.users[column].label.size();
-      for (std::size_t row = 0; row < matrix.allocators.size(); ++row) width = std::max(width, word(row, column).text.size());
-      widths_.push_back(width + 2);
+      const bool has_busy = std::ranges::any_of(matrix.cells, [&](const auto& row) { return is_busy(row[column]); });
+      const std::size_t cell = std::string_view(has_busy ? "busy 10" : "no 10").size();
+      widths_.push_back(std::max(matrix.users[column].label.size(), cell) + 2);
     }
   }
 
-  void print() const {
+  /// Notes are numbered as they are come across.
+  void print() {
     for (const Block& block : blocks()) {
       print_head(block);
       for (std::size_t row = 0; row < matrix_.allocators.size(); ++row) print_row(row, block);
@@ -370,9 +402,7 @@ class Table {
   [[nodiscard]] const Notes& notes() const { return notes_; }
 
  private:
-  [[nodiscard]] const Word& word(std::size_t row, std::size_t column) const {
-    return words_[row * matrix_.users.size() + column];
-  }
+  static bool is_busy(const Cell& cell) { return cell.refusal && cell.refusal->code() == EBUSY; }
 
   /// As many columns side by side as the terminal takes; a new block begins with a new group where that is possible.
   [[nodiscard]] std::vector<Block> blocks() const {
@@ -403,6 +433,7 @@ class Table {
       const std::string& group = matrix_.users[i].group;
       std::size_t width = 0;
       for (; i < block.first + block.count && matrix_.users[i].group == group; ++i) width += widths_[i];
+      if (i == block.first + block.count) width = std::min(width, group.size() + 2);  // nothing behind the last
       fmt::print("{}", coloured(fmt::format("  {:<{}}", group.substr(0, width - 2), width - 2), heading, style_));
     }
     fmt::print("\n{}", coloured(fmt::format("{:<{}}", "memory of", row_width_), heading, style_));
@@ -412,11 +443,13 @@ class Table {
     fmt::print("\n");
   }
 
-  void print_row(std::size_t row, const Block& block) const {
+  void print_row(std::size_t row, const Block& block) {
     fmt::print("{:<{}}", matrix_.allocators[row].label, row_width_);
     for (std::size_t i = block.first; i < block.first + block.count; ++i) {
-      const Word& cell = word(row, i);
-      fmt::print("  {}{:{}}", coloured(cell.text, cell.colour, style_), "", widths_[i] - 2 - cell.text.size());
+      const Word cell = word_for(matrix_.cells[row][i], notes_);
+      const bool is_last = i + 1 == block.first + block.count;
+      const std::size_t gap = is_last ? 0 : widths_[i] - 2 - std::min(widths_[i] - 2, cell.text.size());
+      fmt::print("  {}{:{}}", coloured(cell.text, cell.colour, style_), "", gap);
     }
     fmt::print("\n");
   }
@@ -424,25 +457,29 @@ class Table {
   const Matrix& matrix_;
   const Style& style_;
   Notes notes_;
-  std::vector<Word> words_;  // by row, then by column
   std::vector<std::size_t> widths_;
   std::size_t row_width_ = std::string_view("memory of").size();
 };
 
-/// What was tried in most cells of a group: "camera 640x480 XR24".
+/// What was tried in most cells of each column: "640x480 XR24 (camera, GBM), 1280x720 XR24 (display)".
 std::string what_was_tried(const Matrix& matrix) {
-  std::vector<std::string> words;
+  std::vector<std::pair<std::string, std::vector<std::string>>> tried;  // what, with which groups
   for (std::size_t column = 0; column < matrix.users.size(); ++column) {
     std::map<std::string, int> counts;
     for (const auto& row : matrix.cells) {
-      const auto& layout = row[column].layout;
-      if (layout) ++counts[fmt::format("{}x{} {}", layout->size.width, layout->size.height, layout->format.code())];
+      const Layout& layout = row[column].layout;
+      if (layout.format.fourcc == 0) continue;
+      ++counts[fmt::format("{}x{} {}", layout.size.width, layout.size.height, layout.format.code())];
     }
     if (counts.empty()) continue;
-    const auto most = std::ranges::max_element(counts, {}, [](const auto& one) { return one.second; });
-    const std::string word = matrix.users[column].group + " " + most->first;
-    if (std::ranges::find(words, word) == words.end()) words.push_back(word);
+    const std::string most = std::ranges::max_element(counts, {}, [](const auto& one) { return one.second; })->first;
+    auto found = std::ranges::find(tried, most, [](const auto& one) { return one.first; });
+    if (found == tried.end()) found = tried.emplace(found, most, std::vector<std::string>());
+    const std::string& group = matrix.users[column].group;
+    if (std::ranges::find(found->second, group) == found->second.end()) found->second.push_back(group);
   }
+  std::vector<std::string> words;
+  for (const auto& [what, groups] : tried) words.push_back(fmt::format("{} ({})", what, joined(groups, ", ")));
   return joined(words, ", ");
 }
 
@@ -475,11 +512,10 @@ void print_matrix(const Matrix& matrix, const Style& style) {
     fmt::print("  Nobody here: {}.\n", matrix.users.empty() ? "no device takes buffers" : "nothing allocates any");
     return;
   }
-  const Table table(matrix, style);
+  Table table(matrix, style);
   fmt::print("  ");
-  print_wrapped("Each cell is a buffer that the row's device allocated and the column's really imported: " +
-                    what_was_tried(matrix) + ".",
-                2, 2, style);
+  print_wrapped("Rows allocate, columns import; each cell was really tried, with " + what_was_tried(matrix) + ".", 2, 2,
+                style);
   fmt::print("\n");
   table.print();
   print_notes(table.notes(), style);
