@@ -16,6 +16,7 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <optional>
 #include <string>
 
 #include <sys/ioctl.h>
@@ -52,9 +53,11 @@ std::size_t terminal_width() {
   return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 40 ? size.ws_col : 100;
 }
 
-bool wants_colours(bool is_refused) {
-  const char* const no_color = std::getenv("NO_COLOR");  // https://no-color.org
-  return !is_refused && (no_color == nullptr || *no_color == '\0') && ::isatty(STDOUT_FILENO) != 0;
+/// What was asked for; else on a terminal, unless the environment says otherwise (https://no-color.org).
+bool wants_colours(std::optional<bool> asked) {
+  const char* const no_color = std::getenv("NO_COLOR");
+  const bool is_unwanted = no_color != nullptr && *no_color != '\0';
+  return asked.value_or(!is_unwanted && ::isatty(STDOUT_FILENO) != 0);
 }
 
 /// Status 0; 130 where it was told to stop.
@@ -103,7 +106,8 @@ Status: 0 also where there is nothing; 3 for a --verdict of "lab"; 130 when inte
 
 int main(int argc, char** argv) {
   std::string camera, display, format, size;
-  bool only_verdict = false, wants_json = false, no_colour = false;
+  bool only_verdict = false, wants_json = false;
+  std::optional<bool> colour;
   MatrixOptions options;
   Style style{.width = terminal_width()};
   CLI::App app("Says what this machine has for frames, and who can allocate for whom.");
@@ -111,10 +115,11 @@ int main(int argc, char** argv) {
   app.add_flag("--json", wants_json, "one JSON document on stdout");
   app.add_option("--format", format, "try this format only, such as XR24 or NV12");
   app.add_option("--size", size, "try this size, such as 1280x720");
-  app.add_flag("--show", options.may_show,
-               "show a buffer on each display that nobody uses, for a moment: says whether its driver moves its memory");
+  app.add_flag(
+      "--show", options.may_show,
+      "show a buffer on each display that nobody uses, for a moment: says whether its driver moves its memory");
   app.add_flag("--long", style.is_long, "every format and mode");
-  app.add_flag("--no-colour,--no-color", no_colour, "as with NO_COLOR in the environment");
+  app.add_flag("--colour,--color,!--no-colour,!--no-color", colour, "or not; default: on a terminal, without NO_COLOR");
   app.add_flag("--verdict", only_verdict, "one line: whether camera_to_display can run on this machine");
   app.add_option("--camera", camera, "with --verdict: this one");
   app.add_option("--display", display, "with --verdict: this one");
@@ -132,6 +137,6 @@ int main(int argc, char** argv) {
     }
     options.size = *parsed;
   }
-  style.has_colours = wants_colours(no_colour);
+  style.has_colours = wants_colours(colour);
   return probe(options, wants_json, style);
 }

@@ -56,7 +56,8 @@ std::vector<T> or_none(const Result<std::vector<T>>& listed) {
 
 Json format_json(PixelFormat format) { return {{"fourcc", format.code()}, {"name", format.name()}}; }
 
-// --- Memory ------------------------------------------------------------------------------------------------------------
+// --- Memory
+// ------------------------------------------------------------------------------------------------------------
 
 Json answer(heap::Answer answer) {
   if (answer == heap::Answer::unknown) return nullptr;
@@ -84,7 +85,8 @@ Json look_at_udmabuf() {
   return result;
 }
 
-// --- V4L2 --------------------------------------------------------------------------------------------------------------
+// --- V4L2
+// --------------------------------------------------------------------------------------------------------------
 
 /// Sizes with the slowest and the fastest rate of each; of ranges, those of their largest size.
 Json sizes_json(const v4l2::Camera& camera, const v4l2::Format& format) {
@@ -180,7 +182,8 @@ void look_at_v4l2(Json& devices, Progress& progress) {
   }
 }
 
-// --- Displays ----------------------------------------------------------------------------------------------------------
+// --- Displays
+// ----------------------------------------------------------------------------------------------------------
 
 template <typename T, void (*end)(T*)>
 struct Ended {
@@ -262,7 +265,8 @@ Json look_at_card(const kms::Card& card) {
   return result;
 }
 
-// --- GPUs --------------------------------------------------------------------------------------------------------------
+// --- GPUs
+// --------------------------------------------------------------------------------------------------------------
 
 #ifdef DMAFLOW_HAS_GBM
 Json look_at_gbm(const std::string& path) {

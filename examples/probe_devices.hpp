@@ -1,4 +1,5 @@
-// What this machine has for frames: memory, cameras, displays, GPUs, each with its formats or with why it cannot be used.
+// What this machine has for frames: memory, cameras, displays, GPUs, each with its formats or with why it cannot be
+// used.
 #pragma once
 
 #include <dmaflow/error.hpp>

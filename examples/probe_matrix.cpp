@@ -10,16 +10,24 @@ using namespace dmaflow;
 
 namespace {
 
+/// One buffer may suit by chance: scattered memory can happen to lie in one piece. A stream needs several anyway.
+constexpr std::uint32_t buffers_tried = 3;
+
 /// What is asked of the maker: a stream the user says it takes, and the arrangements that will do, LINEAR first.
 struct Wish {
   StreamConfig config{};
   std::vector<Modifier> modifiers{};
 };
 
-Error no_common_format(const User& user, const MatrixOptions& options) {
-  Error error = Error::os(EINVAL, "choose a format", user.party.label);
-  if (!options.format) return error.detail("there is none that both know");
-  return error.detail("%s is not known to both", options.format->name().c_str());
+/// Whose fault it is that the format asked for, or any, is not known to both.
+Error no_common_format(const Maker& maker, const User& user, const std::vector<FormatModifier>& taken,
+                       const MatrixOptions& options) {
+  if (!options.format) {
+    return Error::os(EINVAL, "choose a format", user.party.label).detail("there is none that both know");
+  }
+  const bool is_taken = std::ranges::find(taken, *options.format, &FormatModifier::format) != taken.end();
+  return Error::os(EINVAL, "choose a format", (is_taken ? maker.party : user.party).label)
+      .detail("it does not %s %s", is_taken ? "make" : "take", options.format->name().c_str());
 }
 
 Result<Wish> wish_for(Maker& maker, User& user, const MatrixOptions& options) {
@@ -29,7 +37,7 @@ Result<Wish> wish_for(Maker& maker, User& user, const MatrixOptions& options) {
   const PixelFormat first = options.format.value_or(formats::xrgb8888);
   auto found = std::ranges::find_if(*known, [&](auto pair) { return pair.format == first && is_common(pair); });
   if (found == known->end() && !options.format) found = std::ranges::find_if(*known, is_common);
-  if (found == known->end()) return std::unexpected(no_common_format(user, options));
+  if (found == known->end()) return std::unexpected(no_common_format(maker, user, *known, options));
   Wish wish;
   for (const FormatModifier& pair : *known) {
     if (pair.format == found->format) wish.modifiers.push_back(pair.modifier);
@@ -42,11 +50,11 @@ Result<Wish> wish_for(Maker& maker, User& user, const MatrixOptions& options) {
 }
 
 /// LINEAR where that can be had, because everybody can follow it; else what both have.
-Result<Buffer> make(Maker& maker, const StreamConfig& config, const std::vector<Modifier>& modifiers) {
-  auto buffer = maker.make(config, {modifiers.front()});
-  if (buffer || modifiers.size() == 1) return buffer;
-  auto other = maker.make(config, {modifiers.begin() + 1, modifiers.end()});
-  return other ? std::move(other) : std::move(buffer);
+Result<std::vector<Buffer>> make(Maker& maker, const StreamConfig& config, const std::vector<Modifier>& modifiers) {
+  auto buffers = maker.make(config, {modifiers.front()}, buffers_tried);
+  if (buffers || modifiers.size() == 1) return buffers;
+  auto other = maker.make(config, {modifiers.begin() + 1, modifiers.end()}, buffers_tried);
+  return other ? std::move(other) : std::move(buffers);
 }
 
 std::string note_on(const Maker& maker, const User& user, const Layout& layout) {
@@ -61,16 +69,21 @@ std::string note_on(const Maker& maker, const User& user, const Layout& layout) 
 Result<std::string> try_to_share(Maker& maker, User& user, const Wish& wish, Cell& cell) {
   const auto wanted = user.prepare(wish.config);
   if (!wanted) return std::unexpected(wanted.error());
-  const auto buffer = make(maker, *wanted, wish.modifiers);
-  if (!buffer) return std::unexpected(buffer.error());
-  cell.layout = buffer->layout();
-  cell.origin = buffer->origin();
-  if (buffer->layout() != wanted->layout) {
+  const auto buffers = make(maker, *wanted, wish.modifiers);
+  if (!buffers) return std::unexpected(buffers.error());
+  cell.layout = buffers->front().layout();
+  cell.origin = buffers->front().origin();
+  if (cell.layout != wanted->layout) {
     StreamConfig follow = *wanted;
-    follow.layout = buffer->layout();
+    follow.layout = cell.layout;
     if (auto prepared = user.prepare(follow); !prepared) return std::unexpected(prepared.error());
   }
-  return user.import(*buffer);
+  Result<std::string> note;
+  for (const Buffer& buffer : *buffers) {
+    note = user.import(buffer);
+    if (!note) break;
+  }
+  return note;
 }
 
 Cell try_cell(Maker& maker, User& user, const MatrixOptions& options) {
@@ -138,5 +151,7 @@ Json as_json(const Matrix& matrix) {
       cells.push_back(cell_json(matrix.cells[row][column], matrix.allocators[row], matrix.users[column]));
     }
   }
-  return {{"allocators", parties_json(matrix.allocators)}, {"users", parties_json(matrix.users)}, {"cells", std::move(cells)}};
+  return {{"allocators", parties_json(matrix.allocators)},
+          {"users", parties_json(matrix.users)},
+          {"cells", std::move(cells)}};
 }

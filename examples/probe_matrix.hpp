@@ -1,4 +1,4 @@
-// Who can allocate for whom: each cell is one buffer, allocated by the row and imported by the column, for real.
+// Who can allocate for whom: each cell is a few buffers, allocated by the row and imported by the column, for real.
 #pragma once
 
 #include "probe_devices.hpp"
@@ -12,9 +12,10 @@
 #include <vector>
 
 struct MatrixOptions {
-  std::optional<dmaflow::PixelFormat> format{};  ///< unset: XR24 where the column takes it, else its first that both know
-  std::optional<dmaflow::Size> size{};           ///< unset: the display's mode; 640x480 elsewhere, or what the device has
-  bool may_show = false;                         ///< show a buffer for a moment, to find out whether the driver moves it
+  std::optional<dmaflow::PixelFormat>
+      format{};                         ///< unset: XR24 where the column takes it, else its first that both know
+  std::optional<dmaflow::Size> size{};  ///< unset: the display's mode; 640x480 elsewhere, or what the device has
+  bool may_show = false;                ///< show a buffer for a moment, to find out whether the driver moves it
 };
 
 /// A row or a column.
@@ -27,7 +28,7 @@ struct Party {
 struct Cell {
   std::optional<dmaflow::Error> refusal{};  ///< unset: it works
   std::string note{};                       ///< of one that works: what to know about it
-  dmaflow::Layout layout{};                 ///< of the buffer; where none was made, size and format asked for
+  dmaflow::Layout layout{};                 ///< of the buffers; where none was made, size and format asked for
   std::string origin{};                     ///< Buffer::origin(); empty where none was made
 };
 

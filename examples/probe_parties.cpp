@@ -17,13 +17,15 @@ namespace {
 
 constexpr Size usual_size{640, 480};
 
-// --- What cannot be used -----------------------------------------------------------------------------------------------
+// --- What cannot be used
+// -----------------------------------------------------------------------------------------------
 
 class NoMaker final : public Maker {
  public:
   NoMaker(Party who, const Error& why) : Maker(std::move(who)), why_(why) {}
   [[nodiscard]] bool makes(PixelFormat /*format*/) override { return true; }
-  Result<Buffer> make(const StreamConfig& /*config*/, const std::vector<Modifier>& /*modifiers*/) override {
+  Result<std::vector<Buffer>> make(const StreamConfig& /*config*/, const std::vector<Modifier>& /*modifiers*/,
+                                   std::uint32_t /*count*/) override {
     return std::unexpected(why_);
   }
 
@@ -43,7 +45,8 @@ class NoUser final : public User {
   Error why_;
 };
 
-// --- Allocators --------------------------------------------------------------------------------------------------------
+// --- Allocators
+// --------------------------------------------------------------------------------------------------------
 
 /// Any dmaflow::Allocator: heaps, udmabuf, a display's, GBM's, Vulkan's.
 class AllocatorMaker final : public Maker {
@@ -55,15 +58,14 @@ class AllocatorMaker final : public Maker {
   [[nodiscard]] bool makes(PixelFormat format) override {
     return formats_.empty() || std::ranges::find(formats_, format) != formats_.end();
   }
-  Result<Buffer> make(const StreamConfig& config, const std::vector<Modifier>& modifiers) override {
-    auto buffers = allocator_.allocate({.size = config.layout.size,
-                                        .format = config.layout.format,
-                                        .modifiers = modifiers,
-                                        .opaque_bytes = config.layout.opaque_bytes,
-                                        .count = 1,
-                                        .constraints = config.constraints});
-    if (!buffers) return std::unexpected(buffers.error());
-    return std::move(buffers->front());
+  Result<std::vector<Buffer>> make(const StreamConfig& config, const std::vector<Modifier>& modifiers,
+                                   std::uint32_t count) override {
+    return allocator_.allocate({.size = config.layout.size,
+                                .format = config.layout.format,
+                                .modifiers = modifiers,
+                                .opaque_bytes = config.layout.opaque_bytes,
+                                .count = count,
+                                .constraints = config.constraints});
   }
 
  private:
@@ -72,7 +74,8 @@ class AllocatorMaker final : public Maker {
   std::vector<PixelFormat> formats_;
 };
 
-// --- Cameras -----------------------------------------------------------------------------------------------------------
+// --- Cameras
+// -----------------------------------------------------------------------------------------------------------
 
 /// The format, rate and rectangles of a V4L2 device, put back at the end: they outlive the program that set them.
 class KeptFormat {
@@ -163,16 +166,15 @@ class CameraMaker final : public Maker {
     const auto formats = camera_.formats();
     return formats && std::ranges::find(*formats, format, &v4l2::Format::format) != formats->end();
   }
-  Result<Buffer> make(const StreamConfig& config, const std::vector<Modifier>& modifiers) override {
+  Result<std::vector<Buffer>> make(const StreamConfig& config, const std::vector<Modifier>& modifiers,
+                                   std::uint32_t count) override {
     auto set = set_camera(camera_, config);
     if (!set) return std::unexpected(set.error());
-    auto buffers = camera_.output_allocator()->allocate({.size = set->layout.size,
-                                                         .format = set->layout.format,
-                                                         .modifiers = modifiers,
-                                                         .count = 1,
-                                                         .constraints = {}});
-    if (!buffers) return std::unexpected(buffers.error());
-    return std::move(buffers->front());
+    return camera_.output_allocator()->allocate({.size = set->layout.size,
+                                                 .format = set->layout.format,
+                                                 .modifiers = modifiers,
+                                                 .count = count,
+                                                 .constraints = {}});
   }
 
  private:
@@ -202,7 +204,8 @@ class CameraUser final : public User {
   v4l2::Camera& camera_;
 };
 
-// --- Other users -------------------------------------------------------------------------------------------------------
+// --- Other users
+// -------------------------------------------------------------------------------------------------------
 
 /// The tight linear layout, for those who do not say what they want. Other arrangements have no such thing.
 StreamConfig described(StreamConfig config) {
@@ -312,8 +315,7 @@ constexpr VkImageUsageFlags sampled = VK_IMAGE_USAGE_SAMPLED_BIT;
 
 class VulkanUser final : public User {
  public:
-  VulkanUser(Party who, std::shared_ptr<vulkan::Device> device)
-      : User(std::move(who)), device_(std::move(device)) {}
+  VulkanUser(Party who, std::shared_ptr<vulkan::Device> device) : User(std::move(who)), device_(std::move(device)) {}
 
   Result<std::vector<FormatModifier>> formats() override {
     std::vector<FormatModifier> result;
@@ -336,7 +338,8 @@ class VulkanUser final : public User {
 };
 #endif
 
-// --- Finding them ------------------------------------------------------------------------------------------------------
+// --- Finding them
+// ------------------------------------------------------------------------------------------------------
 
 std::string file_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
@@ -411,7 +414,8 @@ void add_monitors(Parties& all, const Party& party, const std::shared_ptr<kms::D
       one.label += " " + monitor.name;
     }
     const auto output = card->output({.connector = monitor.name});
-    const auto plane = output ? (*output)->plane({.may_show_to_try = options.may_show}) : std::unexpected(output.error());
+    const auto plane =
+        output ? (*output)->plane({.may_show_to_try = options.may_show}) : std::unexpected(output.error());
     if (plane) {
       all.users.push_back(std::make_unique<DisplayUser>(one, card, **output, **plane));
     } else {

@@ -20,9 +20,11 @@ class Maker {
 
   /// False where it is known not to. True is no promise.
   [[nodiscard]] virtual bool makes(dmaflow::PixelFormat format) = 0;
-  /// One buffer for such a stream, in one of the arrangements. Its size may differ, where the maker's is fixed.
-  virtual dmaflow::Result<dmaflow::Buffer> make(const dmaflow::StreamConfig& config,
-                                                const std::vector<dmaflow::Modifier>& modifiers) = 0;
+  /// So many like buffers for such a stream, in one of the arrangements. Their size may differ, where the maker's is
+  /// fixed.
+  virtual dmaflow::Result<std::vector<dmaflow::Buffer>> make(const dmaflow::StreamConfig& config,
+                                                             const std::vector<dmaflow::Modifier>& modifiers,
+                                                             std::uint32_t count) = 0;
 
   const Party party;
 };

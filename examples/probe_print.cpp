@@ -12,7 +12,8 @@ using namespace dmaflow;
 
 namespace {
 
-// --- Text --------------------------------------------------------------------------------------------------------------
+// --- Text
+// --------------------------------------------------------------------------------------------------------------
 
 const auto heading = fmt::emphasis::bold | fmt::fg(fmt::terminal_color::cyan);
 const auto good = fmt::fg(fmt::terminal_color::green);
@@ -107,7 +108,8 @@ class Groups {
   std::vector<Group> groups_;
 };
 
-// --- Devices -----------------------------------------------------------------------------------------------------------
+// --- Devices
+// -----------------------------------------------------------------------------------------------------------
 
 std::string describe_heap(const Json& heap) {
   const auto word = [&](const char* key, const char* yes, const char* no) -> std::string {
@@ -168,10 +170,11 @@ std::string describe_ports(const Json& ports) {
 
 void print_video(const Json& device, const char* ports, const Style& style) {
   if (device.contains("card")) {
-    print_entry(device["path"].get<std::string>(),
-                fmt::format("{} ({}), {}-planar", device["card"].get<std::string>(),
-                            device["driver"].get<std::string>(), device["multiplanar"].get<bool>() ? "multi" : "single"),
-                style);
+    print_entry(
+        device["path"].get<std::string>(),
+        fmt::format("{} ({}), {}-planar", device["card"].get<std::string>(), device["driver"].get<std::string>(),
+                    device["multiplanar"].get<bool>() ? "multi" : "single"),
+        style);
   } else {
     print_entry(device["path"].get<std::string>(), "", style);
   }
@@ -182,7 +185,8 @@ void print_video(const Json& device, const char* ports, const Style& style) {
   for (const Json& format : device["formats"]) {
     std::string what = format.contains("sizes") ? describe_sizes(format["sizes"]) : "";
     if (format["compressed"].get<bool>()) what += what.empty() ? "compressed" : ", compressed";
-    if (!format["known"].get<bool>() && !format["compressed"].get<bool>()) what += what.empty() ? "not known to dmaflow" : ", not known to dmaflow";
+    if (!format["known"].get<bool>() && !format["compressed"].get<bool>())
+      what += what.empty() ? "not known to dmaflow" : ", not known to dmaflow";
     formats.add(format["fourcc"], what);
   }
   formats.print(style);
@@ -192,8 +196,10 @@ void print_videos(const Json& devices, const Style& style) {
   print_heading("Cameras", style);
   for (const Json& camera : devices["cameras"]) print_video(camera, "inputs", style);
   if (devices["cameras"].empty()) {
-    print_entry("no cameras:", "there is no /dev/videoN. Plugged in? In a container, are the devices passed in? "
-                "(modprobe vivid makes a virtual one)", style);
+    print_entry("no cameras:",
+                "there is no /dev/videoN. Plugged in? In a container, are the devices passed in? "
+                "(modprobe vivid makes a virtual one)",
+                style);
   }
   if (devices["video_outputs"].empty()) return;
   print_heading("Video outputs", style);
@@ -246,8 +252,10 @@ void print_cards(const Json& devices, const Style& style) {
     print_planes(card["planes"], style);
   }
   if (devices["cards"].empty()) {
-    print_entry("no displays:", "there is no /dev/dri/cardN. In a container, are the devices passed in? "
-                "(modprobe vkms makes a virtual one)", style);
+    print_entry("no displays:",
+                "there is no /dev/dri/cardN. In a container, are the devices passed in? "
+                "(modprobe vkms makes a virtual one)",
+                style);
   }
 }
 
@@ -258,7 +266,8 @@ void print_gbm(const Json& devices, const Style& style) {
   for (const Json& node : devices["gbm"]) {
     const Json list = node.value("formats", Json::array());
     const bool is_same = !list.empty() && list == before;
-    print_entry(node["path"].get<std::string>(), node.value("driver", "") + (is_same ? ", the same formats" : ""), style);
+    print_entry(node["path"].get<std::string>(), node.value("driver", "") + (is_same ? ", the same formats" : ""),
+                style);
     print_error(node, style);
     if (is_same) continue;
     before = list;
@@ -280,8 +289,10 @@ std::string describe_modifiers(const Json& modifiers) {
   for (const Json& one : modifiers) {
     const bool in = one["importable"];
     const bool out = one["exportable"];
-    words.push_back(one["modifier"].get<std::string>() +
-                    (in && out ? "" : in ? " (import only)" : out ? " (export only)" : " (not shared)"));
+    words.push_back(one["modifier"].get<std::string>() + (in && out ? ""
+                                                          : in      ? " (import only)"
+                                                          : out     ? " (export only)"
+                                                                    : " (not shared)"));
   }
   return joined(words, " ");
 }
@@ -303,7 +314,8 @@ void print_vulkan(const Json& devices, const Style& style) {
   }
 }
 
-// --- The matrix --------------------------------------------------------------------------------------------------------
+// --- The matrix
+// --------------------------------------------------------------------------------------------------------
 
 /// What the table's cells refer to: each text once, in the order of its first use, with all devices that gave it.
 class Footnotes {
@@ -338,6 +350,7 @@ struct Notes {
 
 /// "card0" of "/dev/dri/card0 (virtio_gpu) Virtual-1".
 std::string short_device(std::string_view device) {
+  if (!device.starts_with('/')) return std::string(device);
   const std::string_view path = device.substr(0, device.find(' '));
   return std::string(path.substr(path.rfind('/') + 1));
 }
@@ -438,7 +451,8 @@ class Table {
     }
     fmt::print("\n{}", coloured(fmt::format("{:<{}}", "memory of", row_width_), heading, style_));
     for (std::size_t i = block.first; i < block.first + block.count; ++i) {
-      fmt::print("  {:<{}}", matrix_.users[i].label, widths_[i] - 2);
+      const bool is_last = i + 1 == block.first + block.count;
+      fmt::print("  {:<{}}", matrix_.users[i].label, is_last ? 0 : widths_[i] - 2);
     }
     fmt::print("\n");
   }
