@@ -57,7 +57,6 @@ std::vector<T> or_none(const Result<std::vector<T>>& listed) {
 Json format_json(PixelFormat format) { return {{"fourcc", format.code()}, {"name", format.name()}}; }
 
 // --- Memory
-// ------------------------------------------------------------------------------------------------------------
 
 Json answer(heap::Answer answer) {
   if (answer == heap::Answer::unknown) return nullptr;
@@ -86,7 +85,6 @@ Json look_at_udmabuf() {
 }
 
 // --- V4L2
-// --------------------------------------------------------------------------------------------------------------
 
 /// Sizes with the slowest and the fastest rate of each; of ranges, those of their largest size.
 Json sizes_json(const v4l2::Camera& camera, const v4l2::Format& format) {
@@ -183,7 +181,6 @@ void look_at_v4l2(Json& devices, Progress& progress) {
 }
 
 // --- Displays
-// ----------------------------------------------------------------------------------------------------------
 
 template <typename T, void (*end)(T*)>
 struct Ended {
@@ -266,7 +263,6 @@ Json look_at_card(const kms::Card& card) {
 }
 
 // --- GPUs
-// --------------------------------------------------------------------------------------------------------------
 
 #ifdef DMAFLOW_HAS_GBM
 Json look_at_gbm(const std::string& path) {
