@@ -125,9 +125,12 @@ int main(int argc, char** argv) {
   app.add_option("--display", display, "with --verdict: this one");
   CLI11_PARSE(app, argc, argv);
   if (only_verdict) return verdict(camera, display);
-  if (!format.empty() && !(options.format = dmaflow::PixelFormat::parse(format))) {
-    fmt::print(stderr, "error: --format: not a format: {} (such as XR24, NV12, YUYV)\n", format);
-    return 2;
+  if (!format.empty()) {
+    options.format = dmaflow::PixelFormat::parse(format);
+    if (!options.format) {
+      fmt::print(stderr, "error: --format: not a format: {} (such as XR24, NV12, YUYV)\n", format);
+      return 2;
+    }
   }
   if (!size.empty()) {
     const auto parsed = dmaflow::parse_size(size);

@@ -42,7 +42,8 @@ Result<Wish> wish_for(Maker& maker, User& user, const MatrixOptions& options) {
   for (const FormatModifier& pair : *known) {
     if (pair.format == found->format) wish.modifiers.push_back(pair.modifier);
   }
-  std::ranges::stable_partition(wish.modifiers, [](Modifier modifier) { return modifier.is_linear(); });
+  const auto linear = std::ranges::find(wish.modifiers, Modifier::linear());
+  if (linear != wish.modifiers.end()) std::rotate(wish.modifiers.begin(), linear, linear + 1);
   wish.config.layout.format = found->format;
   wish.config.layout.modifier = wish.modifiers.front();
   wish.config.layout.size = options.size.value_or(user.size());

@@ -51,8 +51,8 @@ class Groups {
   /// A line a group, behind @p before: "XR24 AR24: LINEAR".
   void print(const Style& style, const std::string& before = {}) const {
     for (const Group& group : groups_) {
-      const std::string after = group.what.empty() ? "" : ": " + group.what;
-      print_detail(before + abridged(group.words, 12, style) + after, style);
+      const std::string words = abridged(group.words, 12, style);
+      print_detail(fmt::format("{}{}{}{}", before, words, group.what.empty() ? "" : ": ", group.what), style);
     }
   }
 

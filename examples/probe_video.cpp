@@ -2,6 +2,7 @@
 #include "probe_party_kinds.hpp"
 
 #include <algorithm>
+#include <optional>
 
 #include <fcntl.h>
 #include <linux/videodev2.h>
@@ -15,42 +16,47 @@ namespace {
 class KeptFormat {
  public:
   explicit KeptFormat(const v4l2::DeviceInfo& info)
-      : fd_(Fd::adopt(::open(info.path.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC))) {
-    const bool many = info.multiplanar;
-    const std::uint32_t single = info.capture ? V4L2_BUF_TYPE_VIDEO_CAPTURE : V4L2_BUF_TYPE_VIDEO_OUTPUT;
-    const std::uint32_t multi = info.capture ? V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE : V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE;
-    format_.type = rate_.type = many ? multi : single;
-    crop_.type = compose_.type = single;
-    crop_.target = V4L2_SEL_TGT_CROP;
-    compose_.target = V4L2_SEL_TGT_COMPOSE;
-    has_format_ = call(VIDIOC_G_FMT, format_);
-    has_rate_ = call(VIDIOC_G_PARM, rate_);
-    has_crop_ = call(VIDIOC_G_SELECTION, crop_);
-    has_compose_ = call(VIDIOC_G_SELECTION, compose_);
-  }
+      : fd_(Fd::adopt(::open(info.path.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC))),
+        format_(get(VIDIOC_G_FMT, v4l2_format{.type = type_of(info, info.multiplanar), .fmt = {}})),
+        rate_(get(VIDIOC_G_PARM, v4l2_streamparm{.type = type_of(info, info.multiplanar), .parm = {}})),
+        crop_(get(VIDIOC_G_SELECTION, rectangle(info, V4L2_SEL_TGT_CROP))),
+        compose_(get(VIDIOC_G_SELECTION, rectangle(info, V4L2_SEL_TGT_COMPOSE))) {}
   KeptFormat(const KeptFormat&) = delete;
   KeptFormat& operator=(const KeptFormat&) = delete;
   ~KeptFormat() {
-    if (has_format_) call(VIDIOC_S_FMT, format_);
-    if (has_rate_) call(VIDIOC_S_PARM, rate_);
-    if (has_crop_) call(VIDIOC_S_SELECTION, crop_);
-    if (has_compose_) call(VIDIOC_S_SELECTION, compose_);
+    put(VIDIOC_S_FMT, format_);
+    put(VIDIOC_S_PARM, rate_);
+    put(VIDIOC_S_SELECTION, crop_);
+    put(VIDIOC_S_SELECTION, compose_);
   }
 
  private:
-  template <typename T>
-  bool call(unsigned long request, T& value) noexcept {
-    return fd_ && ::ioctl(fd_.get(), request, &value) == 0;
+  static std::uint32_t type_of(const v4l2::DeviceInfo& info, bool multiplanar) noexcept {
+    if (info.capture) return multiplanar ? V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE : V4L2_BUF_TYPE_VIDEO_CAPTURE;
+    return multiplanar ? V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE : V4L2_BUF_TYPE_VIDEO_OUTPUT;
   }
+  /// Selections have the single-planar types everywhere.
+  static v4l2_selection rectangle(const v4l2::DeviceInfo& info, std::uint32_t target) noexcept {
+    v4l2_selection selection{};
+    selection.type = type_of(info, false);
+    selection.target = target;
+    return selection;
+  }
+  template <typename T>
+  [[nodiscard]] std::optional<T> get(unsigned long request, T value) const noexcept {
+    if (!fd_ || ::ioctl(fd_.get(), request, &value) != 0) return std::nullopt;
+    return value;
+  }
+  template <typename T>
+  void put(unsigned long request, std::optional<T>& value) const noexcept {
+    if (value) ::ioctl(fd_.get(), request, &*value);
+  }
+
   Fd fd_;
-  v4l2_format format_{};
-  v4l2_streamparm rate_{};
-  v4l2_selection crop_{};
-  v4l2_selection compose_{};
-  bool has_format_ = false;
-  bool has_rate_ = false;
-  bool has_crop_ = false;
-  bool has_compose_ = false;
+  std::optional<v4l2_format> format_;
+  std::optional<v4l2_streamparm> rate_;
+  std::optional<v4l2_selection> crop_;
+  std::optional<v4l2_selection> compose_;
 };
 
 /// The number of the port in use. Naming it when the device is opened keeps it from going to another one.

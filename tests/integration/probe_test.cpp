@@ -232,7 +232,7 @@ TEST(Probe, WhatIsInUseIsReportedAsBusy) {
 TEST(Probe, EndsCleanlyAtCtrlC) {
   if (!in_lab()) GTEST_SKIP() << "wants a probe that takes a while";
   const LeakCheck leaks;
-  const Ended ended = run("timeout --preserve-status -s INT 1.5 " DMAFLOW_PROBE " --json 2>&1");
+  const Ended ended = run("timeout --preserve-status -s INT 0.7 " DMAFLOW_PROBE " --json 2>&1");
   EXPECT_EQ(ended.status, 130) << ended.output.substr(0, 500);
   EXPECT_EQ(ended.output, "interrupted\n");
 }
