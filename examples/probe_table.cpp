@@ -98,6 +98,7 @@ class Table {
       const std::size_t cell = std::string_view(has_busy ? "busy 10" : "no 10").size();
       widths_.push_back(std::max(matrix.users[column].label.size(), cell) + 2);
     }
+    make_room_for_groups();
   }
 
   /// Notes are numbered as they are come across.
@@ -112,6 +113,16 @@ class Table {
 
  private:
   static bool is_busy(const Cell& cell) { return cell.refusal && cell.refusal->code() == EBUSY; }
+
+  /// A group's name stands above its columns: a narrow group's last one is made wider.
+  void make_room_for_groups() {
+    for (std::size_t column = 0; column < widths_.size();) {
+      const std::string& group = matrix_.users[column].group;
+      const std::size_t width = group_width(column);
+      while (column < widths_.size() && matrix_.users[column].group == group) ++column;
+      if (width < group.size() + 2) widths_[column - 1] += group.size() + 2 - width;
+    }
+  }
 
   /// As many columns side by side as the terminal takes; a new block begins with a new group where that is possible.
   [[nodiscard]] std::vector<Block> blocks() const {
