@@ -108,8 +108,11 @@ gbm_bo* import_bo(gbm_device* device, const Buffer& buffer) {
 Error import_refused(const GbmFile& file, int error, const Buffer& buffer) {
   Error result = file.error(error, "DRM_IOCTL_PRIME_FD_TO_HANDLE");
   const std::string_view origin = buffer.origin();
+  const bool takes_none = error == -ENODEV || error == -EINVAL;
   result.detail("a buffer of %.*s%s", static_cast<int>(origin.size()), origin.data(),
-                error == -ENODEV || error == -EINVAL ? ": this driver takes no memory made elsewhere" : "");
+                takes_none         ? ": this driver takes no memory made elsewhere"
+                : error == -ENOSYS ? ": its maker tells no other device where its pages are"
+                                   : "");
   return result;
 }
 

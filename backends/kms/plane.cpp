@@ -99,7 +99,7 @@ Result<void> Plane::import(const Buffer& buffer) {
                                                                : "the driver refuses to show this buffer"));
   }
   (*framebuffer)->set_tried(impl_->configuration);
-  if (!impl_->device().dumb.is_to_be_tried(buffer)) return {};
+  if (!impl_->options.may_show_to_try || !impl_->device().dumb.is_to_be_tried(buffer)) return {};
   return impl_->find_whether_memory_moves(buffer, (*framebuffer)->id());
 }
 

@@ -87,6 +87,9 @@ struct PlaneOptions {
   bool reflect_x = false;
   bool reflect_y = false;
   std::optional<std::uint32_t> zpos{};  ///< higher is nearer to the viewer
+  /// False: nothing is shown before the first frame. Then import() does not find out whether the driver moves memory,
+  /// and moves() says no unless another plane of the device has.
+  bool may_show_to_try = true;
 };
 
 /// The kernel's reports of monitors plugged in and out (uevents). Poll it beside the planes; a plane's take_changed()
@@ -267,7 +270,7 @@ class Plane final : public Sink {
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   /// Makes a framebuffer and tries it (DRM_MODE_ATOMIC_TEST_ONLY). The first of the display's own buffers, or of
   /// those that a DRM driver exported to it, is really shown, for a moment, to find out whether the driver moves such
-  /// memory (MemoryTraits::moves). Errors: EINVAL (not
+  /// memory (MemoryTraits::moves); not so with PlaneOptions::may_show_to_try false. Errors: EINVAL (not
   /// as configured, or refused by the driver), ENODEV (the driver takes no foreign buffers).
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
   /// Of every buffer, once one was tried by import(): a driver that moves memory imports none but its own.

@@ -46,6 +46,21 @@ std::vector<Buffer> dumb_buffers(kms::Device& device, std::uint32_t count = 1, S
   return must(device.allocator()->allocate({.size = size, .format = format, .count = count}));
 }
 
+TEST(KmsImport, NothingIsShownWhereThatIsNotWanted) {
+  for (const std::string& driver : displays()) {
+    const LeakCheck leaks;
+    const auto card = must(kms::Device::open(card_path(driver)));
+    kms::Output* const output = must(card->output());
+    kms::Plane* const plane = must(output->plane({.may_show_to_try = false}));
+    must(plane->configure(stream_of({1024, 768})));
+    const Buffer buffer = dumb_buffers(*card).front();
+    const CountCalls commits("ioctl", DRM_IOCTL_MODE_ATOMIC);
+    must(plane->import(buffer), driver.c_str());
+    EXPECT_EQ(commits.calls(), 1U) << driver << ": the one that only tests";
+    EXPECT_FALSE(plane->moves(buffer));
+  }
+}
+
 TEST(KmsImport, OwnBuffersAreTakenByEveryDisplay) {
   for (const std::string& driver : displays()) {
     const LeakCheck leaks;
