@@ -43,8 +43,11 @@ Error import_refused(const DrmFile& file, int error, const Buffer& buffer) noexc
   Error result = file.error(error, "DRM_IOCTL_PRIME_FD_TO_HANDLE");
   const std::string_view origin = buffer.origin();
   // virtio-gpu says ENODEV, drivers without an import of their own (bochs before its move to shadow buffers) EINVAL.
-  if (error == -ENODEV || error == -EINVAL || error == -ENOSYS || error == -EOPNOTSUPP) {
+  if (error == -ENODEV || error == -EINVAL || error == -EOPNOTSUPP) {
     result.detail("this driver cannot show memory made elsewhere (%.*s): use the display's own allocator",
+                  static_cast<int>(origin.size()), origin.data());
+  } else if (error == -ENOSYS) {  // bochs of 6.12 as the maker
+    result.detail("a buffer of %.*s: its maker tells no other device where its pages are",
                   static_cast<int>(origin.size()), origin.data());
   } else {
     result.detail("a buffer of %.*s", static_cast<int>(origin.size()), origin.data());
