@@ -20,6 +20,7 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <linux/perf_event.h>
@@ -59,7 +60,7 @@ class CallCounter {
     event.size = sizeof event;
     event.config = id;
     fd_ = static_cast<int>(::syscall(SYS_perf_event_open, &event, 0, -1, -1, PERF_FLAG_FD_CLOEXEC));
-    if (fd_ < 0) bench::give_up(std::string("perf_event_open: ") + std::strerror(errno));
+    if (fd_ < 0) bench::give_up(std::string("perf_event_open: ") + std::system_category().message(errno));
   }
   CallCounter(const CallCounter&) = delete;
   CallCounter& operator=(const CallCounter&) = delete;

@@ -39,8 +39,8 @@ class Stream {
 
   /// Takes one frame from the source, if there is one, and gives every branch its hold. True where there was one.
   Result<bool> take(StreamStats& stats);
-  /// True where the frame just taken is so old that newer ones have likely come, and only the newest is wanted by stages
-  /// that may take their time: then look for those first. Not without end.
+  /// True where the frame just taken is so old that newer ones have likely come, and only the newest is wanted by
+  /// stages that may take their time: then look for those first. Not without end.
   [[nodiscard]] bool is_behind() const noexcept { return behind_ > 0 && behind_ <= most_behind; }
   void caught_up() noexcept { behind_ = 0; }
   /// Moves frames on in every branch and submits them, planes of one output together, until nothing moves.
@@ -54,7 +54,7 @@ class Stream {
 
  private:
   static constexpr std::uint32_t most_behind = 32;  // as many buffers as a camera has
-  struct Made {  // a link's buffers, and who is to get them
+  struct Made {                                     // a link's buffers, and who is to get them
     Plan plan;
     std::vector<Buffer> buffers;
     std::vector<Importer*> consumers;

@@ -49,8 +49,8 @@ struct CameraToDisplay {
 };
 
 [[noreturn]] inline void fail(const char* what) {
-  std::fprintf(stderr, "error: raw: %s: %s\n", what, std::strerror(errno));
-  std::exit(2);
+  std::perror(what);
+  std::_Exit(2);
 }
 
 inline void check(int result, const char* what) {
@@ -175,7 +175,7 @@ inline void close(CameraToDisplay& my) {
 // ---------------------------------------------------------------------------------------------------------
 
 inline void read_events(CameraToDisplay& my) {
-  std::array<char, 4096> events;
+  std::array<char, 4096> events;  // NOLINT(cppcoreguidelines-pro-type-member-init): read() fills it
   const ssize_t size = ::read(my.card, events.data(), events.size());
   if (size > 0) my.events -= static_cast<std::uint32_t>(static_cast<std::size_t>(size) / sizeof(drm_event_vblank));
 }
