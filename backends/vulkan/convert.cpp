@@ -101,9 +101,11 @@ struct Convert::Impl {
   [[nodiscard]] Result<void> record(std::uint32_t pair, const Rect& visible, const ColorInfo& color);
 
   [[nodiscard]] Result<bool> advance();
+  [[nodiscard]] Result<bool> try_submit();
   [[nodiscard]] Result<Fence> fence_of(const Frame& frame) const;
   [[nodiscard]] Result<bool> may_submit();
   [[nodiscard]] Result<void> submit(Slot& slot, Frame target);
+  [[nodiscard]] Result<void> after_work(const Slot& slot, const Error& error);
   [[nodiscard]] Result<void> give_back(Slot& slot, const Fence& done);
   [[nodiscard]] Result<void> reclaim();
   [[nodiscard]] Result<void> finish(Slot& slot);
@@ -443,6 +445,7 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
 bool Convert::ready() const noexcept { return impl_->started && !impl_->pending && !impl_->finished; }
 
 Result<void> Convert::accept(Frame frame) {
+  if (auto alive = impl_->gpu.alive("vulkan::Convert::accept"); !alive) return alive;
   if (!ready()) return std::unexpected(Error::os(EAGAIN, "vulkan::Convert::accept", impl_->name));
   auto filled = impl_->fence_of(frame);
   if (!filled) return std::unexpected(filled.error());
@@ -453,6 +456,7 @@ Result<void> Convert::accept(Frame frame) {
 }
 
 Result<Frame> Convert::take() {
+  if (auto alive = impl_->gpu.alive("vulkan::Convert::take"); !alive) return std::unexpected(alive.error());
   if (!impl_->finished && impl_->pending) {
     if (auto advanced = impl_->advance(); !advanced) return std::unexpected(advanced.error());
   }
@@ -460,6 +464,7 @@ Result<Frame> Convert::take() {
 }
 
 Result<void> Convert::dispatch(short) {
+  if (auto alive = impl_->gpu.alive("vulkan::Convert::dispatch"); !alive) return alive;
   auto advanced = impl_->advance();
   return advanced ? Result<void>() : std::unexpected(advanced.error());
 }
@@ -471,21 +476,24 @@ int Convert::waiting_fence() const noexcept {
   return impl.slots[impl.next_slot].busy ? impl.slots[impl.next_slot].end.poll_fd() : -1;
 }
 
-/// Submits what is pending where that is possible. True where it was.
+/// Submits what is pending where that is possible. True where it was. On an error the frame is let go.
 Result<bool> Convert::Impl::advance() {
+  auto submitted = try_submit();
+  if (submitted) return submitted;
+  pending.release();
+  filled = {};
+  return submitted;
+}
+
+Result<bool> Convert::Impl::try_submit() {
   if (auto reclaimed = reclaim(); !reclaimed) return std::unexpected(reclaimed.error());
   if (!pending || finished) return false;
-  if (auto alive = gpu.alive("vulkan::Convert"); !alive) return std::unexpected(alive.error());
   Slot& slot = slots[next_slot];
   if (slot.busy) return false;
   if (auto may = may_submit(); !may || !*may) return may;
   auto target = pool->acquire();
   if (!target) return false;  // its followers hold them all: later
-  if (auto submitted = submit(slot, std::move(*target)); !submitted) {
-    pending.release();
-    filled = {};
-    return std::unexpected(submitted.error());
-  }
+  if (auto submitted = submit(slot, std::move(*target)); !submitted) return std::unexpected(submitted.error());
   next_slot = (next_slot + 1) % options.in_flight;
   return true;
 }
@@ -556,13 +564,13 @@ Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
   Fence done;
   if (slot.done != VK_NULL_HANDLE) {
     auto exported = device.export_fence(slot.done);
-    if (!exported) return std::unexpected(exported.error());
+    if (!exported) return after_work(slot, exported.error());
     done = std::move(*exported);
   } else if (auto ended = wait_for(gpu, slot.fence, Deadline::after(gpu_patience)); !ended) {
     return ended;  // no fences to give on: the work is waited for
   }
   if (options.implicit_fences) {
-    if (auto put = import_fence(target.buffer(), done, Access::write); !put) return put;
+    if (auto put = import_fence(target.buffer(), done, Access::write); !put) return after_work(slot, put.error());
   }
   if (auto given = give_back(slot, done); !given) return given;
   info.color = output.color;
@@ -572,6 +580,12 @@ Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
   if (auto described = target.describe(info, std::move(done)); !described) return described;
   finished = std::move(target);
   return {};
+}
+
+/// Fails, but not before the GPU is done with the frames, which go back without a fence.
+Result<void> Convert::Impl::after_work(const Slot& slot, const Error& error) {
+  static_cast<void>(wait_for(gpu, slot.fence, Deadline::after(gpu_patience)));
+  return std::unexpected(error);
 }
 
 /// The frame that was read goes back to its source with the fence of the reading.
@@ -631,6 +645,7 @@ Result<void> Convert::Impl::wait_idle(Deadline deadline) {
 }
 
 Result<void> Convert::drain(Deadline deadline) {
+  if (auto alive = impl_->gpu.alive("vulkan::Convert::drain"); !alive) return alive;
   if (impl_->pending && !impl_->finished) {
     if (auto over = impl_->filled.wait(deadline); !over && over.error().code() == ETIMEDOUT) return over;
     if (auto advanced = impl_->advance(); !advanced) return std::unexpected(advanced.error());
