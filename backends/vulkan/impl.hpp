@@ -100,6 +100,7 @@ struct Device::Impl {
   [[nodiscard]] Result<Imported> make_image(const Buffer& buffer, const ImagePlan& plan);
   [[nodiscard]] Result<void> bind_image(const Buffer& buffer, const ImagePlan& plan, bool disjoint, Imported& made);
   [[nodiscard]] Result<Imported> make_buffer(const Buffer& buffer, std::uint32_t object, VkBufferUsageFlags usage);
+  [[nodiscard]] Result<void> check_object(const Buffer& buffer, std::uint32_t object) const noexcept;
   [[nodiscard]] Result<VkDeviceMemory> import_object(const Buffer& buffer, std::uint32_t object,
                                                      const VkMemoryRequirements& needs, const void* dedicated);
   void destroy(Imported& imported) const noexcept;
