@@ -498,14 +498,21 @@ Result<bool> Convert::Impl::try_submit() {
   return true;
 }
 
-/// The frame's own fence, and those on its memory where its producer has only these.
+/// The frame's own fence, and those on its memory where its producer has only these. Where one has failed, that one:
+/// may_submit() lets the frame go.
 Result<Fence> Convert::Impl::fence_of(const Frame& frame) const {
   auto ready = frame.ready().dup();
   if (!ready || !frame.info().has_implicit_fences) return ready;
   auto implicit = export_fence(frame.buffer(), Access::read);
   if (!implicit) return implicit;
   std::array both{std::move(*ready), std::move(*implicit)};
-  return merge(both);
+  auto merged = merge(both);
+  if (merged) return merged;
+  for (Fence& one : both) {
+    const auto status = one.status();
+    if (status && *status == Fence::Status::failed) return std::move(one);
+  }
+  return merged;
 }
 
 /// Whether the frame's fence can be left to the GPU or is over. A frame whose fence has failed is let go.
