@@ -47,8 +47,6 @@ struct Slot {
   VkSemaphore done = VK_NULL_HANDLE;      // what the output's fence is exported from
   VkFence fence = VK_NULL_HANDLE;         // when the place is free again
   bool busy = false;
-  Buffer input;  // kept alive while the GPU is at work
-  Buffer output;
   std::uint32_t pair = 0;
   Deadline::Clock::time_point submitted{};
   Frame held;  // the frame itself, where no fence could be given to its source
@@ -82,9 +80,10 @@ struct Convert::Impl {
   std::array<Slot, most_in_flight> slots;
   std::uint32_t next_slot = 0;
   std::optional<Pool> pool;
-  Frame pending;   // taken, not yet submitted
-  Fence filled;    // from when it may be read
-  Frame finished;  // submitted, not yet given on
+  Frame pending;                      // taken, not yet submitted
+  Fence filled;                       // from when it may be read
+  Frame finished;                     // submitted, not yet given on
+  Deadline::Clock::time_point now{};  // of this turn: looked at once for all that is measured
   Histogram gpu_time;
   Histogram turnaround;
 
@@ -106,7 +105,7 @@ struct Convert::Impl {
   [[nodiscard]] Result<bool> may_submit();
   [[nodiscard]] Result<void> submit(Slot& slot, Frame target);
   [[nodiscard]] Result<void> after_work(const Slot& slot, const Error& error);
-  [[nodiscard]] Result<void> give_back(Slot& slot, const Fence& done);
+  void give_back(Slot& slot, const Fence& done);
   [[nodiscard]] Result<void> reclaim();
   [[nodiscard]] Result<void> finish(Slot& slot);
   [[nodiscard]] Result<void> wait_idle(Deadline deadline);
@@ -363,7 +362,7 @@ Result<void> Convert::Impl::record_all() {
       !made) {
     return made;
   }
-  if (gpu.timestamp_period > 0) {
+  if (options.measure && gpu.timestamp_period > 0) {
     const VkQueryPoolCreateInfo info{.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
                                      .queryType = VK_QUERY_TYPE_TIMESTAMP,
                                      .queryCount = 2 * count};
@@ -444,13 +443,16 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
 
 bool Convert::ready() const noexcept { return impl_->started && !impl_->pending && !impl_->finished; }
 
-Result<void> Convert::accept(Frame frame) {
+// Inlined to its end: what a frame costs is written down in bench/README.md.
+[[gnu::flatten]] Result<void> Convert::accept(Frame frame) {
   if (auto alive = impl_->gpu.alive("vulkan::Convert::accept"); !alive) return alive;
   if (!ready()) return std::unexpected(Error::os(EAGAIN, "vulkan::Convert::accept", impl_->name));
-  auto filled = impl_->fence_of(frame);
-  if (!filled) return std::unexpected(filled.error());
+  if (!frame.ready().is_null() || frame.info().has_implicit_fences) {
+    auto filled = impl_->fence_of(frame);
+    if (!filled) return std::unexpected(filled.error());
+    impl_->filled = std::move(*filled);
+  }
   impl_->pending = std::move(frame);
-  impl_->filled = std::move(*filled);
   auto advanced = impl_->advance();
   return advanced ? Result<void>() : std::unexpected(advanced.error());
 }
@@ -486,6 +488,7 @@ Result<bool> Convert::Impl::advance() {
 }
 
 Result<bool> Convert::Impl::try_submit() {
+  now = Deadline::Clock::now();
   if (auto reclaimed = reclaim(); !reclaimed) return std::unexpected(reclaimed.error());
   if (!pending || finished) return false;
   Slot& slot = slots[next_slot];
@@ -531,15 +534,30 @@ Result<bool> Convert::Impl::may_submit() {
   return filled.is_null() || gpu_waits();
 }
 
+namespace {
+
+/// Which of the inputs or outputs a frame's buffer is, or their number where it is none. Nearly always the frame's slot
+/// in its source.
+template <typename Sides>
+std::size_t place_of(const Sides& sides, const Frame& frame) noexcept {
+  const Buffer& buffer = frame.buffer();
+  if (frame.index() < sides.size() && sides[frame.index()].buffer == buffer) [[likely]]
+    return frame.index();
+  std::size_t i = 0;
+  while (i < sides.size() && sides[i].buffer != buffer) ++i;
+  return i;
+}
+
+}  // namespace
+
 Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
-  const auto in = std::ranges::find(inputs, pending.buffer(), &Input::buffer);
-  const auto out = std::ranges::find(outputs, target.buffer(), &Output::buffer);
-  if (in == inputs.end() || out == outputs.end()) {
+  const auto in = place_of(inputs, pending);
+  const auto out = place_of(outputs, target);
+  if (in == inputs.size() || out == outputs.size()) {
     return std::unexpected(
         Error::os(EINVAL, "vulkan::Convert::accept", name).detail("a buffer it was not started with"));
   }
-  const auto pair = static_cast<std::uint32_t>((in - inputs.begin()) * static_cast<std::ptrdiff_t>(outputs.size()) +
-                                               (out - outputs.begin()));
+  const auto pair = static_cast<std::uint32_t>(in * outputs.size() + out);
   FrameInfo info = pending.info();
   const Size size = input.layout.size;
   const Rect visible = info.visible.width != 0 ? info.visible : Rect{0, 0, size.width, size.height};
@@ -563,10 +581,8 @@ Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
                           .pSignalSemaphores = &slot.done};
   if (auto submitted = gpu.submit(work, slot.fence); !submitted) return submitted;
   slot.busy = true;
-  slot.input = pending.buffer();
-  slot.output = target.buffer();
   slot.pair = pair;
-  slot.submitted = Deadline::Clock::now();
+  slot.submitted = now;
 
   Fence done;
   if (slot.done != VK_NULL_HANDLE) {
@@ -579,7 +595,7 @@ Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
   if (options.implicit_fences) {
     if (auto put = import_fence(target.buffer(), done, Access::write); !put) return after_work(slot, put.error());
   }
-  if (auto given = give_back(slot, done); !given) return given;
+  give_back(slot, done);
   info.color = output.color;
   info.visible = {0, 0, output.layout.size.width, output.layout.size.height};
   info.bytes_used = {};
@@ -596,7 +612,7 @@ Result<void> Convert::Impl::after_work(const Slot& slot, const Error& error) {
 }
 
 /// The frame that was read goes back to its source with the fence of the reading.
-Result<void> Convert::Impl::give_back(Slot& slot, const Fence& done) {
+void Convert::Impl::give_back(Slot& slot, const Fence& done) {
   const bool last_place = slots[(next_slot + 1) % options.in_flight].busy || options.in_flight == 1;
   if (last_place) {
     if (auto end = done.dup()) slot.end = std::move(*end);
@@ -607,8 +623,6 @@ Result<void> Convert::Impl::give_back(Slot& slot, const Fence& done) {
   } else {
     slot.held = std::move(pending);  // no descriptor left: it goes back when the place is free
   }
-  pending = {};
-  return {};
 }
 
 Result<void> Convert::Impl::reclaim() {
@@ -624,7 +638,7 @@ Result<void> Convert::Impl::reclaim() {
 }
 
 Result<void> Convert::Impl::finish(Slot& slot) {
-  turnaround.add(Deadline::Clock::now() - slot.submitted);
+  turnaround.add(now - slot.submitted);
   if (times != VK_NULL_HANDLE) {
     std::array<std::uint64_t, 2> ticks{};
     const VkResult got = gpu.vk.GetQueryPoolResults(gpu.device, times, 2 * slot.pair, 2, sizeof ticks, ticks.data(),
@@ -635,10 +649,8 @@ Result<void> Convert::Impl::finish(Slot& slot) {
     }
   }
   slot.busy = false;
-  slot.input = {};
-  slot.output = {};
   slot.end = {};
-  slot.held.release();
+  if (slot.held) slot.held.release();
   return gpu.checked(gpu.vk.ResetFences(gpu.device, 1, &slot.fence), "vkResetFences");
 }
 
@@ -646,6 +658,7 @@ Result<void> Convert::Impl::wait_idle(Deadline deadline) {
   for (std::uint32_t i = 0; i < options.in_flight; ++i) {
     if (!slots[i].busy) continue;
     if (auto over = wait_for(gpu, slots[i].fence, deadline); !over) return over;
+    now = Deadline::Clock::now();
     if (auto done = finish(slots[i]); !done) return done;
   }
   return {};

@@ -85,7 +85,12 @@ struct Device::Impl {
     if (result >= 0) return {};
     return std::unexpected(error(result, operation));
   }
-  [[nodiscard]] Result<void> alive(const char* operation) const noexcept;
+  /// Errors: ENODEV (detached), VK_ERROR_DEVICE_LOST.
+  [[nodiscard]] Result<void> alive(const char* operation) const noexcept {
+    if (device == VK_NULL_HANDLE || lost.load(std::memory_order_relaxed)) [[unlikely]] return not_alive(operation);
+    return {};
+  }
+  [[gnu::cold]] [[nodiscard]] Result<void> not_alive(const char* operation) const noexcept;
 
   /// The queue family that a dma-buf outside the GPU belongs to.
   [[nodiscard]] std::uint32_t outside() const noexcept {

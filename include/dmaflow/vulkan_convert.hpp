@@ -44,6 +44,8 @@ struct ConvertOptions {
   std::uint32_t in_flight = 2;  ///< frames the GPU works on at once: 1 to 8
   /// Also puts each frame's fence on its dma-bufs, for consumers that look there (docs/synchronization.md says who).
   bool implicit_fences = false;
+  /// Reads the GPU's clock for gpu_time(). Next to nothing with hardware; a software device stops its queue for it.
+  bool measure = true;
 };
 
 /// Converts format and colour, scales (bilinear), turns, draws a picture on top; one compute shader. Takes YUV (NV12,
@@ -92,7 +94,7 @@ class Convert final : public Stage {
   Result<void> drain(Deadline deadline) override;
   Result<void> stop() noexcept override;
 
-  /// What the GPU took for each frame, by its own clock; empty where it has none.
+  /// What the GPU took for each frame, by its own clock; empty where it has none, or without ConvertOptions::measure.
   [[nodiscard]] const Histogram& gpu_time() const noexcept;
   /// From accept() to the end of the work, as the loop saw it.
   [[nodiscard]] const Histogram& turnaround() const noexcept;
