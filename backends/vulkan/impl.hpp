@@ -87,7 +87,8 @@ struct Device::Impl {
   }
   /// Errors: ENODEV (detached), VK_ERROR_DEVICE_LOST.
   [[nodiscard]] Result<void> alive(const char* operation) const noexcept {
-    if (device == VK_NULL_HANDLE || lost.load(std::memory_order_relaxed)) [[unlikely]] return not_alive(operation);
+    if (device == VK_NULL_HANDLE || lost.load(std::memory_order_relaxed)) [[unlikely]]
+      return not_alive(operation);
     return {};
   }
   [[gnu::cold]] [[nodiscard]] Result<void> not_alive(const char* operation) const noexcept;
