@@ -110,9 +110,10 @@ Result<Fence> Fence::dup_of(int fd) noexcept {
 
 Result<Fence> Fence::dup() const noexcept {
   if (is_null()) return Fence();
-  auto copy = Fd::dup_of(fd_.get());
-  if (!copy) return std::unexpected(copy.error());
-  return Fence(std::move(*copy));
+  const int copy = sys::dup(fd_.get());
+  if (copy < 0)
+    return std::unexpected(Error::os(-copy, "fcntl(F_DUPFD_CLOEXEC)").detail("of descriptor %d", fd_.get()));
+  return Fence(Fd::adopt(copy));
 }
 
 Result<Fence::Status> Fence::status() const noexcept {

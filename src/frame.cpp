@@ -9,15 +9,6 @@
 
 namespace dmaflow {
 
-Frame& Frame::operator=(Frame&& other) noexcept {
-  if (this != &other) {
-    release();
-    set_ = std::move(other.set_);
-    index_ = other.index_;
-  }
-  return *this;
-}
-
 const Buffer& Frame::buffer() const noexcept { return set_->buffers_[index_]; }
 const FrameInfo& Frame::info() const noexcept { return set_->holds_[index_].info; }
 const Fence& Frame::ready() const noexcept { return set_->holds_[index_].ready; }

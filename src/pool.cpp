@@ -53,6 +53,7 @@ Result<void> Pool::shrink(std::uint32_t count) {
 
 // Brings home what was returned, and lets those leave that are to.
 void Pool::collect() noexcept {
+  const bool has_left = leaving_ > 0;  // only then may a group have become empty
   for (Group& group : groups_) {
     while (const auto back = group.holds->take_returned()) {
       (all_done(back->fences) ? group.free : group.pending).push_back(back->index);
@@ -62,6 +63,7 @@ void Pool::collect() noexcept {
       group.free.push_back(index);
       return true;
     });
+    if (leaving_ == 0) continue;
     while (leaving_ > 0 && !group.free.empty()) {
       static_cast<void>(group.holds->retire(group.free.back()));
       group.free.pop_back();
@@ -69,7 +71,7 @@ void Pool::collect() noexcept {
       --leaving_;
     }
   }
-  std::erase_if(groups_, [](const Group& group) { return group.live == 0; });
+  if (has_left) std::erase_if(groups_, [](const Group& group) { return group.live == 0; });
 }
 
 Result<Frame> Pool::acquire(const FrameInfo& info) noexcept {

@@ -48,8 +48,6 @@ struct Slot {
   VkSemaphore done = VK_NULL_HANDLE;      // what the output's fence is exported from
   VkFence fence = VK_NULL_HANDLE;         // when the place is free again
   bool busy = false;
-  Buffer input;  // kept alive while the GPU is at work
-  Buffer output;
   std::uint32_t pair = 0;
   Deadline::Clock::time_point submitted{};
   Frame held;  // the frame itself, where no fence could be given to its source
@@ -84,9 +82,10 @@ struct Convert::Impl {
   std::array<Slot, most_in_flight> slots;
   std::uint32_t next_slot = 0;
   std::optional<Pool> pool;
-  Frame pending;   // taken, not yet submitted
-  Fence filled;    // from when it may be read
-  Frame finished;  // submitted, not yet given on
+  Frame pending;                      // taken, not yet submitted
+  Fence filled;                       // from when it may be read
+  Frame finished;                     // submitted, not yet given on
+  Deadline::Clock::time_point now{};  // of this turn: looked at once for all that is measured
   Histogram gpu_time;
   Histogram turnaround;
   Histogram waited;
@@ -104,10 +103,12 @@ struct Convert::Impl {
   [[nodiscard]] Result<void> record(std::uint32_t pair, const Rect& visible, const ColorInfo& color);
 
   [[nodiscard]] Result<bool> advance();
+  [[nodiscard]] Result<bool> try_submit();
   [[nodiscard]] Result<Fence> fence_of(const Frame& frame) const;
   [[nodiscard]] Result<bool> may_submit();
   [[nodiscard]] Result<void> submit(Slot& slot, Frame target);
-  [[nodiscard]] Result<void> give_back(Slot& slot, const Fence& done);
+  [[nodiscard]] Result<void> after_work(const Slot& slot, const Error& error);
+  void give_back(Slot& slot, const Fence& done);
   [[nodiscard]] Result<void> reclaim();
   [[nodiscard]] Result<void> finish(Slot& slot);
   [[nodiscard]] Result<void> wait_idle(Deadline deadline);
@@ -376,7 +377,7 @@ Result<void> Convert::Impl::record_all() {
       !made) {
     return made;
   }
-  if (gpu.timestamp_period > 0) {
+  if (options.measure && gpu.timestamp_period > 0) {
     const VkQueryPoolCreateInfo info{.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
                                      .queryType = VK_QUERY_TYPE_TIMESTAMP,
                                      .queryCount = 2 * count};
@@ -461,17 +462,26 @@ bool Convert::ready() const noexcept {
   return impl_->started && !impl_->pending && !impl_->finished && !impl_->slots[impl_->next_slot].busy;
 }
 
-Result<void> Convert::accept(Frame frame) {
+// Inlined to its end: what a frame costs is written down in bench/README.md.
+[[gnu::flatten]] Result<void> Convert::accept(Frame frame) {
+  if (auto alive = impl_->gpu.alive("vulkan::Convert::accept"); !alive) return alive;
+  if (impl_->slots[impl_->next_slot].busy) {  // perhaps not any more
+    impl_->now = Deadline::Clock::now();
+    if (auto reclaimed = impl_->reclaim(); !reclaimed) return reclaimed;
+  }
   if (!ready()) return std::unexpected(Error::os(EAGAIN, "vulkan::Convert::accept", impl_->name));
-  auto filled = impl_->fence_of(frame);
-  if (!filled) return std::unexpected(filled.error());
+  if (!frame.ready().is_null() || frame.info().has_implicit_fences) {
+    auto filled = impl_->fence_of(frame);
+    if (!filled) return std::unexpected(filled.error());
+    impl_->filled = std::move(*filled);
+  }
   impl_->pending = std::move(frame);
-  impl_->filled = std::move(*filled);
   auto advanced = impl_->advance();
   return advanced ? Result<void>() : std::unexpected(advanced.error());
 }
 
 Result<Frame> Convert::take() {
+  if (auto alive = impl_->gpu.alive("vulkan::Convert::take"); !alive) return std::unexpected(alive.error());
   if (!impl_->finished && (impl_->pending || impl_->slots[impl_->next_slot].busy)) {
     if (auto advanced = impl_->advance(); !advanced) return std::unexpected(advanced.error());
   }
@@ -479,6 +489,7 @@ Result<Frame> Convert::take() {
 }
 
 Result<void> Convert::dispatch(short) {
+  if (auto alive = impl_->gpu.alive("vulkan::Convert::dispatch"); !alive) return alive;
   auto advanced = impl_->advance();
   return advanced ? Result<void>() : std::unexpected(advanced.error());
 }
@@ -489,32 +500,43 @@ int Convert::waiting_fence() const noexcept {
   return impl.slots[impl.next_slot].busy ? impl.slots[impl.next_slot].end.poll_fd() : -1;
 }
 
-/// Submits what is pending where that is possible. True where it was.
+/// Submits what is pending where that is possible. True where it was. On an error the frame is let go.
 Result<bool> Convert::Impl::advance() {
+  auto submitted = try_submit();
+  if (submitted) return submitted;
+  pending.release();
+  filled = {};
+  return submitted;
+}
+
+Result<bool> Convert::Impl::try_submit() {
+  now = Deadline::Clock::now();
   if (auto reclaimed = reclaim(); !reclaimed) return std::unexpected(reclaimed.error());
   if (!pending || finished) return false;
-  if (auto alive = gpu.alive("vulkan::Convert"); !alive) return std::unexpected(alive.error());
   Slot& slot = slots[next_slot];
   if (auto may = may_submit(); !may || !*may) return may;
   auto target = pool->acquire();
   if (!target) return false;  // its followers hold them all: later
-  if (auto submitted = submit(slot, std::move(*target)); !submitted) {
-    pending.release();
-    filled = {};
-    return std::unexpected(submitted.error());
-  }
+  if (auto submitted = submit(slot, std::move(*target)); !submitted) return std::unexpected(submitted.error());
   next_slot = (next_slot + 1) % options.in_flight;
   return true;
 }
 
-/// The frame's own fence, and those on its memory where its producer has only these.
+/// The frame's own fence, and those on its memory where its producer has only these. Where one has failed, that one:
+/// may_submit() lets the frame go.
 Result<Fence> Convert::Impl::fence_of(const Frame& frame) const {
   auto ready = frame.ready().dup();
   if (!ready || !frame.info().has_implicit_fences) return ready;
   auto implicit = export_fence(frame.buffer(), Access::read);
   if (!implicit) return implicit;
   std::array both{std::move(*ready), std::move(*implicit)};
-  return merge(both);
+  auto merged = merge(both);
+  if (merged) return merged;
+  for (Fence& one : both) {
+    const auto status = one.status();
+    if (status && *status == Fence::Status::failed) return std::move(one);
+  }
+  return merged;
 }
 
 /// Whether the frame's fence can be left to the GPU or is over. A frame whose fence has failed is let go.
@@ -533,15 +555,30 @@ Result<bool> Convert::Impl::may_submit() {
   return filled.is_null() || gpu_waits();
 }
 
+namespace {
+
+/// Which of the inputs or outputs a frame's buffer is, or their number where it is none. Nearly always the frame's slot
+/// in its source.
+template <typename Sides>
+std::size_t place_of(const Sides& sides, const Frame& frame) noexcept {
+  const Buffer& buffer = frame.buffer();
+  if (frame.index() < sides.size() && sides[frame.index()].buffer == buffer) [[likely]]
+    return frame.index();
+  std::size_t i = 0;
+  while (i < sides.size() && sides[i].buffer != buffer) ++i;
+  return i;
+}
+
+}  // namespace
+
 Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
-  const auto in = std::ranges::find(inputs, pending.buffer(), &Input::buffer);
-  const auto out = std::ranges::find(outputs, target.buffer(), &Output::buffer);
-  if (in == inputs.end() || out == outputs.end()) {
+  const auto in = place_of(inputs, pending);
+  const auto out = place_of(outputs, target);
+  if (in == inputs.size() || out == outputs.size()) {
     return std::unexpected(
         Error::os(EINVAL, "vulkan::Convert::accept", name).detail("a buffer it was not started with"));
   }
-  const auto pair = static_cast<std::uint32_t>((in - inputs.begin()) * static_cast<std::ptrdiff_t>(outputs.size()) +
-                                               (out - outputs.begin()));
+  const auto pair = static_cast<std::uint32_t>(in * outputs.size() + out);
   FrameInfo info = pending.info();
   const Size size = input.layout.size;
   const Rect visible = info.visible.width != 0 ? info.visible : Rect{0, 0, size.width, size.height};
@@ -565,24 +602,22 @@ Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
                           .pSignalSemaphores = &slot.done};
   if (auto submitted = gpu.submit(work, slot.fence); !submitted) return submitted;
   slot.busy = true;
-  slot.input = pending.buffer();
-  slot.output = target.buffer();
   slot.pair = pair;
-  slot.submitted = Deadline::Clock::now();
-  if (info.clock == FrameInfo::Clock::monotonic) waited.add(slot.submitted.time_since_epoch() - info.timestamp);
+  slot.submitted = now;
+  if (info.clock == FrameInfo::Clock::monotonic) waited.add(now.time_since_epoch() - info.timestamp);
 
   Fence done;
   if (slot.done != VK_NULL_HANDLE) {
     auto exported = device.export_fence(slot.done);
-    if (!exported) return std::unexpected(exported.error());
+    if (!exported) return after_work(slot, exported.error());
     done = std::move(*exported);
   } else if (auto ended = wait_for(gpu, slot.fence, Deadline::after(gpu_patience)); !ended) {
     return ended;  // no fences to give on: the work is waited for
   }
   if (options.implicit_fences) {
-    if (auto put = import_fence(target.buffer(), done, Access::write); !put) return put;
+    if (auto put = import_fence(target.buffer(), done, Access::write); !put) return after_work(slot, put.error());
   }
-  if (auto given = give_back(slot, done); !given) return given;
+  give_back(slot, done);
   info.color = output.color;
   info.visible = {0, 0, output.layout.size.width, output.layout.size.height};
   info.bytes_used = {};
@@ -592,8 +627,14 @@ Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
   return {};
 }
 
+/// Fails, but not before the GPU is done with the frames, which go back without a fence.
+Result<void> Convert::Impl::after_work(const Slot& slot, const Error& error) {
+  static_cast<void>(wait_for(gpu, slot.fence, Deadline::after(gpu_patience)));
+  return std::unexpected(error);
+}
+
 /// The frame that was read goes back to its source with the fence of the reading.
-Result<void> Convert::Impl::give_back(Slot& slot, const Fence& done) {
+void Convert::Impl::give_back(Slot& slot, const Fence& done) {
   // Somebody may have to wait for this place where the GPU is slower than the loop: then its end costs a descriptor.
   const auto others_busy = std::ranges::count_if(slots, &Slot::busy) > 1;
   if (others_busy || options.in_flight == 1) {
@@ -605,8 +646,6 @@ Result<void> Convert::Impl::give_back(Slot& slot, const Fence& done) {
   } else {
     slot.held = std::move(pending);  // no descriptor left: it goes back when the place is free
   }
-  pending = {};
-  return {};
 }
 
 Result<void> Convert::Impl::reclaim() {
@@ -622,7 +661,7 @@ Result<void> Convert::Impl::reclaim() {
 }
 
 Result<void> Convert::Impl::finish(Slot& slot) {
-  turnaround.add(Deadline::Clock::now() - slot.submitted);
+  turnaround.add(now - slot.submitted);
   if (times != VK_NULL_HANDLE) {
     std::array<std::uint64_t, 2> ticks{};
     const VkResult got = gpu.vk.GetQueryPoolResults(gpu.device, times, 2 * slot.pair, 2, sizeof ticks, ticks.data(),
@@ -633,10 +672,8 @@ Result<void> Convert::Impl::finish(Slot& slot) {
     }
   }
   slot.busy = false;
-  slot.input = {};
-  slot.output = {};
   slot.end = {};
-  slot.held.release();
+  if (slot.held) slot.held.release();
   return gpu.checked(gpu.vk.ResetFences(gpu.device, 1, &slot.fence), "vkResetFences");
 }
 
@@ -644,12 +681,14 @@ Result<void> Convert::Impl::wait_idle(Deadline deadline) {
   for (std::uint32_t i = 0; i < options.in_flight; ++i) {
     if (!slots[i].busy) continue;
     if (auto over = wait_for(gpu, slots[i].fence, deadline); !over) return over;
+    now = Deadline::Clock::now();
     if (auto done = finish(slots[i]); !done) return done;
   }
   return {};
 }
 
 Result<void> Convert::drain(Deadline deadline) {
+  if (auto alive = impl_->gpu.alive("vulkan::Convert::drain"); !alive) return alive;
   if (impl_->pending && !impl_->finished) {
     if (auto over = impl_->filled.wait(deadline); !over && over.error().code() == ETIMEDOUT) return over;
     if (auto advanced = impl_->advance(); !advanced) return std::unexpected(advanced.error());

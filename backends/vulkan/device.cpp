@@ -57,15 +57,12 @@ Error Device::Impl::error(VkResult result, const char* operation) noexcept {
   return Error::vulkan(result, operation, name);
 }
 
-Result<void> Device::Impl::alive(const char* operation) const noexcept {
+Result<void> Device::Impl::not_alive(const char* operation) const noexcept {
   if (device == VK_NULL_HANDLE) {
     return std::unexpected(Error::os(ENODEV, operation, name).detail("the device was detached"));
   }
-  if (lost.load(std::memory_order_relaxed)) {
-    return std::unexpected(
-        Error::vulkan(VK_ERROR_DEVICE_LOST, operation, name).detail("make a new device and import the buffers there"));
-  }
-  return {};
+  return std::unexpected(
+      Error::vulkan(VK_ERROR_DEVICE_LOST, operation, name).detail("make a new device and import the buffers there"));
 }
 
 Result<void> Device::Impl::prepare(const Existing& existing) {

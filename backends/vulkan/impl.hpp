@@ -85,7 +85,13 @@ struct Device::Impl {
     if (result >= 0) return {};
     return std::unexpected(error(result, operation));
   }
-  [[nodiscard]] Result<void> alive(const char* operation) const noexcept;
+  /// Errors: ENODEV (detached), VK_ERROR_DEVICE_LOST.
+  [[nodiscard]] Result<void> alive(const char* operation) const noexcept {
+    if (device == VK_NULL_HANDLE || lost.load(std::memory_order_relaxed)) [[unlikely]]
+      return not_alive(operation);
+    return {};
+  }
+  [[gnu::cold]] [[nodiscard]] Result<void> not_alive(const char* operation) const noexcept;
 
   /// The queue family that a dma-buf outside the GPU belongs to.
   [[nodiscard]] std::uint32_t outside() const noexcept {
@@ -105,6 +111,7 @@ struct Device::Impl {
   [[nodiscard]] Result<void> has_own_strides(const Layout& layout, const ImagePlan& plan, VkImage image) const;
   [[nodiscard]] Result<void> bind_image(const Buffer& buffer, const ImagePlan& plan, bool disjoint, Imported& made);
   [[nodiscard]] Result<Imported> make_buffer(const Buffer& buffer, std::uint32_t object, VkBufferUsageFlags usage);
+  [[nodiscard]] Result<void> check_object(const Buffer& buffer, std::uint32_t object) const noexcept;
   [[nodiscard]] Result<VkDeviceMemory> import_object(const Buffer& buffer, std::uint32_t object,
                                                      const VkMemoryRequirements& needs, const void* dedicated);
   void destroy(Imported& imported) const noexcept;

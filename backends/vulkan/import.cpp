@@ -1,6 +1,8 @@
 // Buffers as images and as memory of the GPU. What is made hangs on the buffer, one attachment with all its forms.
 #include "impl.hpp"
 
+#include "sys/sys.hpp"
+
 #include <algorithm>
 #include <cerrno>
 
@@ -64,6 +66,16 @@ std::vector<std::uint32_t> Device::Impl::memory_types(std::uint32_t bits) const 
   return types;
 }
 
+/// Whether the number still is the dma-buf it was: some drivers (lavapipe) map whatever they are given.
+Result<void> Device::Impl::check_object(const Buffer& buffer, std::uint32_t object) const noexcept {
+  const int is_dma_buf = sys::is_dma_buf(buffer.fd(object));
+  if (is_dma_buf == 1) return {};
+  return std::unexpected(
+      Error::os(is_dma_buf < 0 ? -is_dma_buf : EINVAL, "fstatfs", name)
+          .detail("descriptor %d, dma-buf %u of the buffer, %s: somebody closed it or put another file there",
+                  buffer.fd(object), object, is_dma_buf < 0 ? "is not open" : "is not a dma-buf"));
+}
+
 // Vulkan takes the descriptor with a successful vkAllocateMemory and not otherwise, so each try has its own.
 Result<VkDeviceMemory> Device::Impl::import_object(const Buffer& buffer, std::uint32_t object,
                                                    const VkMemoryRequirements& needs, const void* dedicated) {
@@ -74,6 +86,7 @@ Result<VkDeviceMemory> Device::Impl::import_object(const Buffer& buffer, std::ui
                                        static_cast<unsigned long long>(needs.size),
                                        static_cast<unsigned long long>(buffer.size(object))));
   }
+  if (auto checked = check_object(buffer, object); !checked) return std::unexpected(checked.error());
   VkMemoryFdPropertiesKHR properties{.sType = VK_STRUCTURE_TYPE_MEMORY_FD_PROPERTIES_KHR};
   const VkResult asked = vk.GetMemoryFdPropertiesKHR(device, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT,
                                                      buffer.fd(object), &properties);
@@ -87,7 +100,7 @@ Result<VkDeviceMemory> Device::Impl::import_object(const Buffer& buffer, std::ui
                               properties.memoryTypeBits, needs.memoryTypeBits);
   for (const std::uint32_t type : memory_types(bits)) {
     auto fd = Fd::dup_of(buffer.fd(object));
-    if (!fd) return std::unexpected(fd.error());
+    if (!fd) return std::unexpected(Error(fd.error()).device(name));
     const VkImportMemoryFdInfoKHR import{.sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_FD_INFO_KHR,
                                          .pNext = dedicated,
                                          .handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT,

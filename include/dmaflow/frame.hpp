@@ -19,6 +19,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace dmaflow {
@@ -52,10 +53,18 @@ class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
  public:
   Frame() = default;
   Frame(Frame&& other) noexcept = default;
-  Frame& operator=(Frame&& other) noexcept;
+  Frame& operator=(Frame&& other) noexcept {
+    if (this == &other) return *this;
+    if (set_) release();
+    set_ = std::move(other.set_);
+    index_ = other.index_;
+    return *this;
+  }
   Frame(const Frame&) = delete;
   Frame& operator=(const Frame&) = delete;
-  ~Frame() { release(); }
+  ~Frame() {
+    if (set_) release();
+  }
 
   explicit operator bool() const noexcept { return set_ != nullptr; }
   [[nodiscard]] const Buffer& buffer() const noexcept;

@@ -52,6 +52,8 @@ struct ConvertOptions {
   std::uint32_t in_flight = 2;  ///< frames the GPU works on at once: 1 to 8
   /// Also puts each frame's fence on its dma-bufs, for consumers that look there (docs/synchronization.md says who).
   bool implicit_fences = false;
+  /// Reads the GPU's clock for gpu_time(). Next to nothing with hardware; a software device stops its queue for it.
+  bool measure = true;
 };
 
 /// Converts format and colour, scales (bilinear), turns, draws a picture on top; one compute shader. Takes YUV (NV12,
@@ -109,7 +111,7 @@ class Convert final : public Stage {
 
   /// How it reads what it was configured for: planes or sampler. RGB is one plane.
   [[nodiscard]] Sampling sampling() const noexcept;
-  /// What the GPU took for each frame, by its own clock; empty where it has none.
+  /// What the GPU took for each frame, by its own clock; empty where it has none, or without ConvertOptions::measure.
   [[nodiscard]] const Histogram& gpu_time() const noexcept;
   /// From the frame's time stamp to the submission of its work: the age of what the GPU gets.
   [[nodiscard]] const Histogram& waited() const noexcept;

@@ -54,6 +54,21 @@ int hooked_ioctl(int fd, unsigned long request, void* argument) noexcept {
   return retried([&] { return ::ioctl(fd, request, argument); });
 }
 
+int hooked_dup(int fd) noexcept {
+  if (const int error = before("dup", fd)) return unmade(error);
+  return retried([&] { return ::fcntl(fd, F_DUPFD_CLOEXEC, 3); });
+}
+
+int hooked_fcntl(int fd, int command, long argument) noexcept {
+  if (const int error = before("fcntl", fd)) return unmade(error);
+  return retried([&] { return ::fcntl(fd, command, argument); });
+}
+
+int retry_fcntl(int fd, int command, long argument) noexcept {
+  if (errno != EINTR) return -errno;
+  return retried([&] { return ::fcntl(fd, command, argument); });
+}
+
 int retry_ioctl(int fd, unsigned long request, void* argument) noexcept {
   if (errno != EINTR) return -errno;
   return retried([&] { return ::ioctl(fd, request, argument); });
@@ -122,16 +137,6 @@ int is_dma_buf(int fd) noexcept {
   struct statfs fs{};
   const int result = retried([&] { return ::fstatfs(fd, &fs); });
   return result < 0 ? result : static_cast<int>(fs.f_type == magic);
-}
-
-int dup(int fd) noexcept {
-  if (const int error = before("dup", fd)) return unmade(error);
-  return retried([&] { return ::fcntl(fd, F_DUPFD_CLOEXEC, 3); });
-}
-
-int fcntl(int fd, int command, long argument) noexcept {
-  if (const int error = before("fcntl", fd)) return unmade(error);
-  return retried([&] { return ::fcntl(fd, command, argument); });
 }
 
 int ftruncate(int fd, off_t size) noexcept {

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <span>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -53,8 +54,11 @@ namespace detail {
 extern std::atomic<Hook*> current_hook;
 void hooked_close(int fd) noexcept;
 int hooked_ioctl(int fd, unsigned long request, void* argument) noexcept;
+int hooked_dup(int fd) noexcept;
+int hooked_fcntl(int fd, int command, long argument) noexcept;
 /// After a first try that failed, whose errno is still there.
 int retry_ioctl(int fd, unsigned long request, void* argument) noexcept;
+int retry_fcntl(int fd, int command, long argument) noexcept;
 }  // namespace detail
 
 inline void close(int fd) noexcept {
@@ -69,6 +73,20 @@ inline int ioctl(int fd, unsigned long request, void* argument) noexcept {
   }
   const int result = ::ioctl(fd, request, argument);
   return result >= 0 ? result : detail::retry_ioctl(fd, request, argument);
+}
+inline int fcntl(int fd, int command, long argument) noexcept {
+  if (detail::current_hook.load(std::memory_order_acquire) != nullptr) [[unlikely]] {
+    return detail::hooked_fcntl(fd, command, argument);
+  }
+  const int result = ::fcntl(fd, command, argument);
+  return result >= 0 ? result : detail::retry_fcntl(fd, command, argument);
+}
+inline int dup(int fd) noexcept {  // F_DUPFD_CLOEXEC
+  if (detail::current_hook.load(std::memory_order_acquire) != nullptr) [[unlikely]] {
+    return detail::hooked_dup(fd);
+  }
+  const int result = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  return result >= 0 ? result : detail::retry_fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }
 /// An ioctl whose argument is a number, not a pointer.
 int ioctl_value(int fd, unsigned long request, unsigned long argument) noexcept;
@@ -89,8 +107,6 @@ int fstat(int fd, struct stat* out) noexcept;
 off_t size_of(int fd) noexcept;  // lseek(SEEK_END), which dma-bufs answer with their size
 /// 1 or 0 by the file system's magic number (DMA_BUF_MAGIC, since kernel 5.3), or -errno.
 int is_dma_buf(int fd) noexcept;
-int dup(int fd) noexcept;  // F_DUPFD_CLOEXEC
-int fcntl(int fd, int command, long argument) noexcept;
 int ftruncate(int fd, off_t size) noexcept;
 int memfd_create(const char* name, unsigned flags) noexcept;
 int eventfd(unsigned flags) noexcept;

@@ -1,0 +1,203 @@
+// A GPU that is lost: every call says so at once, what was held comes back, nothing leaks, and the same program goes on
+// with a new device on the same buffers. The answers of a lost device are given in the driver's place
+// (vulkan_calls.hpp), for no driver of the lab loses its device; all else is the driver's.
+#include "fence_support.hpp"
+#include "kms_support.hpp"
+#include "vulkan_calls.hpp"
+
+#include <dmaflow/kms.hpp>
+#include <dmaflow/pipeline.hpp>
+#include <dmaflow/v4l2.hpp>
+
+#include <cerrno>
+#include <cstring>
+
+namespace dmaflow::test {
+namespace {
+
+using namespace std::chrono_literals;
+using vulkan::Convert;
+
+/// Asserts that a call failed with Vulkan's error for a lost device, in @p limit.
+template <typename Call>
+::testing::AssertionResult says_lost(const Call& call, std::chrono::milliseconds limit = 200ms) {
+  const auto before = Deadline::Clock::now();
+  const auto result = call();
+  const auto spent = std::chrono::duration_cast<std::chrono::milliseconds>(Deadline::Clock::now() - before);
+  if (result) return ::testing::AssertionFailure() << "it succeeded";
+  if (result.error().domain() != ErrorDomain::vulkan || result.error().code() != VK_ERROR_DEVICE_LOST) {
+    return ::testing::AssertionFailure() << result.error().message();
+  }
+  if (spent > limit) return ::testing::AssertionFailure() << "it took " << spent.count() << " ms";
+  return ::testing::AssertionSuccess();
+}
+
+class VulkanLost : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!in_lab()) GTEST_SKIP() << "wants the lab's devices";
+    input = heap_buffer({32, 32}, formats::xrgb8888);
+    fill_with_noise(input, 9);
+  }
+  static std::unique_ptr<vulkan::Device> device() {
+    return must(vulkan::Device::create({.validation = true, .get_instance_proc_addr = VulkanCalls::get()}), "device");
+  }
+
+  /// Everything that can be asked of the stage and of its device, at once and in vain.
+  void expect_all_is_over(vulkan::Device& gpu, Convert& convert) {
+    EXPECT_TRUE(gpu.is_lost());
+    EXPECT_TRUE(says_lost([&] { return convert.accept(frame_of(input)); }));
+    EXPECT_TRUE(says_lost([&] { return convert.take(); }));
+    EXPECT_TRUE(says_lost([&] { return convert.dispatch(0); }));
+    EXPECT_TRUE(says_lost([&] { return convert.drain(Deadline::after(5s)); }));
+    EXPECT_TRUE(says_lost([&] { return gpu.import_image(input, VK_IMAGE_USAGE_SAMPLED_BIT); }));
+    EXPECT_TRUE(says_lost([&] { return gpu.import_memory(input, 0, VK_BUFFER_USAGE_STORAGE_BUFFER_BIT); }));
+    EXPECT_TRUE(says_lost([&] { return gpu.create_semaphore(); }));
+    EXPECT_TRUE(says_lost([&] { return gpu.create_timeline(); }));
+    EXPECT_TRUE(says_lost([&] { return gpu.allocator().allocate({.size = {32, 32}, .format = formats::xrgb8888}); }));
+    Fence null;
+    EXPECT_TRUE(says_lost([&] { return gpu.import_fence(null, VK_NULL_HANDLE); }));
+    EXPECT_TRUE(says_lost([&] { return gpu.export_fence(VK_NULL_HANDLE); }));
+  }
+
+  /// The stage works: what comes out of it is what went in.
+  void expect_works(HeapStage& stage) {
+    must(stage.convert->accept(frame_of(input)), "accept");
+    const Frame result = must(stage.convert->take(), "take");
+    ASSERT_TRUE(result);
+    must(result.ready().wait(Deadline::after(5s)), "wait");
+    auto is = must(CpuAccess::begin(result.buffer(), Access::read, Deadline::after(5s)), "result");
+    auto was = must(CpuAccess::begin(input, Access::read, Deadline::after(5s)), "input");
+    std::size_t differ = 0;
+    for (std::size_t i = 0; i < std::size_t{32} * 32 * 4; ++i) {
+      if (i % 4 != 3 && is.object(0)[i] != was.object(0)[i]) ++differ;
+    }
+    EXPECT_EQ(differ, 0U);
+  }
+
+  /// A new device and a new stage on the same buffers, in the same program.
+  void expect_can_rebuild(const std::vector<Buffer>& outputs) {
+    const VulkanCalls calls;
+    auto gpu = device();
+    auto stage = HeapStage::make(*gpu, std::span(&input, 1));
+    stage.outputs = outputs;
+    must(stage.convert->start(std::span(&input, 1), stage.outputs), "start");
+    expect_works(stage);
+    EXPECT_FALSE(gpu->is_lost());
+  }
+
+  Validation validation;
+  Buffer input;
+};
+
+TEST_F(VulkanLost, InTheSubmission) {
+  const LeakCheck leaks;
+  std::vector<Buffer> outputs;
+  {
+    const VulkanCalls calls;
+    auto gpu = device();
+    auto stage = HeapStage::started(*gpu, std::span(&input, 1));
+    outputs = stage.outputs;
+    expect_works(stage);
+    auto holds = must(HoldSet::create({input}), "HoldSet");
+    VulkanCalls::lose(*gpu);
+    EXPECT_TRUE(says_lost([&] { return stage.convert->accept(holds->lend(0, {})); }));
+    EXPECT_EQ(holds->lent(), 0U) << "the frame came back";
+    expect_all_is_over(*gpu, *stage.convert);
+    EXPECT_TRUE(stage.convert->stop());
+    EXPECT_TRUE(says_lost([&] { return stage.convert->start(std::span(&input, 1), outputs); }));
+    EXPECT_TRUE(says_lost([&] { return stage.convert->check({.layout = input.layout()}); }));
+  }
+  expect_can_rebuild(outputs);
+}
+
+// Each of the calls by itself may be the first to say it.
+TEST_F(VulkanLost, InEachCallThatCanTell) {
+  for (const VulkanCall call :
+       {VulkanCall::QueueSubmit, VulkanCall::GetFenceStatus, VulkanCall::GetSemaphoreFdKHR, VulkanCall::ResetFences}) {
+    const LeakCheck leaks;
+    const std::string_view name = vulkan_call_names[static_cast<std::size_t>(call)];
+    std::vector<Buffer> outputs;
+    auto holds = must(HoldSet::create({input}), "HoldSet");
+    {
+      const VulkanCalls calls;
+      auto gpu = device();
+      auto stage = HeapStage::started(*gpu, std::span(&input, 1));
+      outputs = stage.outputs;
+      expect_works(stage);
+      VulkanCalls::answer(call, VK_ERROR_DEVICE_LOST);
+      EXPECT_TRUE(says_lost([&] { return stage.convert->accept(holds->lend(0, {})); })) << name;
+      EXPECT_EQ(holds->lent(), 0U) << name << ": the frame came back";
+      EXPECT_TRUE(gpu->is_lost()) << name;
+      EXPECT_TRUE(says_lost([&] { return stage.convert->accept(holds->lend(0, {})); })) << name;
+      EXPECT_EQ(holds->lent(), 0U) << name << ": and the next";
+      VulkanCalls::answer(call, VK_SUCCESS);  // so that the layer knows that the GPU is idle
+    }
+    expect_can_rebuild(outputs);
+    holds.reset();
+  }
+}
+
+// A frame that waits for its fence and one that was handed on, when the device goes.
+TEST_F(VulkanLost, WithFramesHeld) {
+  const LeakCheck leaks;
+  std::vector<Buffer> outputs;
+  SwSync producer;
+  auto holds = must(HoldSet::create({input}), "HoldSet");
+  {
+    const VulkanCalls calls;
+    auto gpu = device();
+    auto stage = HeapStage::started(*gpu, std::span(&input, 1));
+    outputs = stage.outputs;
+    VulkanCalls::answer(VulkanCall::GetFenceStatus, VK_NOT_READY);  // the GPU takes its time
+    must(stage.convert->accept(frame_of(input)), "accept");
+    Frame shown = must(stage.convert->take(), "take");
+    must(stage.convert->accept(holds->lend(0, {}, producer.fence(1))), "accept");
+    EXPECT_EQ(holds->lent(), 1U) << "it waits for its producer";
+    VulkanCalls::lose(*gpu);
+    EXPECT_TRUE(says_lost([&] { return stage.convert->dispatch(0); }));
+    expect_all_is_over(*gpu, *stage.convert);
+    const auto before = Deadline::Clock::now();
+    EXPECT_TRUE(stage.convert->stop());
+    EXPECT_LT(Deadline::Clock::now() - before, 500ms);
+    EXPECT_EQ(holds->lent(), 0U) << "what it held came back";
+    shown.release();
+  }
+  producer.advance();
+  expect_can_rebuild(outputs);
+}
+
+// One end of a pipeline to the other: it ends with the error, the camera gets its buffers back, and another device
+// takes the place of the lost one.
+TEST_F(VulkanLost, InAPipelineTheRunEndsAndAnotherCanFollow) {
+  const LeakCheck leaks;
+  for (const bool lost : {true, false}) {
+    const VulkanCalls calls;
+    auto gpu = must(vulkan::Device::create({.get_instance_proc_addr = VulkanCalls::get()}), "device");
+    const auto camera = must(v4l2::Camera::open("/dev/video0"));
+    const auto card = must(kms::Device::open(card_path("virtio_gpu")));
+    kms::Plane* screen = must(must(card->output())->plane());
+    auto convert = must(Convert::create(*gpu, {.size = Size{1280, 720}}));
+    auto heap = system_heap();
+    Pipeline pipeline;
+    pipeline.offer(*heap);
+    must(pipeline.connect(*camera, *screen, "screen", {.stages = {convert.get()}}));
+    const auto plans = pipeline.prepare({.size = Size{320, 180}, .formats = {formats::yuyv}});
+    ASSERT_TRUE(plans) << plans.error().explain();
+    if (!lost) {
+      must(pipeline.run({.frames = 3}), "run");
+      continue;
+    }
+    std::size_t submits = 0;
+    const auto ended = pipeline.run({.duration = 60s, .progress = [&](const Stats&) {
+                                       submits = VulkanCalls::count("vkQueueSubmit");
+                                       if (submits > 0) VulkanCalls::lose(*gpu);
+                                     }});
+    EXPECT_GT(submits, 0U) << "it ran before";
+    EXPECT_TRUE(says_lost([&] { return ended; }));
+    EXPECT_TRUE(gpu->is_lost());
+  }
+}
+
+}  // namespace
+}  // namespace dmaflow::test
