@@ -25,7 +25,6 @@ namespace {
 using dmaflow::Buffer;
 using dmaflow::Fd;
 using dmaflow::Fence;
-using dmaflow::Frame;
 using dmaflow::HoldSet;
 using dmaflow::Result;
 using dmaflow::vulkan::Convert;
