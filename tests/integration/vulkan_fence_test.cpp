@@ -51,7 +51,8 @@ class VulkanFences : public ::testing::Test {
   }
   static bool is_untouched(const HeapStage& stage) {
     return std::ranges::all_of(stage.outputs, [](const Buffer& output) {
-      return std::ranges::all_of(contents(output), [](std::byte b) { return b == std::byte{0}; });
+      auto access = must(CpuAccess::begin(output, Access::read, Deadline::after(5s)), "contents");
+      return std::ranges::all_of(access.object(0), [](std::byte b) { return b == std::byte{0}; });
     });
   }
   /// What the loop does until the frame comes out: wait for what the stage waits for, and call it.
