@@ -562,7 +562,7 @@ TEST_F(VulkanConvert, ASamplerThatInterpolatesExactlyIsWithinOneOfTheReference) 
   ASSERT_GT(::readlink("/proc/self/exe", self.data(), self.size() - 1), 0);
   const std::string command =
       "GALLIVM_PERF=no_aos_sampling '" + std::string(self.data()) +
-      "' --gtest_filter='VulkanConvert.ASamplerReads*:VulkanConvert.ASamplersPicture*' --gtest_output=";
+      "' --gtest_filter='VulkanConvert.ASamplerReads*:VulkanConvert.ASamplersPicture*' --gtest_output= --gtest_brief=1";
   EXPECT_EQ(std::system(command.c_str()), 0);
 }
 
