@@ -41,7 +41,10 @@ Result<Receiver::Step> Receiver::step(int fd) noexcept {
   const std::size_t wanted = is_hole_ahead_ ? std::min(before_hole_, headers_.size()) : headers_.size();
   const int got = receive(fd, wanted);
   if (got == -ENOBUFS) return is_hole_ahead_ ? report_loss(fd) : begin_loss(fd);
-  if (got == -EAGAIN || got == 0) return is_hole_ahead_ ? report_loss(fd) : Step{};
+  if (got == -EAGAIN || got == 0) {
+    if (is_hole_ahead_) return report_loss(fd);
+    return looks_left_ > 0 ? look_again(fd) : Step{};
+  }
   if (got < 0) return std::unexpected(failure(got, "recvmmsg"));
   const auto count = static_cast<std::size_t>(got);
   const bool is_empty = count < wanted;
@@ -56,7 +59,16 @@ Result<Receiver::Step> Receiver::report_loss(int fd) noexcept {
   if (!info) return std::unexpected(info.error());
   const std::uint32_t lost = info->drops - drops_seen_;
   drops_seen_ = info->drops;
+  looks_left_ = looks_after_a_loss;
   return Step{.got = Got::loss, .count = 0, .lost = lost, .is_last = false};
+}
+
+Result<Receiver::Step> Receiver::look_again(int fd) noexcept {
+  --looks_left_;
+  const auto info = memory_info(fd);
+  if (!info) return std::unexpected(info.error());
+  if (info->drops == drops_seen_) return Step{};
+  return report_loss(fd);
 }
 
 Result<Receiver::Step> Receiver::begin_loss(int fd) noexcept {

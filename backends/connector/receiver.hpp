@@ -62,6 +62,10 @@ class Receiver {
   int receive(int fd, std::size_t count) noexcept;
   Result<Step> report_loss(int fd) noexcept;
   Result<Step> begin_loss(int fd) noexcept;
+  /// Who drops a message counts it a moment after the queue was found full (netlink_overrun()), which may be after our
+  /// look: so the next empty reads look again.
+  Result<Step> look_again(int fd) noexcept;
+  static constexpr std::uint32_t looks_after_a_loss = 16;
 
   std::unique_ptr<std::byte[]> bytes_;
   std::size_t slot_bytes_;
@@ -73,6 +77,7 @@ class Receiver {
   std::uint32_t size_of_each_ = 0;  // in the kernel's accounting; 0: not known
   bool is_hole_ahead_ = false;
   std::size_t before_hole_ = 0;  // messages
+  std::uint32_t looks_left_ = 0;
   std::uint64_t calls_ = 0;
 };
 

@@ -103,6 +103,7 @@ struct Convert::Impl {
   [[nodiscard]] Result<void> record(std::uint32_t pair, const Rect& visible, const ColorInfo& color);
 
   [[nodiscard]] Result<bool> advance();
+  [[nodiscard]] Result<bool> submit_pending();
   [[nodiscard]] Result<bool> try_submit();
   [[nodiscard]] Result<Fence> fence_of(const Frame& frame) const;
   [[nodiscard]] Result<bool> may_submit();
@@ -465,10 +466,7 @@ bool Convert::ready() const noexcept {
 // Inlined to its end: what a frame costs is written down in bench/README.md.
 [[gnu::flatten]] Result<void> Convert::accept(Frame frame) {
   if (auto alive = impl_->gpu.alive("vulkan::Convert::accept"); !alive) return alive;
-  if (impl_->slots[impl_->next_slot].busy) {  // perhaps not any more
-    impl_->now = Deadline::Clock::now();
-    if (auto reclaimed = impl_->reclaim(); !reclaimed) return reclaimed;
-  }
+  if (auto reclaimed = impl_->reclaim(); !reclaimed) return reclaimed;
   if (!ready()) return std::unexpected(Error::os(EAGAIN, "vulkan::Convert::accept", impl_->name));
   if (!frame.ready().is_null() || frame.info().has_implicit_fences) {
     auto filled = impl_->fence_of(frame);
@@ -476,7 +474,7 @@ bool Convert::ready() const noexcept {
     impl_->filled = std::move(*filled);
   }
   impl_->pending = std::move(frame);
-  auto advanced = impl_->advance();
+  auto advanced = impl_->submit_pending();
   return advanced ? Result<void>() : std::unexpected(advanced.error());
 }
 
@@ -502,6 +500,14 @@ int Convert::waiting_fence() const noexcept {
 
 /// Submits what is pending where that is possible. True where it was. On an error the frame is let go.
 Result<bool> Convert::Impl::advance() {
+  auto reclaimed = reclaim();
+  if (reclaimed) return submit_pending();
+  pending.release();
+  filled = {};
+  return std::unexpected(reclaimed.error());
+}
+
+Result<bool> Convert::Impl::submit_pending() {
   auto submitted = try_submit();
   if (submitted) return submitted;
   pending.release();
@@ -510,8 +516,6 @@ Result<bool> Convert::Impl::advance() {
 }
 
 Result<bool> Convert::Impl::try_submit() {
-  now = Deadline::Clock::now();
-  if (auto reclaimed = reclaim(); !reclaimed) return std::unexpected(reclaimed.error());
   if (!pending || finished) return false;
   Slot& slot = slots[next_slot];
   if (auto may = may_submit(); !may || !*may) return may;
@@ -636,7 +640,7 @@ Result<void> Convert::Impl::after_work(const Slot& slot, const Error& error) {
 /// The frame that was read goes back to its source with the fence of the reading.
 void Convert::Impl::give_back(Slot& slot, const Fence& done) {
   // Somebody may have to wait for this place where the GPU is slower than the loop: then its end costs a descriptor.
-  const auto others_busy = std::ranges::count_if(slots, &Slot::busy) > 1;
+  const auto others_busy = std::ranges::count_if(std::span(slots).first(options.in_flight), &Slot::busy) > 1;
   if (others_busy || options.in_flight == 1) {
     if (auto end = done.dup()) slot.end = std::move(*end);
   }
@@ -649,6 +653,7 @@ void Convert::Impl::give_back(Slot& slot, const Fence& done) {
 }
 
 Result<void> Convert::Impl::reclaim() {
+  now = Deadline::Clock::now();
   for (std::uint32_t i = 0; i < options.in_flight; ++i) {
     Slot& slot = slots[i];
     if (!slot.busy) continue;
