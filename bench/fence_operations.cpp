@@ -1,6 +1,7 @@
 #include "fence_operations.hpp"
 
 #include "raw/fences.hpp"
+#include "sw_fence.hpp"
 
 #include <dmaflow/fence.hpp>
 #include <dmaflow/heap.hpp>
@@ -38,30 +39,6 @@ T must(Result<T> result) {
   if (!result) give_up(result.error().message());
   return std::move(*result);
 }
-
-/// A fence that is active, or has signalled; each on a timeline of its own, so that a merge keeps all.
-class SwFence {
- public:
-  SwFence() : SwFence(false) {}
-  explicit SwFence(bool signalled)
-      : timeline_(Fd::adopt(::open("/sys/kernel/debug/sync/sw_sync", O_RDWR | O_CLOEXEC))) {
-    require(static_cast<bool>(timeline_), "no sw_sync (debugfs sync/sw_sync): run this in the lab, as root");
-    struct {
-      std::uint32_t value;
-      char name[32];
-      std::int32_t fence;
-    } data{1, "bench", -1};
-    require(::ioctl(timeline_.get(), _IOWR('W', 0, decltype(data)), &data) == 0, "SW_SYNC_IOC_CREATE_FENCE");
-    fence_ = Fd::adopt(data.fence);
-    std::uint32_t by = signalled ? 1 : 0;
-    require(::ioctl(timeline_.get(), _IOW('W', 1, std::uint32_t), &by) == 0, "SW_SYNC_IOC_INC");
-  }
-  [[nodiscard]] int fd() const { return fence_.get(); }
-
- private:
-  Fd timeline_;
-  Fd fence_;
-};
 
 /// A buffer that anybody may hang fences on.
 Buffer some_buffer() {

@@ -3,6 +3,7 @@
 //   gpu --count    instructions, in tests/lab/run --icount; fails where the stage costs more than 6% more
 #include "count.hpp"
 #include "raw/vulkan.hpp"
+#include "sw_fence.hpp"
 
 #include <dmaflow/heap.hpp>
 #include <dmaflow/vulkan_convert.hpp>
@@ -39,29 +40,12 @@ T must(Result<T> result) {
   if constexpr (!std::is_void_v<T>) return std::move(*result);
 }
 
-/// A fence of a timeline of its own, active for as long as this lives.
-class ActiveFence {
- public:
-  ActiveFence() : timeline_(Fd::adopt(::open("/sys/kernel/debug/sync/sw_sync", O_RDWR | O_CLOEXEC))) {
-    require(static_cast<bool>(timeline_), "no sw_sync (debugfs sync/sw_sync): run this in the lab, as root");
-    struct {
-      std::uint32_t value;
-      char name[32];
-      std::int32_t fence;
-    } data{1, "bench", -1};
-    require(::ioctl(timeline_.get(), _IOWR('W', 0, decltype(data)), &data) == 0, "SW_SYNC_IOC_CREATE_FENCE");
-    fence_ = Fd::adopt(data.fence);
-  }
-  [[nodiscard]] int copy() const {
-    const int fd = ::fcntl(fence_.get(), F_DUPFD_CLOEXEC, 3);
-    require(fd >= 0, "fcntl(F_DUPFD_CLOEXEC)");
-    return fd;
-  }
-
- private:
-  Fd timeline_;
-  Fd fence_;
-};
+/// A descriptor of its own for a fence.
+int copy_of(const SwFence& fence) {
+  const int fd = ::fcntl(fence.fd(), F_DUPFD_CLOEXEC, 3);
+  require(fd >= 0, "fcntl(F_DUPFD_CLOEXEC)");
+  return fd;
+}
 
 // --- Between both ways and the driver -------------------------------------------------------------------------------
 
@@ -69,8 +53,8 @@ class ActiveFence {
 /// out, answers at once as a GPU would that is always done.
 struct Driver {
   static inline bool left_out = false;
-  static inline bool is_hardware = false;           // a device made now waits for fences by itself
-  static inline const ActiveFence* work = nullptr;  // what submitted work ends with, where the driver is left out
+  static inline bool is_hardware = false;       // a device made now waits for fences by itself
+  static inline const SwFence* work = nullptr;  // what submitted work ends with, where the driver is left out
   static inline VkCommandBuffer submitted = VK_NULL_HANDLE;
   static inline VkQueryPool queries = VK_NULL_HANDLE;  // of the stage made last; none where it does not measure
   static inline PFN_vkCreateQueryPool create_queries = nullptr;
@@ -101,7 +85,7 @@ VKAPI_ATTR VkResult VKAPI_CALL import_fd(VkDevice device, const VkImportSemaphor
 }
 VKAPI_ATTR VkResult VKAPI_CALL get_fd(VkDevice device, const VkSemaphoreGetFdInfoKHR* info, int* fd) {
   if (!Driver::left_out) return Driver::real.get_fd(device, info, fd);
-  *fd = Driver::work->copy();
+  *fd = copy_of(*Driver::work);
   return VK_SUCCESS;
 }
 VKAPI_ATTR VkResult VKAPI_CALL results(VkDevice device, VkQueryPool pool, std::uint32_t first, std::uint32_t count,
@@ -245,13 +229,13 @@ Operation finished_frames(const char* name, const std::shared_ptr<Rig>& rig, int
 /// Frames that are not, and for which the GPU waits.
 Operation awaited_frames(const char* name, const std::shared_ptr<Rig>& rig, int batch) {
   struct Fences {
-    ActiveFence active;
+    SwFence active;
     std::vector<int> copies;
   };
   const auto fences = std::make_shared<Fences>();
   const auto prepare = [fences](int times) {
     fences->copies.clear();
-    for (int i = 0; i < times; ++i) fences->copies.push_back(fences->active.copy());
+    for (int i = 0; i < times; ++i) fences->copies.push_back(copy_of(fences->active));
   };
   const auto ours = [rig, fences](int times) {
     for (int i = 0; i < times; ++i) {
@@ -277,7 +261,7 @@ int count() {
   const std::array without_clock{finished_frames("frame, not measured", plain, 20)};
   show_instructions(without_clock, Counted::thread);
 
-  const ActiveFence work;
+  const SwFence work;
   Driver::work = &work;
   const auto waiting = std::make_shared<Rig>(true, false);
   Driver::left_out = true;
