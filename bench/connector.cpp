@@ -60,10 +60,12 @@ class Ear {
 
 const pid_t self = ::getpid();
 
+using What = decltype(proc_event::what);  // within proc_event in older headers, beside it in newer ones
+
 /// Other programs change their names too.
 bool count_own(const proc_event& event, int& read) {
   const auto what = static_cast<std::uint32_t>(event.what);
-  read += what == static_cast<std::uint32_t>(proc_event::PROC_EVENT_COMM) && event.event_data.comm.process_tgid == self;
+  read += what == static_cast<std::uint32_t>(What::PROC_EVENT_COMM) && event.event_data.comm.process_tgid == self;
   return true;
 }
 

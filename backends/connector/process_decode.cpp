@@ -10,6 +10,8 @@ namespace dmaflow::connector {
 namespace {
 
 constexpr std::size_t data = offsetof(proc_event, event_data);
+/// Its own enumeration since 6.6's headers, one within proc_event before.
+using What = decltype(proc_event::what);
 
 /// The n-th 32-bit word of the event's own part.
 template <typename T = std::int32_t>
@@ -55,31 +57,31 @@ std::uint32_t decode(const std::byte* payload, ProcessEvent& event) noexcept {
   std::memcpy(&time, payload + offsetof(proc_event, timestamp_ns), sizeof time);
   event.time = std::chrono::nanoseconds(time);
   switch (what) {
-    case proc_event::PROC_EVENT_FORK:
+    case What::PROC_EVENT_FORK:
       event.what.emplace<Fork>(Fork{.parent = task(payload, 0), .child = task(payload, 2)});
       break;
-    case proc_event::PROC_EVENT_EXEC:
+    case What::PROC_EVENT_EXEC:
       event.what.emplace<Exec>(Exec{task(payload, 0)});
       break;
-    case proc_event::PROC_EVENT_UID:
+    case What::PROC_EVENT_UID:
       event.what.emplace<UidChange>(UidChange{task(payload, 0), word<uid_t>(payload, 2), word<uid_t>(payload, 3)});
       break;
-    case proc_event::PROC_EVENT_GID:
+    case What::PROC_EVENT_GID:
       event.what.emplace<GidChange>(GidChange{task(payload, 0), word<gid_t>(payload, 2), word<gid_t>(payload, 3)});
       break;
-    case proc_event::PROC_EVENT_SID:
+    case What::PROC_EVENT_SID:
       event.what.emplace<SessionStart>(SessionStart{task(payload, 0)});
       break;
-    case proc_event::PROC_EVENT_PTRACE:
+    case What::PROC_EVENT_PTRACE:
       event.what.emplace<Ptrace>(Ptrace{.task = task(payload, 0), .tracer = task(payload, 2)});
       break;
-    case proc_event::PROC_EVENT_COMM:
+    case What::PROC_EVENT_COMM:
       event.what.emplace<NameChange>(name_change(payload));
       break;
-    case proc_event::PROC_EVENT_COREDUMP:
+    case What::PROC_EVENT_COREDUMP:
       event.what.emplace<CoreDump>(CoreDump{.task = task(payload, 0), .parent = task(payload, 2)});
       break;
-    case proc_event::PROC_EVENT_EXIT:
+    case What::PROC_EVENT_EXIT:
       event.what.emplace<Exit>(exit_of(payload));
       break;
     default:
