@@ -152,11 +152,6 @@ Result<std::unique_ptr<Device>> Device::adopt(Fd& fd) {
   return Impl::make(fd, node ? node.get() : "adopted DRM file");
 }
 
-Result<void> Device::Impl::check_alive(const char* operation) const noexcept {
-  if (file.fd >= 0) return {};
-  return std::unexpected(Error::os(ENODEV, operation, file.name).detail("the device was detached"));
-}
-
 Result<void> Device::Impl::take_master() const noexcept {
   const int result = sys::ioctl_value(file.fd, DRM_IOCTL_SET_MASTER, 0);
   if (result == 0) return {};

@@ -11,6 +11,7 @@
 
 #include <dmaflow/kms.hpp>
 
+#include <cerrno>
 #include <memory>
 #include <optional>
 #include <string>
@@ -53,7 +54,11 @@ struct Device::Impl {
   void detach() noexcept;
   /// Stops and destroys the planes of an output.
   static void end(Output& output) noexcept;
-  [[nodiscard]] Result<void> check_alive(const char* operation) const noexcept;
+  [[nodiscard]] Result<void> check_alive(const char* operation) const noexcept {
+    if (file.fd >= 0) [[likely]]
+      return {};
+    return std::unexpected(Error::os(ENODEV, operation, file.name).detail("the device was detached"));
+  }
   /// SET_MASTER. Errors: EACCES, EBUSY with what would help.
   [[nodiscard]] Result<void> take_master() const noexcept;
   /// Reads the events that are there. Never blocks.
@@ -176,6 +181,9 @@ struct Plane::Impl {
   PlaneOptions options;
   std::string name;
   std::optional<Place> place;
+  Rect configured_position{};  // of whole frames
+  Rect part{};                 // of the frames that is shown, or was to be: their visible part
+  bool has_moved = false;      // the place is another than the kernel was told last
   StreamConfig config;
   std::uint64_t configuration = 0;
   bool is_on = false;  // its place is set in the kernel
@@ -201,13 +209,15 @@ struct Plane::Impl {
   [[nodiscard]] Result<Place> find_place(const StreamConfig& stream);
   /// TEST_ONLY of one framebuffer at a place. Returns 0 or -errno.
   [[nodiscard]] int try_place(const Place& at, std::uint32_t framebuffer, std::uint32_t mode_blob) const;
+  /// Follows the visible part of the staged frame, where that changed: shows it, or all of the frame where the driver
+  /// cannot. Looks before it asks the driver, which is only then.
+  void follow_visible_part();
   /// Every property that says where and how.
   void set_place(AtomicRequest& to, const Place& at, std::uint32_t framebuffer) const;
   static void turn_off(AtomicRequest& to, const PlaneObject& plane);
   /// Candidates for a format, this plane's present one first.
   [[nodiscard]] std::vector<const PlaneObject*> candidates() const;
 
-  // plane.cpp
   // plane_fences.cpp
   /// Whether the staged frame may be committed now: it has no fence left, or the kernel waits for it. A frame whose
   /// fence has failed is let go.
@@ -236,9 +246,9 @@ struct Plane::Impl {
 
 /// Access to the insides for the files of this backend.
 struct Inside {
-  static Plane::Impl& of(Plane& plane) noexcept;
-  static const Plane::Impl& of(const Plane& plane) noexcept;
-  static Output::Impl& of(Output& output) noexcept;
+  static Plane::Impl& of(Plane& plane) noexcept { return *plane.impl_; }
+  static const Plane::Impl& of(const Plane& plane) noexcept { return *plane.impl_; }
+  static Output::Impl& of(Output& output) noexcept { return *output.impl_; }
 };
 
 }  // namespace dmaflow::kms

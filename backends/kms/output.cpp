@@ -26,10 +26,6 @@ constexpr std::uint32_t refusals_in_step = 3;
 
 }  // namespace
 
-Plane::Impl& Inside::of(Plane& plane) noexcept { return *plane.impl_; }
-const Plane::Impl& Inside::of(const Plane& plane) noexcept { return *plane.impl_; }
-Output::Impl& Inside::of(Output& output) noexcept { return *output.impl_; }
-
 Output::Output(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Output::~Output() {
@@ -182,7 +178,8 @@ int Output::Impl::commit_all() noexcept {
   request.clear();
   set_mode(request, mode_blob.id());
   for (const auto& plane : planes) {
-    const Plane::Impl& impl = Inside::of(*plane);
+    Plane::Impl& impl = Inside::of(*plane);
+    if (impl.is_going()) impl.follow_visible_part();
     const Plane::Impl::Held& on = impl.under_way.frame ? impl.under_way : impl.shown;
     const Plane::Impl::Held& newest = impl.is_going() ? impl.staged : on;
     if (!newest.frame || !(impl.is_going() || impl.is_on)) continue;
@@ -196,13 +193,14 @@ int Output::Impl::commit_staged() noexcept {
   std::uint32_t flags = nonblocking_flip;
   request.clear();
   for (const auto& plane : planes) {
-    const Plane::Impl& impl = Inside::of(*plane);
+    Plane::Impl& impl = Inside::of(*plane);
     if (!impl.is_going()) continue;
-    if (impl.is_on) {
+    impl.follow_visible_part();
+    if (impl.is_on && !impl.has_moved) {
       request.set(impl.place->plane->id, impl.place->plane->fb, impl.staged.framebuffer);
     } else {
       impl.set_place(request, *impl.place, impl.staged.framebuffer);
-      flags |= DRM_MODE_ATOMIC_ALLOW_MODESET;
+      flags |= impl.is_on ? 0U : DRM_MODE_ATOMIC_ALLOW_MODESET;
     }
     impl.set_fence(request);
   }
@@ -288,9 +286,10 @@ void Output::Impl::committed() noexcept {
     last_captured = info.timestamp;
     impl.submitted.push({.commit = commits, .sequence = info.sequence, .captured = info.timestamp});
     impl.under_way = std::move(impl.staged);
-    impl.staged = std::move(impl.following);
+    if (impl.following.frame) impl.staged = std::move(impl.following);
+    if (!impl.is_on) note_used(impl.place->plane->id);
     impl.is_on = true;
-    note_used(impl.place->plane->id);
+    impl.has_moved = false;
   }
 }
 

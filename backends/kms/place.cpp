@@ -70,8 +70,9 @@ const ModeEntry* preferred_mode(const std::vector<ModeEntry>& modes) {
   return modes.empty() ? nullptr : &modes.front();
 }
 
-Size shown_size(Size frame, const PlaneOptions& options) {
-  Size size = options.source ? Size{options.source->width, options.source->height} : frame;
+/// Of a part of the frame, on the screen.
+Size shown_size(const Rect& source, const PlaneOptions& options) {
+  Size size{source.width, source.height};
   if (options.rotation == Rotation::by_90 || options.rotation == Rotation::by_270) std::swap(size.width, size.height);
   return size;
 }
@@ -111,6 +112,11 @@ std::uint64_t rotation_bits(const PlaneOptions& options) {
   return bits;
 }
 
+bool is_inside(const Rect& part, Size whole) {
+  return part.x >= 0 && part.y >= 0 && part.width > 0 && part.height > 0 &&
+         std::uint64_t(part.x) + part.width <= whole.width && std::uint64_t(part.y) + part.height <= whole.height;
+}
+
 /// Refusals that need no driver: what is wrong with the stream itself.
 Result<void> check_stream(const StreamConfig& stream, const PlaneOptions& options, std::string_view device) {
   const Layout& layout = stream.layout;
@@ -133,11 +139,8 @@ Result<void> check_stream(const StreamConfig& stream, const PlaneOptions& option
                                              size.width, size.height));
     }
   }
-  if (const auto& source = options.source) {
-    const bool is_inside = source->x >= 0 && source->y >= 0 && source->width > 0 && source->height > 0 &&
-                           std::uint64_t(source->x) + source->width <= size.width &&
-                           std::uint64_t(source->y) + source->height <= size.height;
-    if (!is_inside) return std::unexpected(refuse().detail("the source rectangle is not inside the frame"));
+  if (options.source && !is_inside(*options.source, size)) {
+    return std::unexpected(refuse().detail("the source rectangle is not inside the frame"));
   }
   return {};
 }
@@ -267,6 +270,29 @@ int Plane::Impl::try_place(const Place& at, std::uint32_t framebuffer, std::uint
   return request.commit(file().fd, DRM_MODE_ATOMIC_TEST_ONLY | DRM_MODE_ATOMIC_ALLOW_MODESET);
 }
 
+void Plane::Impl::follow_visible_part() {
+  const Rect& visible = staged.frame.info().visible;
+  if (visible == part || options.source) [[likely]]
+    return;
+  const Size size = config.layout.size;
+  const Rect whole{0, 0, size.width, size.height};
+  const Rect wanted = is_inside(visible, size) ? visible : whole;
+  if (wanted == part) return;
+  part = wanted;
+  has_moved = true;
+  place->source = whole;
+  place->position = configured_position;
+  if (part == whole) return;
+  Place at = *place;
+  at.source = part;
+  for (const Rect& position : positions(options, shown_size(part, options), at.mode.mode.size)) {
+    at.position = position;
+    if (try_place(at, staged.framebuffer, output.mode_blob.id()) != 0) continue;
+    place = at;
+    return;
+  }
+}
+
 namespace {
 
 /// The mode a stream is to be shown in: what other planes fixed, what was asked for, the frame's size, the preferred
@@ -329,7 +355,8 @@ Result<Place> Plane::Impl::find_place(const StreamConfig& stream) {
                                        layout.modifier.name().c_str(), list_formats(all, with_modifiers).c_str()));
   }
 
-  const Size size = shown_size(layout.size, options);
+  const Rect source = options.source.value_or(Rect{0, 0, layout.size.width, layout.size.height});
+  const Size size = shown_size(source, options);
   const bool is_fixed = std::any_of(output.planes.begin(), output.planes.end(), [&](const auto& plane) {
     return &Inside::of(*plane) != this && Inside::of(*plane).place;
   });
@@ -338,8 +365,7 @@ Result<Place> Plane::Impl::find_place(const StreamConfig& stream) {
   auto blob = Blob::create(file(), &mode->info, sizeof mode->info);
   if (!blob) return std::unexpected(Error(blob.error()).device(name));
 
-  Place found{.plane = nullptr, .mode = *mode, .source = {}, .position = {}};
-  found.source = options.source.value_or(Rect{0, 0, layout.size.width, layout.size.height});
+  Place found{.plane = nullptr, .mode = *mode, .source = source, .position = {}};
   const Probe probe(file(), stream);
   std::optional<Error> refusal;
   for (const PlaneObject* plane : able) {

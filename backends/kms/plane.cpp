@@ -72,6 +72,8 @@ Result<void> Plane::configure(const StreamConfig& config) {
   impl_->following = {};
   impl_->is_on = false;
   impl_->place = *place;
+  impl_->configured_position = place->position;
+  impl_->part = {0, 0, config.layout.size.width, config.layout.size.height};
   impl_->config = config;
   impl_->configuration = ++impl_->device().configurations;
   return {};

@@ -82,7 +82,9 @@ struct PlaneOptions {
   /// The place on the screen. Unset = all of it where the mode has the frame's size; else the middle, unscaled
   /// or, where the frame is larger or the driver cannot do that, scaled to fit.
   std::optional<Rect> position{};
-  std::optional<Rect> source{};  ///< the part of the frame to show; unset = all
+  /// The part of the frame to show. Unset = its visible part (FrameInfo::visible), where the display can show that;
+  /// where it cannot (most show no smaller picture than the mode), all of the frame.
+  std::optional<Rect> source{};
   Rotation rotation = Rotation::none;
   bool reflect_x = false;
   bool reflect_y = false;
