@@ -28,6 +28,9 @@ function(dmaflow_library name)
            $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
     PRIVATE ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(${target} PUBLIC ${ARG_LINKS} PRIVATE $<BUILD_INTERFACE:dmaflow_flags> ${ARG_PRIVATE_LINKS})
+  # Nobody replaces our functions at run time, so GCC may inline them though the code is position independent: a frame
+  # through the GPU stage costs a tenth less of the stage's own instructions. Clang does so anyway.
+  target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fno-semantic-interposition>)
   set_target_properties(${target} PROPERTIES EXPORT_NAME ${name} VERSION ${PROJECT_VERSION}
                         SOVERSION ${PROJECT_VERSION_MAJOR} POSITION_INDEPENDENT_CODE ON)
   set_property(GLOBAL APPEND PROPERTY DMAFLOW_LIBRARIES ${target})

@@ -71,6 +71,9 @@ std::string vulkan_reason(int code) {
 
 }  // namespace
 
+[[gnu::cold]] Error::Error(const Error& other) noexcept = default;
+[[gnu::cold]] Error& Error::operator=(const Error& other) noexcept = default;
+
 Error Error::os(int code, const char* operation, std::string_view device) noexcept {
   Error error;
   // The seam gives -errno, callers errno; and an error is never "Success", whatever a driver left in errno.

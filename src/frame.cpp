@@ -9,10 +9,6 @@
 
 namespace dmaflow {
 
-const Buffer& Frame::buffer() const noexcept { return set_->buffers_[index_]; }
-const FrameInfo& Frame::info() const noexcept { return set_->holds_[index_].info; }
-const Fence& Frame::ready() const noexcept { return set_->holds_[index_].ready; }
-
 Result<Frame> Frame::split() {
   auto& hold = set_->holds_[index_];
   auto made = hold.holds_made.load(std::memory_order_relaxed);

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <deque>
 
 #include <sys/eventfd.h>
 
@@ -47,7 +46,7 @@ struct Pipeline::Impl {
     if (running) static_cast<void>(stop(Deadline::after(drain_time)));
   }
 
-  std::deque<Stream> streams;
+  std::vector<Stream> streams;
   std::vector<Allocator*> allocators;
   StreamRequest request;
   std::vector<Plan> plans;
@@ -68,7 +67,8 @@ struct Pipeline::Impl {
   std::vector<pollfd> polls;
   std::vector<Entry> entries;
   std::vector<Pollable*> watched;
-  Deadline::Clock::time_point wake{};  // the earliest at which an object wants to be called though nothing came
+  Clock::time_point wake{};  // the earliest at which an object wants to be called though nothing came
+  Clock::time_point now{};   // of this turn, behind its wait
 
   void wait_for(int fd, short events, Entry entry) {
     if (fd < 0 || events == 0) return;
@@ -236,9 +236,8 @@ bool Pipeline::Impl::fill_wait_set() {
 
 // Those that wanted to be called by now.
 Result<void> Pipeline::Impl::wake_objects() {
-  const auto now = Clock::now();
   if (now < wake) return {};
-  const auto serve = [now](Pollable& object) {
+  const auto serve = [this](Pollable& object) {
     const auto by = object.wake_by();
     return by && by->time() <= now ? object.dispatch(0) : Result<void>{};
   };
@@ -271,7 +270,8 @@ Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_f
   for (std::size_t i = 0; i < first_entry; ++i) {
     if (polls[i].revents != 0) *stopped = true;
   }
-  if (ready == 0 && sleep && Clock::now() < wake) return false;
+  now = Clock::now();
+  if (ready == 0 && sleep && now < wake) return false;
   if (auto served = serve(first_entry); !served) return std::unexpected(served.error());
   return true;
 }
@@ -303,9 +303,9 @@ Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
     if (!taken) {  // a queue that ended because the signal changed is no error
       return stream.take_changed() ? renegotiate(index) : Result<void>(std::unexpected(taken.error()));
     }
-    const auto now = Clock::now().time_since_epoch();
-    if (*taken && per_second.first == std::chrono::nanoseconds::zero()) per_second.first = now;
-    if (per_second.first != std::chrono::nanoseconds::zero()) stats.elapsed = now - per_second.first;
+    const auto came = now.time_since_epoch();
+    if (*taken && per_second.first == std::chrono::nanoseconds::zero()) per_second.first = came;
+    if (per_second.first != std::chrono::nanoseconds::zero()) stats.elapsed = came - per_second.first;
     if (*taken && stream.is_behind()) return stream.serve_source(0);  // the next turn looks for a newer one at once
     // One frame a turn, the next wakes us at once. After an event, all there are: the end of the stream wakes us no
     // more.
@@ -355,7 +355,7 @@ std::uint64_t Pipeline::Impl::captured_by_all() const noexcept {
 
 Result<void> Pipeline::Impl::loop(const RunOptions& options, const StopEvent& stop_event) {
   const std::array<int, 2> stop_fds{options.stop_fd, stop_event.fd()};
-  auto now = Clock::now();
+  now = Clock::now();
   const auto end = options.duration ? Deadline::after(*options.duration).time() : Clock::time_point::max();
   auto next_progress = now + progress_interval;
   auto patience = Deadline::after(options.frame_timeout).time();
@@ -364,7 +364,6 @@ Result<void> Pipeline::Impl::loop(const RunOptions& options, const StopEvent& st
   while (!stopped && !all_ended() && now < end && (options.frames == 0 || captured() < options.frames)) {
     auto done = step(Deadline::at(std::min({end, next_progress, patience})), stop_fds, &stopped);
     if (!done) return std::unexpected(done.error());
-    now = Clock::now();
     if (captured_by_all() != last_count) {
       last_count = captured_by_all();
       patience = Deadline::after(options.frame_timeout).time();

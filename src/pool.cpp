@@ -58,11 +58,13 @@ void Pool::collect() noexcept {
     while (const auto back = group.holds->take_returned()) {
       (all_done(back->fences) ? group.free : group.pending).push_back(back->index);
     }
-    std::erase_if(group.pending, [&](std::uint32_t index) {
-      if (!all_done(group.holds->fences(index))) return false;
-      group.free.push_back(index);
-      return true;
-    });
+    if (!group.pending.empty()) {
+      std::erase_if(group.pending, [&](std::uint32_t index) {
+        if (!all_done(group.holds->fences(index))) return false;
+        group.free.push_back(index);
+        return true;
+      });
+    }
     if (leaving_ == 0) continue;
     while (leaving_ > 0 && !group.free.empty()) {
       static_cast<void>(group.holds->retire(group.free.back()));

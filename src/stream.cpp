@@ -141,6 +141,8 @@ std::vector<Buffer> Stream::outputs_of(const Producer& producer) const {
 Result<void> Stream::start() {
   ended_ = false;
   any_frame_ = false;
+  may_be_behind_ = std::ranges::all_of(branches_, [](const Branch& one) { return one.wants_newest(); }) &&
+                   std::ranges::any_of(branches_, [](const Branch& one) { return !one.stages().empty(); });
   for (const Branch& branch : branches_) {
     if (auto started = branch.sink().start(inputs_of(branch.sink())); !started) return started;
     for (Stage* stage : branch.stages()) {
@@ -200,7 +202,7 @@ Result<bool> Stream::take(StreamStats& stats) {
   next_sequence_ = info.sequence + 1;
   any_frame_ = true;
   if (info.is_last) ended_ = true;
-  behind_ = !ended_ && is_late(info) ? behind_ + 1 : 0;
+  behind_ = may_be_behind_ && !ended_ && is_late(info) ? behind_ + 1 : 0;
 
   for (std::size_t i = 0; i + 1 < branches_.size(); ++i) {
     auto hold = frame.split();
@@ -214,9 +216,6 @@ Result<bool> Stream::take(StreamStats& stats) {
 bool Stream::is_late(const FrameInfo& info) const noexcept {
   const Interval interval = source_->output().interval;
   if (info.clock != FrameInfo::Clock::monotonic || interval.denominator == 0) return false;
-  const bool only_newest = std::ranges::all_of(branches_, [](const Branch& one) { return one.wants_newest(); });
-  const bool any_stage = std::ranges::any_of(branches_, [](const Branch& one) { return !one.stages().empty(); });
-  if (!only_newest || !any_stage) return false;
   const auto age = Deadline::Clock::now().time_since_epoch() - info.timestamp;
   return age > std::chrono::nanoseconds(std::chrono::seconds(2)) * interval.numerator / interval.denominator;
 }
@@ -239,12 +238,11 @@ Result<void> Stream::advance(StreamStats& stats) {
 }
 
 void Stream::collect(StreamStats& stats, PerSecond& per_second) noexcept {
-  std::array<Presentation, 32> reports;
   for (std::size_t i = 0; i < branches_.size(); ++i) {
     BranchStats& branch = stats.branches[i];
-    for (std::size_t count = reports.size(); count == reports.size();) {
-      count = branches_[i].sink().take_presented(reports);
-      for (const Presentation& report : std::span(reports).first(count)) {
+    for (std::size_t count = reports_.size(); count == reports_.size();) {
+      count = branches_[i].sink().take_presented(reports_);
+      for (const Presentation& report : std::span(reports_).first(count)) {
         ++branch.presented;
         branch.latency.add(report.presented - report.captured);
         if (i == 0) per_second.add(report.presented);

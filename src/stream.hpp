@@ -6,8 +6,10 @@
 #include <dmaflow/copy_stage.hpp>
 #include <dmaflow/pipeline.hpp>
 
+#include <array>
 #include <deque>
 #include <memory>
+#include <vector>
 
 namespace dmaflow {
 
@@ -22,9 +24,14 @@ struct PerSecond {
 class Stream {
  public:
   explicit Stream(Source& source) : source_(&source) {}
+  Stream(Stream&&) = default;
+  Stream& operator=(Stream&&) = default;
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  ~Stream() = default;
 
   [[nodiscard]] Source& source() const noexcept { return *source_; }
-  [[nodiscard]] std::deque<Branch>& branches() noexcept { return branches_; }
+  [[nodiscard]] std::vector<Branch>& branches() noexcept { return branches_; }
   [[nodiscard]] bool ended() const noexcept { return ended_; }
 
   /// Negotiates every link, makes its buffers and imports them. On refusal nothing is kept.
@@ -68,11 +75,13 @@ class Stream {
   bool insert_copies(const StreamRequest& request, const std::vector<Allocator*>& allocators);
 
   Source* source_;
-  std::deque<Branch> branches_;
+  std::vector<Branch> branches_;
   std::deque<CopyStage> copies_;
   std::vector<Made> made_;
   std::uint64_t next_sequence_ = 0;
   std::uint32_t behind_ = 0;  // late frames in a row
+  bool may_be_behind_ = false;
+  std::array<Presentation, 32> reports_{};  // of which collect() uses some
   bool any_frame_ = false;
   bool ended_ = false;
 };

@@ -53,6 +53,7 @@ struct Camera::Impl {
   std::array<std::uint32_t, max_slots> slot_of_hold{};
   std::array<std::uint32_t, max_slots> hold_of_slot{};
   Waiting waiting;
+  std::optional<Error> refusal;  // within give_back_all(): room for an error is dear to make
   Sequence sequence;
   Rect visible;
   bool polled = false;    // dispatch() is told POLLIN
@@ -388,9 +389,7 @@ Result<void> Camera::dispatch(short revents) {
   if (!my.holds) return {};
   if ((revents & (POLLIN | POLLERR | POLLHUP)) != 0) my.polled = my.readable = true;
   if (my.ending) my.readable = true;  // what is left is taken until there is no more
-  auto given = my.give_back_all();
-  if (!given && my.is_change(given.error())) return {};
-  return given;
+  return my.give_back_all();
 }
 
 /// Drivers put the queue into error when the signal changes: the stream is stopped anyway.
@@ -420,15 +419,18 @@ Result<void> Camera::Impl::give_back_all() noexcept {
     if (!returned) break;
     waiting.entries[waiting.count++] = *returned;
   }
-  Result<void> outcome;
   std::uint32_t kept = 0;
   for (std::uint32_t i = 0; i < waiting.count; ++i) {
     auto queued = give_back(waiting.entries[i]);
-    if (!queued && outcome) outcome = std::unexpected(queued.error());
+    if (!queued && !refusal) refusal = queued.error();
     if (!queued || !*queued) waiting.entries[kept++] = waiting.entries[i];
   }
   waiting.count = kept;
-  return outcome;
+  if (!refusal) [[likely]]
+    return {};
+  const Error first = *refusal;
+  refusal.reset();
+  return is_change(first) ? Result<void>() : std::unexpected(first);
 }
 
 /// Of the buffer that came back first: each waits for its own, and a later one may go in before it.

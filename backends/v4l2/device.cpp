@@ -98,19 +98,8 @@ Result<Device> Device::identify(Fd fd, std::string path, Direction direction) {
   return device;
 }
 
-std::uint32_t Device::buffer_type() const noexcept {
-  if (direction_ == Direction::capture) {
-    return multiplanar() ? V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE : V4L2_BUF_TYPE_VIDEO_CAPTURE;
-  }
-  return multiplanar() ? V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE : V4L2_BUF_TYPE_VIDEO_OUTPUT;
-}
-
 std::uint32_t Device::selection_type() const noexcept {
   return direction_ == Direction::capture ? V4L2_BUF_TYPE_VIDEO_CAPTURE : V4L2_BUF_TYPE_VIDEO_OUTPUT;
-}
-
-int Device::try_call(Operation operation, void* argument) const noexcept {
-  return sys::ioctl(fd_.get(), operation.request, argument);
 }
 
 Error Device::error(int code, const char* operation) const noexcept {

@@ -1,6 +1,8 @@
 // Device: an open video node of one kind, and the one way to make an ioctl on it.
 #pragma once
 
+#include "sys/sys.hpp"
+
 #include <dmaflow/error.hpp>
 #include <dmaflow/fd.hpp>
 #include <dmaflow/v4l2.hpp>
@@ -43,7 +45,12 @@ class Device {
   [[nodiscard]] Direction direction() const noexcept { return direction_; }
   [[nodiscard]] bool multiplanar() const noexcept { return info_.multiplanar; }
   /// V4L2_BUF_TYPE_* of its queue.
-  [[nodiscard]] std::uint32_t buffer_type() const noexcept;
+  [[nodiscard]] std::uint32_t buffer_type() const noexcept {
+    if (direction_ == Direction::capture) {
+      return multiplanar() ? V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE : V4L2_BUF_TYPE_VIDEO_CAPTURE;
+    }
+    return multiplanar() ? V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE : V4L2_BUF_TYPE_VIDEO_OUTPUT;
+  }
   /// V4L2_BUF_TYPE_* for the selection API, which on older kernels knows the single-planar names only.
   [[nodiscard]] std::uint32_t selection_type() const noexcept;
 
@@ -55,7 +62,9 @@ class Device {
     return {};
   }
   /// Makes the ioctl: 0 or more, or -errno.
-  int try_call(Operation operation, void* argument) const noexcept;
+  int try_call(Operation operation, void* argument) const noexcept {
+    return sys::ioctl(fd_.get(), operation.request, argument);
+  }
   [[nodiscard]] Error error(int code, Operation operation) const noexcept { return error(code, operation.name); }
   [[nodiscard]] Error error(int code, const char* operation) const noexcept;
 

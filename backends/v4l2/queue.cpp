@@ -84,7 +84,7 @@ Error Queue::stream_error(int code, const char* operation) const noexcept {
 
 Result<void> Queue::queue(std::uint32_t index, std::chrono::nanoseconds time) noexcept {
   Slot& slot = table_[index];
-  v4l2_plane planes[max_planes]{};
+  v4l2_plane planes[max_planes];
   v4l2_buffer buffer{};
   buffer.index = index;
   buffer.type = device_.buffer_type();
@@ -100,6 +100,7 @@ Result<void> Queue::queue(std::uint32_t index, std::chrono::nanoseconds time) no
     buffer.m.planes = planes;
     buffer.length = slot.planes;
     for (std::uint32_t i = 0; i < slot.planes; ++i) {
+      planes[i] = {};
       if (is_import) planes[i].m.fd = slot.fds[i];
       if (is_import) planes[i].length = slot.lengths[i];
       if (is_output) planes[i].bytesused = slot.used[i];
@@ -117,11 +118,12 @@ Result<void> Queue::queue(std::uint32_t index, std::chrono::nanoseconds time) no
 }
 
 Result<std::optional<Dequeued>> Queue::dequeue() noexcept {
-  v4l2_plane planes[VIDEO_MAX_PLANES]{};
+  v4l2_plane planes[VIDEO_MAX_PLANES];
   v4l2_buffer buffer{};
   buffer.type = device_.buffer_type();
   buffer.memory = memory_;
   if (device_.multiplanar()) {
+    std::ranges::fill(planes, v4l2_plane{});
     buffer.m.planes = planes;
     buffer.length = VIDEO_MAX_PLANES;
   }

@@ -91,6 +91,7 @@ struct Convert::Impl {
   Histogram waited;
 
   [[nodiscard]] Size target_size() const noexcept;
+  [[nodiscard]] Result<Reading> reading_of(const StreamConfig& config) const;
   /// Software devices run what is submitted when its fence is asked for: with a fence still pending they would block.
   [[nodiscard]] bool gpu_waits() const noexcept { return gpu.imports_sync_fd && !gpu.is_software; }
   [[nodiscard]] Result<void> start(std::span<const Buffer> given, std::vector<Buffer> made);
@@ -164,28 +165,32 @@ const Histogram& Convert::turnaround() const noexcept { return impl_->turnaround
 
 // --- Negotiation -----------------------------------------------------------------------------------------------------
 
-Result<void> Convert::check(const StreamConfig& config) {
+/// How a stream is read, where it can be.
+Result<Reading> Convert::Impl::reading_of(const StreamConfig& config) const {
   const Layout& layout = config.layout;
-  const auto refuse = [&](int code) { return Error::os(code, "vulkan::Convert::check", impl_->name); };
-  if (auto alive = impl_->gpu.alive("vulkan::Convert::check"); !alive) return alive;
+  const auto refuse = [&](int code) { return Error::os(code, "vulkan::Convert::check", name); };
+  if (auto alive = gpu.alive("vulkan::Convert::check"); !alive) return std::unexpected(alive.error());
   if (layout.modifier.is_implicit()) {
     return std::unexpected(refuse(ENOTSUP).detail("modifier INVALID: Vulkan must be told the arrangement"));
   }
-  const std::uint32_t limit = impl_->gpu.max_image;
-  const Size target = impl_->options.size.value_or(turned(layout.size, impl_->options.rotation));
+  const std::uint32_t limit = gpu.max_image;
+  const Size target = options.size.value_or(turned(layout.size, options.rotation));
   if (std::max({layout.size.width, layout.size.height, target.width, target.height}) > limit) {
     return std::unexpected(refuse(EINVAL).detail("images of this device are at most %u pixels a side", limit));
   }
-  auto reading = find_reading(impl_->gpu, layout, impl_->options.sampling);
+  return find_reading(gpu, layout, options.sampling);
+}
+
+Result<void> Convert::check(const StreamConfig& config) {
+  auto reading = impl_->reading_of(config);
   return reading ? Result<void>() : std::unexpected(reading.error());
 }
 
 Result<void> Convert::configure(const StreamConfig& config) {
   if (impl_->started) return std::unexpected(Error::os(EBUSY, "vulkan::Convert::configure", impl_->name));
-  if (auto possible = check(config); !possible) return possible;
-  impl_->input = config;
-  auto reading = find_reading(impl_->gpu, config.layout, impl_->options.sampling);
+  auto reading = impl_->reading_of(config);
   if (!reading) return std::unexpected(reading.error());
+  impl_->input = config;
   impl_->reading = *reading;
   return {};
 }
@@ -519,7 +524,7 @@ Result<bool> Convert::Impl::try_submit() {
   if (!pending || finished) return false;
   Slot& slot = slots[next_slot];
   if (auto may = may_submit(); !may || !*may) return may;
-  auto target = pool->acquire();
+  auto target = pool->acquire(pending.info());
   if (!target) return false;  // its followers hold them all: later
   if (auto submitted = submit(slot, std::move(*target)); !submitted) return std::unexpected(submitted.error());
   next_slot = (next_slot + 1) % options.in_flight;

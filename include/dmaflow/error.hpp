@@ -28,6 +28,10 @@ class Error {
   /// An error with VkResult @p code. @p operation must have static storage (a string literal).
   static Error vulkan(int code, const char* operation, std::string_view device = {}) noexcept;
 
+  // Not trivial, so that a Result that holds a value does not copy room for an error with it.
+  Error(const Error& other) noexcept;
+  Error& operator=(const Error& other) noexcept;
+
   /// Sets the detail from a printf format: the reason, and what would help.
   [[gnu::format(printf, 2, 3)]] Error& detail(const char* format, ...) noexcept;
   /// Sets the device's name, for a layer that knows it better than the one that failed.

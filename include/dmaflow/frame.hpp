@@ -163,4 +163,8 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
   std::atomic<bool> armed_{false};
 };
 
+inline const Buffer& Frame::buffer() const noexcept { return set_->buffers_[index_]; }
+inline const FrameInfo& Frame::info() const noexcept { return set_->holds_[index_].info; }
+inline const Fence& Frame::ready() const noexcept { return set_->holds_[index_].ready; }
+
 }  // namespace dmaflow

@@ -5,7 +5,6 @@
 #include <dmaflow/frame.hpp>
 
 #include <cstdint>
-#include <deque>
 #include <vector>
 
 namespace dmaflow {
@@ -49,7 +48,7 @@ class Pool {
   };
   void collect() noexcept;
 
-  std::deque<Group> groups_;
+  std::vector<Group> groups_;
   std::uint32_t size_ = 0;
   std::uint32_t leaving_ = 0;  // to be taken out when they come back
   Stats stats_;
