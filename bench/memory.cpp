@@ -4,7 +4,6 @@
 // What the machine has not is said in one line each and left out.
 #include "call_counter.hpp"
 #include "count.hpp"
-#include "count_new.hpp"
 #include "memory_operations.hpp"
 
 #include <benchmark/benchmark.h>
@@ -53,9 +52,9 @@ Exact exact_cost(const Way& way, int batch, const CallCounter& calls) {
   way.run(batch);  // what is done the first time only
   if (way.prepare) way.prepare(batch);
   const double calls_before = calls ? calls.now() : 0;
-  const std::size_t allocations_before = dmaflow::test::allocations;
+  const std::size_t allocations_before = heap_allocations();
   way.run(batch);
-  const std::size_t allocations = dmaflow::test::allocations - allocations_before;
+  const std::size_t allocations = heap_allocations() - allocations_before;
   const double made = calls ? calls.now() - calls_before - 1 : 0;  // less the look itself
   return {.calls = made / batch, .allocations = static_cast<double>(allocations) / batch};
 }

@@ -28,8 +28,11 @@ constexpr std::uint64_t read_write = DMA_BUF_SYNC_READ | DMA_BUF_SYNC_WRITE;
 /// A buffer mapped once by each.
 struct Mapped {
   explicit Mapped(Buffer of)
-      : buffer(std::move(of)), map(must(CpuMap::create(buffer))), bytes(buffer.size(0)), fd(buffer.fd(0)) {
-    raw = raw::map(fd, bytes);
+      : buffer(std::move(of)),
+        map(must(CpuMap::create(buffer))),
+        bytes(buffer.size(0)),
+        fd(buffer.fd(0)),
+        raw(raw::map(fd, bytes)) {
     require(raw != MAP_FAILED, "mmap");
   }
   Mapped(const Mapped&) = delete;
@@ -40,7 +43,7 @@ struct Mapped {
   CpuMap map;
   std::size_t bytes;
   int fd;
-  void* raw = nullptr;
+  void* raw;
   Deadline deadline = Deadline::after(std::chrono::hours(24));
   std::int64_t deadline_ns = std::chrono::nanoseconds(deadline.time().time_since_epoch()).count();
 };

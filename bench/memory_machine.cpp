@@ -1,5 +1,7 @@
 #include "memory_machine.hpp"
 
+#include "count_new.hpp"
+
 #include <algorithm>
 #include <cstdio>
 
@@ -39,6 +41,8 @@ std::vector<std::unique_ptr<dmaflow::kms::Device>> open_cards() {
 void leave_out(const std::string& what, const std::string& why) {
   std::fprintf(stderr, "left out: %s: %s\n", what.c_str(), why.c_str());
 }
+
+std::size_t heap_allocations() { return dmaflow::test::allocations; }
 
 Machine open_machine() {
   Machine machine;

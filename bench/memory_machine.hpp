@@ -33,11 +33,14 @@ void leave_out(const std::string& what, const std::string& why);
 
 [[nodiscard]] Machine open_machine();
 
+/// By operator new so far, in all threads of the program.
+[[nodiscard]] std::size_t heap_allocations();
+
 /// A size of frames of 32 bits a pixel.
 struct Sized {
-  const char* name;
-  dmaflow::Size size;
-  int batch;  ///< how many are alive at once where that is asked for
+  const char* name = "";
+  dmaflow::Size size{};
+  int batch = 1;  ///< how many are alive at once where that is asked for
   [[nodiscard]] std::size_t bytes() const { return std::size_t{4} * size.width * size.height; }
   [[nodiscard]] dmaflow::Request request() const { return {.size = size, .format = dmaflow::formats::xrgb8888}; }
 };
