@@ -1,6 +1,7 @@
 // Memory: what it costs to make, to import, to lend and to access, beside the same work in raw calls.
 //   memory            Google Benchmark: times, of which only the ratios in one run say anything (--help)
-//   memory --count    instructions of the calling thread, in tests/lab/run --icount; the small sizes, no bandwidths
+//   memory --count [BEGINNING]   instructions of the calling thread, in tests/lab/run --icount; the small sizes, no
+//                     bandwidths; only what has a name that begins so
 // What the machine has not is said in one line each and left out.
 #include "call_counter.hpp"
 #include "count.hpp"
@@ -28,13 +29,14 @@ void add(std::vector<Operation>& all, std::vector<Operation> more) {
   all.insert(all.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
 }
 
-int count(const Machine& machine) {
+int count(const Machine& machine, std::string_view beginning) {
   constexpr std::array sizes{kib64, mib1};
   std::vector<Operation> operations = allocations(machine, sizes);
   add(operations, allocation_steps(machine, std::span(sizes).last(1)));
   add(operations, imports(machine));
   add(operations, holds(machine));
   add(operations, accesses(machine));
+  std::erase_if(operations, [&](const Operation& one) { return !one.name.starts_with(beginning); });
   show_instructions(operations, Counted::thread);
   return 0;
 }
@@ -105,24 +107,32 @@ void time_way(benchmark::State& state, const Operation& operation, const Way& wa
   }
 }
 
+/// Hands them to Google Benchmark. @p batches: so many, and not as many as it takes; 0: it decides.
+void enlist(const std::vector<Operation>& operations, const CallCounter& calls, int batches) {
+  for (const Operation& operation : operations) {
+    for (const Way& way : operation.ways) {
+      auto* const entry =
+          benchmark::RegisterBenchmark((operation.name + "/" + way.name).c_str(),
+                                       [&](benchmark::State& state) { time_way(state, operation, way, calls); });
+      entry->Unit(benchmark::kMicrosecond);
+      if (batches > 0) entry->Iterations(std::int64_t{batches} * operation.batch);
+    }
+  }
+}
+
 void time(const Machine& machine) {
   constexpr std::array sizes{kib64, mib1, full_hd, ultra_hd};
   std::vector<Operation> operations = allocations(machine, sizes);
-  constexpr std::array step_sizes{kib64, full_hd};
-  add(operations, allocation_steps(machine, step_sizes));
   add(operations, imports(machine));
   add(operations, holds(machine));
   add(operations, accesses(machine));
   add(operations, bandwidths(machine));
+  constexpr std::array step_sizes{kib64, full_hd};
+  const std::vector<Operation> steps = allocation_steps(machine, step_sizes);
   const CallCounter calls;
   if (!calls) leave_out("system calls", calls.why());
-  for (const Operation& operation : operations) {
-    for (const Way& way : operation.ways) {
-      benchmark::RegisterBenchmark((operation.name + "/" + way.name).c_str(), [&](benchmark::State& state) {
-        time_way(state, operation, way, calls);
-      })->Unit(benchmark::kMicrosecond);
-    }
-  }
+  enlist(operations, calls, 0);
+  enlist(steps, calls, 2);  // each takes far longer to prepare than to run
   benchmark::RunSpecifiedBenchmarks();
 }
 
@@ -130,11 +140,11 @@ void time(const Machine& machine) {
 }  // namespace bench
 
 int main(int argc, char** argv) {
-  const bool count = argc == 2 && std::string_view(argv[1]) == "--count";
+  const bool count = argc >= 2 && argc <= 3 && std::string_view(argv[1]) == "--count";
   if (!count) benchmark::Initialize(&argc, argv);
   if (!count && benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   const bench::Machine machine = bench::open_machine();
-  if (count) return bench::count(machine);
+  if (count) return bench::count(machine, argc == 3 ? argv[2] : "");
   bench::time(machine);
   benchmark::Shutdown();
 }

@@ -23,9 +23,10 @@ using dmaflow::Fd;
 constexpr int batch = 20;
 
 /// Buffers that no device has seen, all on one dma-buf: what a first import takes. The raw ways take a descriptor each.
+/// Nobody keeps an import of that dma-buf, for GBM would find its handle; what stays imported is another.
 class Fresh {
  public:
-  explicit Fresh(Buffer memory) : memory_(std::move(memory)) {}
+  Fresh(Buffer memory, Buffer imported) : memory_(std::move(memory)), imported_(std::move(imported)) {}
   Fresh(const Fresh&) = delete;
   Fresh& operator=(const Fresh&) = delete;
   ~Fresh() { clear(); }
@@ -44,7 +45,7 @@ class Fresh {
   [[nodiscard]] Buffer next_buffer() { return std::move(buffers_[next_++]); }
   [[nodiscard]] int next_descriptor() { return descriptors_[next_++]; }
 
-  [[nodiscard]] const Buffer& memory() const { return memory_; }
+  [[nodiscard]] const Buffer& imported() const { return imported_; }
   [[nodiscard]] dmaflow::Size size() const { return memory_.layout().size; }
   [[nodiscard]] std::uint32_t stride() const { return memory_.layout().planes[0].stride; }
 
@@ -56,6 +57,7 @@ class Fresh {
     next_ = 0;
   }
   Buffer memory_;
+  Buffer imported_;
   std::vector<Buffer> buffers_;
   std::vector<int> descriptors_;
   std::size_t next_ = 0;
@@ -84,7 +86,7 @@ Way first_by_hand(const char* name, const std::shared_ptr<Fresh>& fresh, Import 
 
 template <typename Import>
 Operation cached(const std::string& device, const std::shared_ptr<Fresh>& fresh, Import import) {
-  const auto ours = [fresh, import] { import(fresh->memory()); };
+  const auto ours = [fresh, import] { import(fresh->imported()); };
   return {.name = "import/" + device + "/cached", .batch = 1000, .ways = {{"dmaflow", repeat(ours)}}};
 }
 
@@ -92,7 +94,7 @@ Operation cached(const std::string& device, const std::shared_ptr<Fresh>& fresh,
 template <typename Import>
 std::shared_ptr<Fresh> importable(const Machine& machine, const std::string& device, dmaflow::Allocator* own,
                                   dmaflow::Size size, Import import) {
-  const dmaflow::Request request{.size = size, .format = dmaflow::formats::xrgb8888};
+  const dmaflow::Request request{.size = size, .format = dmaflow::formats::xrgb8888, .count = 2};
   std::string why = "there is no heap";
   for (dmaflow::Allocator* const allocator : {static_cast<dmaflow::Allocator*>(machine.heap.get()), own}) {
     if (allocator == nullptr) continue;
@@ -101,8 +103,8 @@ std::shared_ptr<Fresh> importable(const Machine& machine, const std::string& dev
       why = made.error().message();
       continue;
     }
-    const auto imported = import(made->front());
-    if (imported) return std::make_shared<Fresh>(made->front());
+    const auto imported = import(made->back());
+    if (imported) return std::make_shared<Fresh>(made->front(), made->back());
     why = imported.error().message();
   }
   leave_out("import/" + device, why);
