@@ -6,6 +6,7 @@
 // committing. Counted in the middle of each run: system calls (by the kernel's tracepoint, for this process), the
 // process's CPU time, and frames shown. Under tests/lab/run --icount CPU time is instructions, user and kernel
 // together: with --count the program insists on that and fails above the limit.
+#include "call_counter.hpp"
 #include "count.hpp"
 #include "raw/camera_to_display.hpp"
 
@@ -17,14 +18,9 @@
 
 #include <cstdio>
 #include <ctime>
-#include <fstream>
 #include <functional>
 #include <string>
-#include <system_error>
 #include <vector>
-
-#include <linux/perf_event.h>
-#include <sys/syscall.h>
 
 namespace {
 
@@ -46,36 +42,6 @@ struct Cost {
   double shown = 0;
 };
 
-/// This process's system calls, by the kernel's own count.
-class CallCounter {
- public:
-  CallCounter() {
-    std::uint64_t id = 0;
-    for (const char* root : {"/sys/kernel/tracing", "/sys/kernel/debug/tracing"}) {
-      if (id == 0) std::ifstream(std::string(root) + "/events/raw_syscalls/sys_enter/id") >> id;
-    }
-    if (id == 0) bench::give_up("no tracepoint raw_syscalls: run this as root, with tracefs mounted");
-    perf_event_attr event{};
-    event.type = PERF_TYPE_TRACEPOINT;
-    event.size = sizeof event;
-    event.config = id;
-    fd_ = static_cast<int>(::syscall(SYS_perf_event_open, &event, 0, -1, -1, PERF_FLAG_FD_CLOEXEC));
-    if (fd_ < 0) bench::give_up(std::string("perf_event_open: ") + std::system_category().message(errno));
-  }
-  CallCounter(const CallCounter&) = delete;
-  CallCounter& operator=(const CallCounter&) = delete;
-  ~CallCounter() { ::close(fd_); }
-  /// So far; the look itself contained.
-  [[nodiscard]] double now() const {
-    std::uint64_t count = 0;
-    bench::require(::read(fd_, &count, sizeof count) == sizeof count, "the counter cannot be read");
-    return static_cast<double>(count);
-  }
-
- private:
-  int fd_ = -1;
-};
-
 double cpu_time() {
   timespec now{};
   ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
@@ -83,7 +49,7 @@ double cpu_time() {
 }
 
 /// Runs to the warm-up's end, then to the last frame, and takes the difference.
-Cost cost_of(const CallCounter& calls, const Options& options, const std::function<void(std::uint64_t)>& run_to,
+Cost cost_of(const bench::CallCounter& calls, const Options& options, const std::function<void(std::uint64_t)>& run_to,
              const std::function<std::uint64_t()>& shown) {
   run_to(warm_up);
   const auto shown_before = static_cast<double>(shown());
@@ -97,7 +63,7 @@ Cost cost_of(const CallCounter& calls, const Options& options, const std::functi
       .calls = count / frames, .cpu = cpu / frames, .shown = (static_cast<double>(shown()) - shown_before) / frames};
 }
 
-Cost library(const CallCounter& calls, const Options& options) {
+Cost library(const bench::CallCounter& calls, const Options& options) {
   const auto camera = dmaflow::v4l2::Camera::open(options.camera).value();
   const auto card = dmaflow::kms::Device::open(options.display).value();
   dmaflow::kms::Plane* const screen = card->output().value()->plane().value();
@@ -123,7 +89,7 @@ Cost library(const CallCounter& calls, const Options& options) {
   return cost;
 }
 
-Cost by_hand(const CallCounter& calls, const Options& options) {
+Cost by_hand(const bench::CallCounter& calls, const Options& options) {
   raw::CameraToDisplay loop =
       raw::open(options.camera.c_str(), options.display.c_str(), options.size.width, options.size.height, buffers);
   const Cost cost =
@@ -159,7 +125,8 @@ int main(int argc, char** argv) try {
   options.size = dmaflow::parse_size(size).value();
   if (count) bench::require_counting_clock();
 
-  const CallCounter calls;
+  const bench::CallCounter calls;
+  if (!calls) bench::give_up(calls.why());
   std::vector<Cost> ours;
   std::vector<Cost> theirs;
   for (int round = 0; round < options.rounds; ++round) {

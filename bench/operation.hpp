@@ -1,6 +1,7 @@
 // What every benchmark here is made of: one operation, done in several ways in the same run.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ struct Operation {
   std::string name;
   int batch;  ///< runs that are measured at once
   std::vector<Way> ways;
+  std::size_t bytes = 0;  ///< that one run reads or writes, where that is the question
 };
 
 /// Says why this machine cannot do it and ends the program with status 2.

@@ -1,0 +1,150 @@
+// Memory: what it costs to make, to import, to lend and to access, beside the same work in raw calls.
+//   memory            Google Benchmark: times, of which only the ratios in one run say anything (--help)
+//   memory --count [BEGINNING]   instructions of the calling thread, in tests/lab/run --icount; the small sizes, no
+//                     bandwidths; only what has a name that begins so
+// What the machine has not is said in one line each and left out.
+#include "call_counter.hpp"
+#include "count.hpp"
+#include "memory_operations.hpp"
+
+#include <benchmark/benchmark.h>
+
+#include <array>
+#include <cstdint>
+#include <ctime>
+#include <iterator>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <sys/resource.h>
+
+namespace bench {
+namespace {
+
+void add(std::vector<Operation>& all, std::vector<Operation> more) {
+  all.insert(all.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+}
+
+int count(const Machine& machine, std::string_view beginning) {
+  constexpr std::array sizes{kib64, mib1};
+  std::vector<Operation> operations = allocations(machine, sizes);
+  add(operations, allocation_steps(machine, std::span(sizes).last(1)));
+  add(operations, imports(machine));
+  add(operations, holds(machine));
+  add(operations, accesses(machine));
+  std::erase_if(operations, [&](const Operation& one) { return !one.name.starts_with(beginning); });
+  show_instructions(operations, Counted::thread);
+  return 0;
+}
+
+// --- Times -----------------------------------------------------------------------------------------------------------
+
+/// What one run costs exactly, found once for each way.
+struct Exact {
+  double calls = 0;        // of the system, by this thread
+  double allocations = 0;  // by operator new, in all threads
+};
+
+Exact exact_cost(const Way& way, int batch, const CallCounter& calls) {
+  if (way.prepare) way.prepare(batch);
+  way.run(batch);  // what is done the first time only
+  if (way.prepare) way.prepare(batch);
+  const double calls_before = calls ? calls.now() : 0;
+  const std::size_t allocations_before = heap_allocations();
+  way.run(batch);
+  const std::size_t allocations = heap_allocations() - allocations_before;
+  const double made = calls ? calls.now() - calls_before - 1 : 0;  // less the look itself
+  return {.calls = made / batch, .allocations = static_cast<double>(allocations) / batch};
+}
+
+/// Microseconds of the calling thread. The kernel divides them by ticks: right on average.
+struct Cpu {
+  double user = 0;
+  double kernel = 0;
+};
+
+Cpu cpu_time() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);  // brings the account up to date, which getrusage() does not
+  rusage usage{};
+  ::getrusage(RUSAGE_THREAD, &usage);
+  const auto microseconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) * 1e6 + static_cast<double>(time.tv_usec);
+  };
+  return {.user = microseconds(usage.ru_utime), .kernel = microseconds(usage.ru_stime)};
+}
+
+/// Batches of runs; what they use up is made while the clock stands.
+void time_way(benchmark::State& state, const Operation& operation, const Way& way, const CallCounter& calls) {
+  static std::map<const Way*, Exact> known;
+  const auto found = known.find(&way);
+  const Exact exact =
+      found != known.end() ? found->second : known.emplace(&way, exact_cost(way, operation.batch, calls)).first->second;
+  Cpu used;
+  while (state.KeepRunningBatch(operation.batch)) {
+    state.PauseTiming();
+    if (way.prepare) way.prepare(operation.batch);
+    const Cpu before = cpu_time();
+    state.ResumeTiming();
+    way.run(operation.batch);
+    state.PauseTiming();
+    const Cpu after = cpu_time();
+    used.user += after.user - before.user;
+    used.kernel += after.kernel - before.kernel;
+    state.ResumeTiming();
+  }
+  using benchmark::Counter;
+  state.counters["user_us"] = Counter(used.user, Counter::kAvgIterations);
+  state.counters["kernel_us"] = Counter(used.kernel, Counter::kAvgIterations);
+  if (calls) state.counters["system_calls"] = exact.calls;
+  state.counters["heap_allocations"] = exact.allocations;
+  if (operation.bytes != 0) {
+    state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(operation.bytes));
+  }
+}
+
+/// Hands them to Google Benchmark. @p batches: so many, and not as many as it takes; 0: it decides.
+void enlist(const std::vector<Operation>& operations, const CallCounter& calls, int batches) {
+  for (const Operation& operation : operations) {
+    for (const Way& way : operation.ways) {
+      auto* const entry =
+          benchmark::RegisterBenchmark((operation.name + "/" + way.name).c_str(),
+                                       [&](benchmark::State& state) { time_way(state, operation, way, calls); });
+      entry->Unit(benchmark::kMicrosecond);
+      if (batches > 0) entry->Iterations(std::int64_t{batches} * operation.batch);
+    }
+  }
+}
+
+void time(const Machine& machine) {
+  constexpr std::array sizes{kib64, mib1, full_hd, ultra_hd};
+  std::vector<Operation> operations = allocations(machine, sizes);
+  add(operations, imports(machine));
+  add(operations, holds(machine));
+  add(operations, accesses(machine));
+  add(operations, bandwidths(machine));
+  constexpr std::array step_sizes{kib64, full_hd};
+  const std::vector<Operation> steps = allocation_steps(machine, step_sizes);
+  const CallCounter calls;
+  if (!calls) leave_out("system calls", calls.why());
+  enlist(operations, calls, 0);
+  enlist(steps, calls, 2);  // each takes far longer to prepare than to run
+  benchmark::RunSpecifiedBenchmarks();
+}
+
+}  // namespace
+}  // namespace bench
+
+int main(int argc, char** argv) {
+  const bool count = argc >= 2 && argc <= 3 && std::string_view(argv[1]) == "--count";
+  if (!count) benchmark::Initialize(&argc, argv);
+  if (!count && benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  const bench::Machine machine = bench::open_machine();
+  if (count) return bench::count(machine, argc == 3 ? argv[2] : "");
+  bench::time(machine);
+  benchmark::Shutdown();
+}
