@@ -1,6 +1,6 @@
 // The GPU stage: what a frame costs the thread that submits it, beside a loop written by hand that submits the very
 // same command buffers to the same queue.
-//   gpu --count    instructions, in tests/lab/run --icount; fails where the stage costs more than 6% more
+//   gpu --count [--json FILE]    instructions, in tests/lab/run --icount; fails where the stage costs more than 6% more
 #include "count.hpp"
 #include "raw/vulkan.hpp"
 #include "sw_fence.hpp"
@@ -54,6 +54,7 @@ int copy_of(const SwFence& fence) {
 struct Driver {
   static inline bool left_out = false;
   static inline bool is_hardware = false;       // a device made now waits for fences by itself
+  static inline std::uint32_t version = 0;      // of the driver, as it numbers itself
   static inline const SwFence* work = nullptr;  // what submitted work ends with, where the driver is left out
   static inline VkCommandBuffer submitted = VK_NULL_HANDLE;
   static inline VkQueryPool queries = VK_NULL_HANDLE;  // of the stage made last; none where it does not measure
@@ -100,6 +101,7 @@ VKAPI_ATTR VkResult VKAPI_CALL create_queries(VkDevice device, const VkQueryPool
 }
 VKAPI_ATTR void VKAPI_CALL properties(VkPhysicalDevice device, VkPhysicalDeviceProperties2* of) {
   Driver::get_properties(device, of);
+  Driver::version = of->properties.driverVersion;
   if (Driver::is_hardware) of->properties.deviceType = VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
 }
 
@@ -248,18 +250,26 @@ Operation awaited_frames(const char* name, const std::shared_ptr<Rig>& rig, int 
   return {.name = name, .batch = batch, .ways = {{"dmaflow", ours, prepare}, {"by hand", same, prepare}}};
 }
 
-int count() {
+/// The driver, whose instructions are in what is counted.
+std::string driver_of(const Rig& rig) {
+  const std::uint32_t version = Driver::version;
+  return std::string(rig.device_name()) + ", driver " + std::to_string(VK_API_VERSION_MAJOR(version)) + "." +
+         std::to_string(VK_API_VERSION_MINOR(version)) + "." + std::to_string(VK_API_VERSION_PATCH(version));
+}
+
+int count(const CountOptions& options) {
   const auto timed = std::make_shared<Rig>(false, true);
+  CountLog log{.program = "gpu", .counted = "thread", .with = driver_of(*timed)};
   std::printf(
       "NV12 to XRGB8888, 16x16, on %s. Counted: the calling thread, user and kernel, the driver's part included.\n",
       std::string(timed->device_name()).c_str());
   const std::array by_default{finished_frames("frame", timed, 20)};
-  const bool good = count_instructions(by_default, instructions_limit, Counted::thread);
+  const bool good = count_instructions(by_default, instructions_limit, Counted::thread, &log);
 
   const auto plain = std::make_shared<Rig>(false, false);
   std::printf("\nWithout the GPU's clock (ConvertOptions::measure), in both. No limit.\n");
   const std::array without_clock{finished_frames("frame, not measured", plain, 20)};
-  show_instructions(without_clock, Counted::thread);
+  show_instructions(without_clock, Counted::thread, &log);
 
   const SwFence work;
   Driver::work = &work;
@@ -268,8 +278,9 @@ int count() {
   const std::array without_driver{finished_frames("frame, no driver", plain, 50),
                                   awaited_frames("awaited, no driver", waiting, 50)};
   std::printf("\nThe driver left out, its calls answer at once: the stage, the loop, their system calls. No limit.\n");
-  show_instructions(without_driver, Counted::thread);
+  show_instructions(without_driver, Counted::thread, &log);
   Driver::left_out = false;
+  log.write(options.json);
   return good ? 0 : 1;
 }
 
@@ -277,7 +288,7 @@ int count() {
 }  // namespace bench
 
 int main(int argc, char** argv) {
-  if (argc == 2 && std::string_view(argv[1]) == "--count") return bench::count();
-  std::fprintf(stderr, "usage: gpu --count\n");
+  if (const auto options = bench::parse_count(argc, argv)) return bench::count(*options);
+  std::fprintf(stderr, "usage: gpu --count [--json FILE]\n");
   return 2;
 }
