@@ -54,7 +54,6 @@ int copy_of(const SwFence& fence) {
 struct Driver {
   static inline bool left_out = false;
   static inline bool is_hardware = false;       // a device made now waits for fences by itself
-  static inline std::uint32_t version = 0;      // of the driver, as it numbers itself
   static inline const SwFence* work = nullptr;  // what submitted work ends with, where the driver is left out
   static inline VkCommandBuffer submitted = VK_NULL_HANDLE;
   static inline VkQueryPool queries = VK_NULL_HANDLE;  // of the stage made last; none where it does not measure
@@ -101,7 +100,6 @@ VKAPI_ATTR VkResult VKAPI_CALL create_queries(VkDevice device, const VkQueryPool
 }
 VKAPI_ATTR void VKAPI_CALL properties(VkPhysicalDevice device, VkPhysicalDeviceProperties2* of) {
   Driver::get_properties(device, of);
-  Driver::version = of->properties.driverVersion;
   if (Driver::is_hardware) of->properties.deviceType = VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
 }
 
@@ -172,6 +170,16 @@ class Rig {
   }
 
   [[nodiscard]] std::string_view device_name() const { return gpu_->name(); }
+  /// The driver and its version, for its instructions are in what is counted.
+  [[nodiscard]] std::string driver() const {
+    VkPhysicalDeviceDriverProperties driver{};
+    driver.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES;
+    VkPhysicalDeviceProperties2 of{};
+    of.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2;
+    of.pNext = &driver;
+    Driver::get_properties(gpu_->physical_device(), &of);
+    return std::string(gpu_->name()) + ", " + std::data(driver.driverInfo);
+  }
 
   /// One frame through the stage, to where both buffers are free again.
   [[gnu::always_inline]] void ours(Fence filled) {
@@ -250,16 +258,9 @@ Operation awaited_frames(const char* name, const std::shared_ptr<Rig>& rig, int 
   return {.name = name, .batch = batch, .ways = {{"dmaflow", ours, prepare}, {"by hand", same, prepare}}};
 }
 
-/// The driver, whose instructions are in what is counted.
-std::string driver_of(const Rig& rig) {
-  const std::uint32_t version = Driver::version;
-  return std::string(rig.device_name()) + ", driver " + std::to_string(VK_API_VERSION_MAJOR(version)) + "." +
-         std::to_string(VK_API_VERSION_MINOR(version)) + "." + std::to_string(VK_API_VERSION_PATCH(version));
-}
-
 int count(const CountOptions& options) {
   const auto timed = std::make_shared<Rig>(false, true);
-  CountLog log{.program = "gpu", .counted = "thread", .with = driver_of(*timed)};
+  CountLog log{.program = "gpu", .counted = "thread", .with = timed->driver()};
   std::printf(
       "NV12 to XRGB8888, 16x16, on %s. Counted: the calling thread, user and kernel, the driver's part included.\n",
       std::string(timed->device_name()).c_str());
