@@ -52,8 +52,8 @@ def compare_one(name, old, new, by_ratio):
     if before is None or after is None:
         return False, f"{name}: not compared, for there is no raw code beside it and this is another kernel, compiler or driver"
     change = after / before - 1
-    what = "of raw code's cost" if by_ratio else "of the library's"
-    line = f"{name}: {shown(before)} before, {shown(after)} now {what} ({100 * change:+.1f}%)"
+    what = "the library's divided by raw code's" if by_ratio else "the library's"
+    line = f"{name}: {what} {shown(before)} before, {shown(after)} now ({100 * change:+.1f}%)"
     if change > TOLERANCE:
         return True, f"DEARER  {line}"
     return False, f"NOTE    cheaper: {line}" if change < -TOLERANCE else ""
