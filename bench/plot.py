@@ -95,7 +95,7 @@ def lines(plot, series):
         script += "EOD\n"
         if has_spread:
             drawn.append(f"$d{index} using 1:2:3:4 with yerrorbars lc rgb '{colour}' pt 0 notitle")
-        drawn.append(f"$d{index} using 1:2 with linespoints lc rgb '{colour}' lw 2 pt 7 ps 0.5 title {text(one['name'])}")
+        drawn.append(f"$d{index} using 1:2 with linespoints lc rgb '{colour}' lw 2 dt {1 + index // len(COLOURS)} pt 7 ps 0.5 title {text(one['name'])}")
     return script + "plot " + ", ".join(drawn) + "\n"
 
 

@@ -205,6 +205,8 @@ def count_parts(program, steps):
             its = [name for name in names if name in ways.operations()]
             if its:
                 add_counted(part, unit, ways, its)
+        if part["tables"]:
+            part["tables"][0]["notes"] = left_out(steps)
         parts.append(part)
     return parts
 
@@ -224,6 +226,15 @@ def add_counted(part, unit, ways, names):
                                         "value": ratio[1], "met": round(ratio[1], 4) <= limit})
 
 
+def left_out(steps):
+    """What programs said that the machine has not, each once."""
+    said = [(step.kernel(), line.strip()) for step in steps for line in step.log.splitlines() if line.startswith("left out: ")]
+    lines = {}
+    for kernel, line in said:
+        lines.setdefault(line.removeprefix("left out: "), []).append(kernel)
+    return "Left out: " + "; ".join(f"{line} ({', '.join(dict.fromkeys(kernels))})" for line, kernels in lines.items()) + ". " if lines else ""
+
+
 def target_text(part, operation, unit):
     subject = SUBJECTS[part["question"][0]]
     return f"{operation if operation == subject else f'{subject}: {operation}'}, {unit} against raw code's"
@@ -236,6 +247,7 @@ MODIFIERS = re.compile(r"/(real_time|process_time|manual_time|(iterations|repeat
 TO_MICROSECONDS = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6}
 SIZE = re.compile(r"^(\d+(?:\.\d+)?) ?(B|KiB|MiB|GiB)$")
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+FRAMES = {"1080p": 4 * 1920 * 1080, "4K": 4 * 3840 * 2160}  # of 32 bits a pixel
 
 
 # What Google Benchmark itself says of each repetition; every other number is a counter of the program.
@@ -281,11 +293,12 @@ def time_parts(program, steps):
         part = {"name": f"{program}, times", "question": [question], "title": f"Times: {subject}",
                 "taken": TIMED.format(repetitions=repetitions), "plots": [],
                 "tables": [times.table("Time for one operation", "time", "us", names)]}
-        part["tables"][0]["notes"] = "; ".join(errors)
+        part["tables"][0]["notes"] = left_out(steps) + "; ".join(errors)
         part["summary"] = time_summary(subject, times, names)
         its = [name for name in names if name in rates.operations()]
         if its:
             part["tables"].append(rates.table("Bytes moved", "time", "MB/s", its))
+            part["plots"] += rate_plots(rates, its)
         part["tables"] += counter_tables(counters, names)
         part["plots"] += size_plots(times, names)
         sized = {name for name in names if size_of(name)[1]}
@@ -330,32 +343,40 @@ def size_of(name):
     words, size = [], None
     for word in name.split("/"):
         match = SIZE.match(word)
-        if match:
-            size = float(match.group(1)) * UNITS[match.group(2)]
+        if match or word in FRAMES:
+            size = FRAMES.get(word) or float(match.group(1)) * UNITS[match.group(2)]
         else:
             words.append(word)
     return "/".join(words), size
 
 
 def size_plots(times, names):
-    """Of operations that were timed at several sizes: time against size, on the first kernel, the library's and raw code's."""
+    """Of operations that were timed at several sizes: the library's time against size, on the first kernel. What has a part more
+    in its name (a step of another operation) has a plot of its own."""
     kernel = next(iter(times.figures))
     groups = {}
     for name in names:
         what, size = size_of(name)
-        if size is None:
-            continue
         family, _, rest = what.partition("/")
-        for way in list(times.figures[kernel].get(name, {}))[:2]:
-            label = f"{rest}, {way}" if rest else way
-            first, median, third = times.figures[kernel][name][way]
-            groups.setdefault(family, {}).setdefault(label, []).append([size, median, first, third])
+        ways = times.figures[kernel].get(name)
+        if size is not None and ways:
+            first, median, third = next(iter(ways.values()))
+            groups.setdefault((family, rest.count("/")), {}).setdefault(rest or family, []).append([size, median, first, third])
     plots = []
-    for family, series in groups.items():
+    for (family, depth), series in groups.items():
         if max(len(points) for points in series.values()) > 1:
-            plots.append({"title": f"{family}, by size ({kernel})", "x": "size (bytes)", "y": "time (us)", "log": "xy", "kind": "lines",
+            title = f"{family}{', its steps' if depth else ''}: time by size ({kernel})"
+            plots.append({"title": title, "x": "size (bytes)", "y": "time (us)", "log": "xy", "kind": "lines",
                           "series": [{"name": name, "points": points} for name, points in series.items()]})
     return plots
+
+
+def rate_plots(rates, names):
+    kernel = next(iter(rates.figures))
+    ways = list(dict.fromkeys(way for name in names for way in rates.ways(name)))
+    found = rates.figures[kernel]
+    series = [{"name": way, "points": [[name, found[name][way][1]] for name in names if way in found.get(name, {})]} for way in ways]
+    return [{"title": f"Bytes moved ({kernel})", "x": "", "y": "MB/s", "log": "", "kind": "bars", "series": series}]
 
 
 # --- Storms of process events ----------------------------------------------------------------------------------------
