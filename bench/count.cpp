@@ -182,7 +182,8 @@ void CountLog::write(const std::string& file) const {
   const nlohmann::json whole{{"program", program},       {"counted", counted},   {"with", with},
                              {"kernel", kernel.release}, {"compiler", compiler}, {"counts", all}};
   std::ofstream out(file);
-  out << whole.dump(1) << std::endl;
+  out << whole.dump(1) << '\n';
+  out.close();
   require(out.good(), "the JSON file cannot be written");
 }
 

@@ -25,7 +25,7 @@ QUESTIONS = (
 )
 GAUGES = {
     "counts": "System calls, heap allocations, imports, bytes copied, descriptors, for each frame. Counted by the kernel or at the "
-              "library's seam, exact, and the same on every machine: the headline.",
+              "library's seam: exact, and the same on every machine that loses no frame. The headline.",
     "instructions": "Instructions of the process, in user space and in the kernel together, counted in an emulated machine whose clock "
                     "counts them. Nearly without spread, so a difference of a percent is a difference. For the library against raw code, "
                     "and against its own past. They do not tell what entering the kernel or a cache miss costs.",
