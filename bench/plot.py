@@ -49,7 +49,12 @@ def draw(plot):
     series = [one for one in plot.get("series", []) if one.get("points")]
     if sum(len(one["points"]) for one in series) < 2:
         return ""
-    script = (lines if plot.get("kind", "lines") == "lines" else bars)(plot, series)
+    if plot.get("kind", "lines") != "lines":
+        script = bars(plot, series)
+    elif all(len(one["points"]) == 1 for one in series):
+        script = bars(*as_bars(plot, series))
+    else:
+        script = lines(plot, series)
     try:
         done = subprocess.run(["gnuplot"], input=script.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
     except OSError as error:
@@ -58,6 +63,13 @@ def draw(plot):
     if done.returncode or "</svg>" not in svg:
         raise PlotError("gnuplot: " + " ".join(done.stderr.decode(errors="replace").split()))
     return svg[svg.index("<svg"):]
+
+
+def as_bars(plot, series):
+    """Lines of one point each are none: a bar for each."""
+    points = [[one["name"], *one["points"][0][1:]] for one in series]
+    shown = {"title": plot.get("title", ""), "y": plot.get("y", ""), "kind": "bars", "log": plot.get("log", "")}
+    return shown, [{"name": "", "points": points}]
 
 
 def in_page(svg, name, title):
@@ -73,8 +85,12 @@ def in_page(svg, name, title):
 
 def lines(plot, series):
     log = plot.get("log", "")
-    script = HEAD.format(width=WIDTH, height=320, title=text(plot.get("title", "")))
-    script += "set grid lc rgb '#e4e7ec' lt 1\nset key outside right top textcolor rgb '#3f4752'\n"
+    # The key stands below: beside it, names would leave no room for what they name.
+    columns = max(1, min(4, len(series), 100 // (8 + max(len(str(one["name"])) for one in series))))
+    height = 370 + 20 * math.ceil(len(series) / columns)
+    script = HEAD.format(width=WIDTH, height=height, title=text(plot.get("title", "")))
+    script += "set grid lc rgb '#e4e7ec' lt 1\n"
+    script += f"set key below center horizontal maxcols {columns} textcolor rgb '#3f4752'\n"
     script += f"set xlabel {text(plot.get('x', ''))} textcolor rgb '#3f4752'\n"
     script += f"set ylabel {text(plot.get('y', ''))} textcolor rgb '#3f4752'\n"
     if log:

@@ -33,6 +33,8 @@ GAUGES = {
             "times are this machine's, and where it is emulated they are no machine's that anybody uses.",
 }
 
+LONG = 30  # rows of a table, from which on it is folded
+
 STYLE = """
 body { font: 15px/1.5 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif; color: #22272e; background: #f3f5f7; margin: 0 }
 main { max-width: 960px; margin: 0 auto; padding: 0 20px 60px }
@@ -48,7 +50,8 @@ section { background: #fff; border: 1px solid #dde2e7; border-radius: 6px; paddi
 table { border-collapse: collapse; width: 100%; font-size: 13px; margin: 4px 0 8px }
 th { text-align: left; font-weight: 600; color: #57606a; border-bottom: 2px solid #dde2e7; padding: 4px 8px; vertical-align: bottom }
 td { border-bottom: 1px solid #eceff2; padding: 4px 8px; vertical-align: top }
-th.n, td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
+th.n, td.n { text-align: right; font-variant-numeric: tabular-nums }
+td.n { white-space: nowrap }
 tr.first td { border-top: 1px solid #cfd6dc }
 .wide { overflow-x: auto }
 .gauge { display: inline-block; font-size: 11px; font-weight: 600; letter-spacing: .04em; padding: 1px 7px; border-radius: 9px;
@@ -106,13 +109,16 @@ def table(one):
     kinds = [" class=n" if is_n else "" for is_n in numeric]
     gauge = one.get("gauge", "")
     badge = f"<span class='gauge {escaped(gauge)}'>{escaped(gauge)}</span>" if gauge else ""
-    page = f"<h4>{escaped(one.get('title', ''))}{badge}</h4><div class=wide><table><tr>"
+    page = f"<h4>{escaped(one.get('title', ''))}{badge}</h4>"
+    is_long = len(rows) > LONG
+    page += f"<details><summary>{len(rows)} rows</summary>" if is_long else ""
+    page += "<div class=wide><table><tr>"
     page += "".join(f"<th{kind}>{escaped(column)}</th>" for kind, column in zip(kinds, columns)) + "</tr>"
     for row in rows:
         # A row that begins with a name begins a group, where others do not.
         page += "<tr class=first>" if row and row[0] != "" else "<tr>"
         page += "".join(f"<td{kind}>{figure(value, column)}</td>" for kind, column, value in zip(kinds, columns, row)) + "</tr>"
-    return page + "</table></div>" + note(one.get("notes"))
+    return page + "</table></div>" + ("</details>" if is_long else "") + note(one.get("notes"))
 
 
 def note(text):
@@ -198,9 +204,9 @@ def target_cell(target):
     return f"{value} <span class={'met' if target['met'] else 'missed'}>{'met' if target['met'] else 'missed'}</span>"
 
 
-def part_shown(part, plots):
+def part_shown(part, plots, name):
     # What is seen first is the plot; the figures are below it.
-    page = f"<h3>{escaped(part.get('title', part['name']))}</h3>"
+    page = f"<h3 id={name}>{escaped(part.get('title', part['name']))}</h3>"
     page += "".join(plots.show(one) for one in part.get("plots") or [])
     page += "".join(table(one) for one in part.get("tables") or [])
     return page + (f"<p class=taken><b>How it was taken.</b> {escaped(part['taken'])}</p>" if part.get("taken") else "")
@@ -214,14 +220,13 @@ def questions_of(part):
 def questions(results):
     page, plots = "", Plots()
     for number, text in enumerate(QUESTIONS, 1):
-        its = [part for part in results["parts"] if number in questions_of(part)]
         page += f"<section id=q{number}><h2><span class=number>{number}</span>{escaped(text)}</h2>"
-        for part in its:
-            first = questions_of(part)[0]
-            if first == number:
-                page += part_shown(part, plots)
+        its = [(index, part) for index, part in enumerate(results["parts"], 1) if number in questions_of(part)]
+        for index, part in its:
+            if questions_of(part)[0] == number:
+                page += part_shown(part, plots, f"part{index}")
             else:
-                page += f"<p>{escaped(part.get('title', part['name']))}: <a href='#q{first}'>under question {first}</a>.</p>"
+                page += f"<p>See <a href='#part{index}'>{escaped(part.get('title', part['name']))}</a>, above.</p>"
         page += "" if its else "<p class=note>Nothing that ran answers this.</p>"
         page += "</section>"
     return page

@@ -377,7 +377,12 @@ def size_plots(times, names):
             groups.setdefault((family, rest.count("/")), {}).setdefault(rest or family, []).append([size, median, first, third])
     plots = []
     for (family, depth), series in groups.items():
-        if max(len(points) for points in series.values()) > 1:
+        if len(series) > 12:  # more than can be told apart as lines: the largest size, as bars
+            largest = max(points[-1][0] for points in series.values())
+            bars = [[name, *point[1:]] for name, points in series.items() for point in points if point[0] == largest]
+            plots.append({"title": f"{family}: time at {largest / (1 << 20):.3g} MiB ({kernel})", "x": "", "y": "time (us)", "log": "y",
+                          "kind": "bars", "series": [{"name": "", "points": bars}]})
+        elif max(len(points) for points in series.values()) > 1:
             title = f"{family}{', its steps' if depth else ''}: time by size ({kernel})"
             plots.append({"title": title, "x": "size (bytes)", "y": "time (us)", "log": "xy", "kind": "lines",
                           "series": [{"name": name, "points": points} for name, points in series.items()]})
