@@ -91,7 +91,7 @@ def lines(plot, series):
     script = HEAD.format(width=WIDTH, height=height, title=text(plot.get("title", "")))
     script += "set grid lc rgb '#e4e7ec' lt 1\n"
     script += f"set key below center horizontal maxcols {columns} textcolor rgb '#3f4752'\n"
-    script += f"set xlabel {text(plot.get('x', ''))} textcolor rgb '#3f4752'\n"
+    script += f"set xlabel {text(plot.get('x', ''))} offset 0,0.4 textcolor rgb '#3f4752'\n"
     script += f"set ylabel {text(plot.get('y', ''))} textcolor rgb '#3f4752'\n"
     if log:
         script += f"set logscale {log}\n"
