@@ -1,8 +1,7 @@
 // Process events: what reading them costs beside raw system calls and beside forkstat.
 //   connector [--rounds N] [--json FILE]   storms that are read while they go on; in tests/lab/run, as root
-//   connector --count                      instructions for each event of a deep queue, in tests/lab/run --icount;
-//   fails
-//                                          where the library costs more than a plain loop of recv()
+//   connector --count [--json FILE]        instructions for each event of a deep queue, in tests/lab/run --icount;
+//                                          fails where the library costs more than a plain loop of recv()
 #include "raw/connector.hpp"
 #include "connector_readers.hpp"
 #include "count.hpp"
@@ -107,6 +106,14 @@ bench::Operation reading() {
           {{"dmaflow", by_take, [ours](int times) { ours->hear(times); }},
            {"raw recv loop", by_recv, [plain](int times) { plain->hear(times); }},
            {"raw recvmmsg", by_recvmmsg, [many](int times) { many->hear(times); }}}};
+}
+
+int count(const bench::CountOptions& options) {
+  bench::CountLog log{.program = "connector", .counted = "process"};
+  const std::vector<bench::Operation> operations{reading()};
+  const bool is_good = bench::count_instructions(operations, instructions_limit, bench::Counted::process, &log);
+  log.write(options.json);
+  return is_good ? 0 : 1;
 }
 
 // --- Storms ----------------------------------------------------------------------------------------------------------
@@ -237,11 +244,8 @@ int storms(int rounds, const std::string& file) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (const auto options = bench::parse_count(argc, argv)) return count(*options);
   const std::vector<std::string_view> arguments(argv + 1, argv + argc);
-  if (arguments.size() == 1 && arguments[0] == "--count") {
-    const std::vector<bench::Operation> operations{reading()};
-    return bench::count_instructions(operations, instructions_limit) ? 0 : 1;
-  }
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   int rounds = 7;
   std::string file;
@@ -256,7 +260,7 @@ int main(int argc, char** argv) {
     }
   }
   if (rounds < 1) {
-    std::fprintf(stderr, "usage: connector [--rounds N] [--json FILE] | --count\n");
+    std::fprintf(stderr, "usage: connector [--count] [--rounds N] [--json FILE]\n");
     return 2;
   }
   return storms(rounds, file);

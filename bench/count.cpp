@@ -2,6 +2,8 @@
 // other processes do is not in it; the timer's interrupts are, in one batch of some, and so medians are taken.
 #include "count.hpp"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -9,8 +11,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
-#include <limits>
+#include <fstream>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
+
+#include <sys/utsname.h>
 
 namespace bench {
 namespace {
@@ -52,8 +61,7 @@ double cost_of(const Way& way, int batch, double looking, clockid_t clock) {
   return (cpu_time(clock) - begin - looking) / batch;
 }
 
-/// One row for the library and one for each raw way. Whether the library keeps within the limit.
-bool measure(const Operation& operation, double limit, double looking, clockid_t clock) {
+Count measure(const Operation& operation, std::optional<double> limit, double looking, clockid_t clock) {
   std::vector<std::vector<double>> costs(operation.ways.size());
   for (int round = -1; round < rounds; ++round) {
     for (std::size_t way = 0; way < operation.ways.size(); ++way) {
@@ -61,17 +69,26 @@ bool measure(const Operation& operation, double limit, double looking, clockid_t
       if (round >= 0) costs[way].push_back(cost);  // the first one warms up
     }
   }
-  const double ours = quartiles(costs[0]).median;
-  bool good = true;
+  Count count{.operation = operation.name, .limit = limit};
   for (std::size_t way = 0; way < operation.ways.size(); ++way) {
     const auto [first, median, third] = quartiles(costs[way]);
-    const double ratio = ours / median;
-    std::printf("%-26s %-16s %11.1f %6.2f%%", way == 0 ? operation.name.c_str() : "", operation.ways[way].name.c_str(),
-                median, 100 * (third - first) / median);
-    if (way > 0) std::printf(" %8.4f", ratio);
-    if (way == 1 && ratio > limit) {
+    count.ways.push_back({.way = operation.ways[way].name, .first = first, .median = median, .third = third});
+  }
+  return count;
+}
+
+/// One row for the library and one for each raw way. Whether the library keeps within the limit.
+bool show(const Count& count) {
+  bool good = true;
+  for (const Cost& cost : count.ways) {
+    const bool is_ours = &cost == &count.ways.front();
+    const double ratio = count.ways.front().median / cost.median;
+    std::printf("%-26s %-16s %11.1f %6.2f%%", is_ours ? count.operation.c_str() : "", cost.way.c_str(), cost.median,
+                100 * (cost.third - cost.first) / cost.median);
+    if (!is_ours) std::printf(" %8.4f", ratio);
+    if (&cost == &count.ways.front() + 1 && count.limit && ratio > *count.limit) {
       good = false;
-      std::printf("  more than %.2f", limit);
+      std::printf("  more than %.2f", *count.limit);
     }
     std::printf("\n");
   }
@@ -106,29 +123,68 @@ void give_up(const std::string& why) {
 namespace {
 
 /// Prints the table; how many operations kept within the limit.
-std::size_t measure_all(std::span<const Operation> operations, double limit, Counted counted) {
+std::size_t measure_all(std::span<const Operation> operations, std::optional<double> limit, Counted counted,
+                        CountLog* log) {
   const clockid_t clock = counted == Counted::process ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_THREAD_CPUTIME_ID;
   require_counting_clock(clock);
   const double looking = cost_of_looking(clock);
   std::printf("%-26s %-16s %11s %7s %8s\n", "operation", "way", "instr.", "spread", "ours/it");
   std::size_t good = 0;
   for (const Operation& operation : operations) {
-    if (measure(operation, limit, looking, clock)) ++good;
+    Count count = measure(operation, limit, looking, clock);
+    if (show(count)) ++good;
+    if (log != nullptr) log->counts.push_back(std::move(count));
   }
   return good;
 }
 
+nlohmann::json json_of(const Count& count) {
+  auto ways = nlohmann::json::array();
+  for (const Cost& cost : count.ways) {
+    ways.push_back({{"way", cost.way}, {"median", cost.median}, {"first", cost.first}, {"third", cost.third}});
+  }
+  const nlohmann::json limit = count.limit ? nlohmann::json(*count.limit) : nlohmann::json();
+  return {{"operation", count.operation}, {"unit", count.unit}, {"limit", limit}, {"ways", ways}};
+}
+
 }  // namespace
 
-bool count_instructions(std::span<const Operation> operations, double limit, Counted counted) {
-  const std::size_t good = measure_all(operations, limit, counted);
+bool count_instructions(std::span<const Operation> operations, double limit, Counted counted, CountLog* log) {
+  const std::size_t good = measure_all(operations, limit, counted, log);
   std::printf("%zu of %zu operations cost at most %.2f times the same work in raw system calls\n", good,
               operations.size(), limit);
   return good == operations.size();
 }
 
-void show_instructions(std::span<const Operation> operations, Counted counted) {
-  static_cast<void>(measure_all(operations, std::numeric_limits<double>::infinity(), counted));
+void show_instructions(std::span<const Operation> operations, Counted counted, CountLog* log) {
+  static_cast<void>(measure_all(operations, {}, counted, log));
+}
+
+std::optional<CountOptions> parse_count(int argc, char** argv) {
+  const std::vector<std::string_view> arguments(argv + 1, argv + argc);
+  if (arguments.empty() || arguments[0] != "--count") return {};
+  if (arguments.size() == 1) return CountOptions{};
+  if (arguments.size() == 3 && arguments[1] == "--json") return CountOptions{.json = std::string(arguments[2])};
+  return {};
+}
+
+void CountLog::write(const std::string& file) const {
+  if (file.empty()) return;
+  utsname kernel{};
+  ::uname(&kernel);
+#if defined(__clang__)
+  const std::string compiler = __VERSION__;
+#else
+  const std::string compiler = "GCC " __VERSION__;
+#endif
+  auto all = nlohmann::json::array();
+  for (const Count& count : counts) all.push_back(json_of(count));
+  const nlohmann::json whole{{"program", program},       {"counted", counted},   {"with", with},
+                             {"kernel", kernel.release}, {"compiler", compiler}, {"counts", all}};
+  std::ofstream out(file);
+  out << whole.dump(1) << '\n';
+  out.close();
+  require(out.good(), "the JSON file cannot be written");
 }
 
 }  // namespace bench

@@ -1,13 +1,13 @@
 // Fences: what the library costs beside the same work in raw system calls.
 //   fences            Google Benchmark: times, of which only the ratios in one run say anything (--help)
-//   fences --count    instructions, in tests/lab/run --icount; fails where the library costs more than 3% more
+//   fences --count [--json FILE]   instructions, in tests/lab/run --icount; fails where the library costs more than 3%
+//   more
 #include "count.hpp"
 #include "fence_operations.hpp"
 
 #include <benchmark/benchmark.h>
 
 #include <string>
-#include <string_view>
 
 namespace {
 
@@ -21,15 +21,20 @@ void time_way(benchmark::State& state, const bench::Way& way, int batch) {
   }
 }
 
+int count(const bench::CountOptions& options) {
+  bench::CountLog log{.program = "fences", .counted = "process"};
+  const bool is_good = bench::count_instructions(bench::fence_operations(), 1.03, bench::Counted::process, &log);
+  log.write(options.json);
+  return is_good ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool count = argc == 2 && std::string_view(argv[1]) == "--count";
-  if (!count) benchmark::Initialize(&argc, argv);
-  if (!count && benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  if (const auto options = bench::parse_count(argc, argv)) return count(*options);
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   const auto operations = bench::fence_operations();
-  if (count) return bench::count_instructions(operations, 1.03) ? 0 : 1;
-
   for (const bench::Operation& operation : operations) {
     for (const bench::Way& way : operation.ways) {
       benchmark::RegisterBenchmark((operation.name + "/" + way.name).c_str(),

@@ -1,6 +1,6 @@
 // The GPU stage: what a frame costs the thread that submits it, beside a loop written by hand that submits the very
 // same command buffers to the same queue.
-//   gpu --count    instructions, in tests/lab/run --icount; fails where the stage costs more than 5% more
+//   gpu --count [--json FILE]    instructions, in tests/lab/run --icount; fails where the stage costs more than 5% more
 #include "count.hpp"
 #include "raw/vulkan.hpp"
 #include "sw_fence.hpp"
@@ -170,6 +170,16 @@ class Rig {
   }
 
   [[nodiscard]] std::string_view device_name() const { return gpu_->name(); }
+  /// The driver and its version, for its instructions are in what is counted.
+  [[nodiscard]] std::string driver() const {
+    VkPhysicalDeviceDriverProperties driver{};
+    driver.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES;
+    VkPhysicalDeviceProperties2 of{};
+    of.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2;
+    of.pNext = &driver;
+    Driver::get_properties(gpu_->physical_device(), &of);
+    return std::string(gpu_->name()) + ", " + std::data(driver.driverInfo);
+  }
 
   /// One frame through the stage, to where both buffers are free again.
   [[gnu::always_inline]] void ours(Fence filled) {
@@ -248,18 +258,19 @@ Operation awaited_frames(const char* name, const std::shared_ptr<Rig>& rig, int 
   return {.name = name, .batch = batch, .ways = {{"dmaflow", ours, prepare}, {"by hand", same, prepare}}};
 }
 
-int count() {
+int count(const CountOptions& options) {
   const auto timed = std::make_shared<Rig>(false, true);
+  CountLog log{.program = "gpu", .counted = "thread", .with = timed->driver()};
   std::printf(
       "NV12 to XRGB8888, 16x16, on %s. Counted: the calling thread, user and kernel, the driver's part included.\n",
       std::string(timed->device_name()).c_str());
   const std::array by_default{finished_frames("frame", timed, 20)};
-  const bool good = count_instructions(by_default, instructions_limit, Counted::thread);
+  const bool good = count_instructions(by_default, instructions_limit, Counted::thread, &log);
 
   const auto plain = std::make_shared<Rig>(false, false);
   std::printf("\nWithout the GPU's clock (ConvertOptions::measure), in both. No limit.\n");
   const std::array without_clock{finished_frames("frame, not measured", plain, 20)};
-  show_instructions(without_clock, Counted::thread);
+  show_instructions(without_clock, Counted::thread, &log);
 
   const SwFence work;
   Driver::work = &work;
@@ -268,8 +279,9 @@ int count() {
   const std::array without_driver{finished_frames("frame, no driver", plain, 50),
                                   awaited_frames("awaited, no driver", waiting, 50)};
   std::printf("\nThe driver left out, its calls answer at once: the stage, the loop, their system calls. No limit.\n");
-  show_instructions(without_driver, Counted::thread);
+  show_instructions(without_driver, Counted::thread, &log);
   Driver::left_out = false;
+  log.write(options.json);
   return good ? 0 : 1;
 }
 
@@ -277,7 +289,7 @@ int count() {
 }  // namespace bench
 
 int main(int argc, char** argv) {
-  if (argc == 2 && std::string_view(argv[1]) == "--count") return bench::count();
-  std::fprintf(stderr, "usage: gpu --count\n");
+  if (const auto options = bench::parse_count(argc, argv)) return bench::count(*options);
+  std::fprintf(stderr, "usage: gpu --count [--json FILE]\n");
   return 2;
 }

@@ -1,7 +1,7 @@
 // Memory: what it costs to make, to import, to lend and to access, beside the same work in raw calls.
 //   memory            Google Benchmark: times, of which only the ratios in one run say anything (--help)
-//   memory --count [BEGINNING]   instructions of the calling thread, in tests/lab/run --icount; the small sizes, no
-//                     bandwidths; only what has a name that begins so
+//   memory --count [--json FILE] [BEGINNING]   instructions of the calling thread, in tests/lab/run --icount; the small
+//                     sizes, no bandwidths; only what has a name that begins so
 // What the machine has not is said in one line each and left out.
 #include "call_counter.hpp"
 #include "count.hpp"
@@ -29,7 +29,7 @@ void add(std::vector<Operation>& all, std::vector<Operation> more) {
   all.insert(all.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
 }
 
-int count(const Machine& machine, std::string_view beginning) {
+int count(const Machine& machine, const CountOptions& options, std::string_view beginning) {
   constexpr std::array sizes{kib64, mib1};
   std::vector<Operation> operations = allocations(machine, sizes);
   add(operations, allocation_steps(machine, std::span(sizes).last(1)));
@@ -37,7 +37,9 @@ int count(const Machine& machine, std::string_view beginning) {
   add(operations, holds(machine));
   add(operations, accesses(machine));
   std::erase_if(operations, [&](const Operation& one) { return !one.name.starts_with(beginning); });
-  show_instructions(operations, Counted::thread);
+  CountLog log{.program = "memory", .counted = "thread"};
+  show_instructions(operations, Counted::thread, &log);
+  log.write(options.json);
   return 0;
 }
 
@@ -140,11 +142,15 @@ void time(const Machine& machine) {
 }  // namespace bench
 
 int main(int argc, char** argv) {
-  const bool count = argc >= 2 && argc <= 3 && std::string_view(argv[1]) == "--count";
+  std::string_view beginning;
+  if (argc > 2 && !std::string_view(argv[argc - 1]).starts_with("--") && std::string_view(argv[argc - 2]) != "--json") {
+    beginning = argv[--argc];
+  }
+  const auto count = bench::parse_count(argc, argv);
   if (!count) benchmark::Initialize(&argc, argv);
   if (!count && benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   const bench::Machine machine = bench::open_machine();
-  if (count) return bench::count(machine, argc == 3 ? argv[2] : "");
+  if (count) return bench::count(machine, *count, beginning);
   bench::time(machine);
   benchmark::Shutdown();
 }
