@@ -2,8 +2,8 @@
 //
 //     camera_loop dmaflow|raw|copy [--camera PATH] [--display PATH] [--size WxH] [--rate N] [--buffers N]
 //
-// raw and copy are the loops by hand of raw/; dmaflow is the library with as many buffers of the display's as they have.
-// Runs until it is ended (SIGINT).
+// raw and copy are the loops by hand of raw/; dmaflow is the library with as many buffers of the display's as they
+// have. Runs until it is ended (SIGINT).
 #include "raw/copy_to_display.hpp"
 
 #include <dmaflow/kms.hpp>
@@ -76,7 +76,8 @@ int main(int argc, char** argv) try {
   app.add_option("--display", options.display, "default /dev/dri/card0");
   app.add_option("--size", size, "of the frames; the monitor needs a mode of this size (default 640x480)");
   app.add_option("--rate", options.rate, "frames a second (default 60)")->check(CLI::PositiveNumber);
-  app.add_option("--buffers", options.buffers, "default 7; of copy: the camera's")->check(CLI::Range(2, raw::most_buffers));
+  app.add_option("--buffers", options.buffers, "default 7; of copy: the camera's")
+      ->check(CLI::Range(2, raw::most_buffers));
   CLI11_PARSE(app, argc, argv);
   options.size = dmaflow::parse_size(size).value();
   return run(options);

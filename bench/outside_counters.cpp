@@ -22,11 +22,13 @@ std::expected<std::uint64_t, std::string> id_of(const std::string& event) {
   for (const char* root : {"/sys/kernel/tracing/events/", "/sys/kernel/debug/tracing/events/"}) {
     if (id == 0) std::ifstream(root + event + "/id") >> id;
   }
-  if (id == 0) return std::unexpected("no tracepoint " + event + ": is this root, with tracefs, and is the driver there?");
+  if (id == 0)
+    return std::unexpected("no tracepoint " + event + ": is this root, with tracefs, and is the driver there?");
   return id;
 }
 
-std::expected<dmaflow::Fd, std::string> counter(std::uint32_t type, std::uint64_t config, pid_t process, int processor) {
+std::expected<dmaflow::Fd, std::string> counter(std::uint32_t type, std::uint64_t config, pid_t process,
+                                                int processor) {
   perf_event_attr event{};
   event.type = type;
   event.size = sizeof event;
@@ -64,6 +66,16 @@ std::vector<std::string> stat_fields(const fs::path& proc, std::string* name = n
   std::vector<std::string> fields;
   for (std::string field; rest >> field;) fields.push_back(field);
   return fields;
+}
+
+/// Of one processor: what its tasks have used, interrupts on top of them included
+/// (Documentation/scheduler/sched-stats.rst).
+double tasks_of(std::istringstream& line) {
+  std::uint64_t nanoseconds = 0;
+  std::string word;
+  for (int field = 1; field <= 6; ++field) line >> word;
+  line >> nanoseconds;
+  return static_cast<double>(nanoseconds) / 1e9;
 }
 
 }  // namespace
@@ -107,15 +119,12 @@ std::expected<GuestCounters, std::string> GuestCounters::open() {
 GuestCounts GuestCounters::now() const {
   GuestCounts counts;
   for (const dmaflow::Fd& flips : flips_) counts.flips += count_of(flips);
-  std::ifstream stat("/proc/stat");
-  std::string word;
-  double user = 0;
-  double nice = 0;
-  double system = 0;
-  double idle = 0;
-  double waiting = 0;
-  stat >> word >> user >> nice >> system >> idle >> waiting;
-  counts.idle_s = (idle + waiting) * tick();
+  std::ifstream stats("/proc/schedstat");
+  for (std::string text; std::getline(stats, text);) {
+    std::istringstream line(text);
+    std::string name;
+    if (line >> name && name.starts_with("cpu")) counts.busy_s += tasks_of(line);
+  }
   return counts;
 }
 
@@ -140,7 +149,8 @@ std::map<pid_t, KernelThread> kernel_threads() {
   return threads;
 }
 
-std::map<std::string, double> spent(const std::map<pid_t, KernelThread>& from, const std::map<pid_t, KernelThread>& to) {
+std::map<std::string, double> spent(const std::map<pid_t, KernelThread>& from,
+                                    const std::map<pid_t, KernelThread>& to) {
   std::map<std::string, double> sums = {{"camera", 0}, {"workers", 0}, {"other", 0}};
   for (const auto& [process, thread] : to) {
     const auto before = from.find(process);

@@ -39,7 +39,7 @@ class ProcessCounters {
 /// Of the whole machine.
 struct GuestCounts {
   std::uint64_t flips = 0;  ///< events of displays (drm_vblank_event_delivered)
-  double idle_s = 0;        ///< of all processors together
+  double busy_s = 0;        ///< what all tasks of all processors have used, the kernel's threads included
 };
 
 class GuestCounters {

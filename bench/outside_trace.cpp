@@ -121,8 +121,9 @@ void Trace::line(const char* begin, const char* end) {
   if (owner == threads_.end()) return;
   if (const char* given = measure::find(begin, end, ": vb2_dqbuf:")) {
     ++traced_.programs[owner->second].frames;
-    given_[owner->second].push_back({.time = measure::time_of(begin, given),
-                                     .timestamp = static_cast<double>(number_after(given, end, " timestamp = ")) / 1e9});
+    given_[owner->second].push_back(
+        {.time = measure::time_of(begin, given),
+         .timestamp = static_cast<double>(number_after(given, end, " timestamp = ")) / 1e9});
   } else if (const char* in = measure::find(begin, end, enter)) {
     entered(thread, owner->second, measure::time_of(begin, in), in + enter.size(), end);
   } else if (const char* out = measure::find(begin, end, leave)) {

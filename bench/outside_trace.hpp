@@ -19,8 +19,8 @@ namespace outside {
 struct TracedProgram {
   std::uint64_t frames = 0;                      ///< that a camera's queue gave it
   std::map<std::string, std::uint64_t> by_name;  ///< its system calls
-  /// When it asked for a frame on the screen, seconds: calls that the kernel granted. An atomic commit, or what was there
-  /// before (page flip, plane).
+  /// When it asked for a frame on the screen, seconds: calls that the kernel granted. An atomic commit, or what was
+  /// there before (page flip, plane).
   std::vector<double> commits;
   /// Seconds from a frame's time stamp to the display's event after its commit. Empty where several displays show,
   /// whose events look alike.

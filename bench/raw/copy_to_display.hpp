@@ -1,6 +1,6 @@
 // A camera on a display by copying, as an expert would write it in C: the camera's own buffers, mapped; each frame is
-// copied into one of three of the display's buffers and goes back to the camera at once. Waiting, committing and reading
-// of flip events are those of the loop without a copy (camera_to_display.hpp).
+// copied into one of three of the display's buffers and goes back to the camera at once. Waiting, committing and
+// reading of flip events are those of the loop without a copy (camera_to_display.hpp).
 #pragma once
 
 #include "camera_to_display.hpp"
