@@ -260,6 +260,8 @@ class Measurement {
 
   bool count(const outside::GuestCounters& guest) {
     const auto threads_before = outside::kernel_threads();
+    // What this process used for the look is accounted when it sleeps: before the window.
+    if (!run_.sleep_until(Clock::now() + std::chrono::milliseconds(5))) return false;
     const outside::GuestCounts guest_before = guest.now();
     std::vector<outside::ProcessCounts> before;
     for (const Program& program : programs_) before.push_back(program.counters->now());
