@@ -114,6 +114,15 @@ int sync(int fd, std::uint64_t flags, Deadline deadline) noexcept {
   }
 }
 
+/// EAGAIN in the kernel's own time, but not for ever.
+int sync_end(int fd, std::uint64_t flags) noexcept {
+  dma_buf_sync argument{.flags = DMA_BUF_SYNC_END | flags};
+  const int result = sys::ioctl(fd, DMA_BUF_IOCTL_SYNC, &argument);
+  if (result != -EAGAIN) [[likely]]
+    return result;
+  return sync(fd, DMA_BUF_SYNC_END | flags, Deadline::after(std::chrono::seconds(1)));
+}
+
 }  // namespace
 
 // On failure the destructor ends what was begun.
@@ -132,18 +141,19 @@ Result<void> CpuAccess::start(Mode mode, Deadline deadline, const Cancel* cancel
 }
 
 Result<void> CpuAccess::end() noexcept {
-  Result<void> result;
+  int failed = 0;
+  std::uint32_t object = 0;
   while (begun_ > 0) {
-    const Buffer& buffer = map().buffer();
     --begun_;
-    const auto deadline =
-        Deadline::after(std::chrono::seconds(1));  // EAGAIN in the kernel's own time, but not for ever
-    if (const int sent = sync(buffer.fd(begun_), DMA_BUF_SYNC_END | flags_, deadline); sent < 0) {
-      result =
-          std::unexpected(Error::os(-sent, "DMA_BUF_IOCTL_SYNC", buffer.origin()).detail("end, dma-buf %u", begun_));
+    if (const int sent = sync_end(map().buffer().fd(begun_), flags_); sent < 0) {
+      failed = -sent;
+      object = begun_;
     }
   }
-  return result;
+  if (failed == 0) [[likely]]
+    return {};
+  return std::unexpected(
+      Error::os(failed, "DMA_BUF_IOCTL_SYNC", map().buffer().origin()).detail("end, dma-buf %u", object));
 }
 
 }  // namespace dmaflow

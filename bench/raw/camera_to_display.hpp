@@ -115,12 +115,12 @@ inline void queue(const CameraToDisplay& my, int buffer) {
   check(::ioctl(my.video, VIDIOC_QBUF, &one), "VIDIOC_QBUF");
 }
 
-inline CameraToDisplay open(const char* video, const char* card, std::uint32_t width, std::uint32_t height,
-                            int buffers) {
+/// Both devices, with the camera's format and rate set.
+inline CameraToDisplay open_devices(const char* video, const char* card, std::uint32_t width, std::uint32_t height,
+                                    std::uint32_t frames_per_second) {
   CameraToDisplay my;
   my.width = width;
   my.height = height;
-  my.buffers = buffers;
   my.video = ::open(video, O_RDWR | O_CLOEXEC | O_NONBLOCK);
   my.card = ::open(card, O_RDWR | O_CLOEXEC | O_NONBLOCK);
   if (my.video < 0 || my.card < 0) fail("open");
@@ -133,23 +133,37 @@ inline CameraToDisplay open(const char* video, const char* card, std::uint32_t w
   check(::ioctl(my.video, VIDIOC_S_FMT, &format), "VIDIOC_S_FMT");
   v4l2_streamparm rate{};
   rate.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
-  rate.parm.capture.timeperframe = {.numerator = 1, .denominator = 60};
+  rate.parm.capture.timeperframe = {.numerator = 1, .denominator = frames_per_second};
   check(::ioctl(my.video, VIDIOC_S_PARM, &rate), "VIDIOC_S_PARM");
+  return my;
+}
+
+/// One of the display's own buffers, and a framebuffer of it. Its pitch in bytes, its size in @p size.
+inline std::uint32_t make_buffer(CameraToDisplay& my, std::size_t i, std::uint64_t& size) {
+  std::uint32_t pitch = 0;
+  check(drmModeCreateDumbBuffer(my.card, my.width, my.height, 32, 0, &my.handle[i], &pitch, &size), "dumb buffer");
+  const std::uint32_t handles[4] = {my.handle[i]};
+  const std::uint32_t pitches[4] = {pitch};
+  const std::uint32_t offsets[4] = {};
+  check(drmModeAddFB2(my.card, my.width, my.height, DRM_FORMAT_XRGB8888, handles, pitches, offsets, &my.framebuffer[i],
+                      0),
+        "framebuffer");
+  return pitch;
+}
+
+inline CameraToDisplay open(const char* video, const char* card, std::uint32_t width, std::uint32_t height, int buffers,
+                            std::uint32_t frames_per_second = 60) {
+  CameraToDisplay my = open_devices(video, card, width, height, frames_per_second);
+  my.buffers = buffers;
   v4l2_requestbuffers wanted{};
   wanted.count = static_cast<std::uint32_t>(buffers);
   wanted.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
   wanted.memory = V4L2_MEMORY_DMABUF;
   check(::ioctl(my.video, VIDIOC_REQBUFS, &wanted), "VIDIOC_REQBUFS");
   for (std::size_t i = 0; i < static_cast<std::size_t>(buffers); ++i) {
-    std::uint32_t pitch = 0;
     std::uint64_t size = 0;
-    check(drmModeCreateDumbBuffer(my.card, width, height, 32, 0, &my.handle[i], &pitch, &size), "dumb buffer");
+    make_buffer(my, i, size);
     check(drmPrimeHandleToFD(my.card, my.handle[i], DRM_CLOEXEC | DRM_RDWR, &my.prime[i]), "prime");
-    const std::uint32_t handles[4] = {my.handle[i]};
-    const std::uint32_t pitches[4] = {pitch};
-    const std::uint32_t offsets[4] = {};
-    check(drmModeAddFB2(my.card, width, height, DRM_FORMAT_XRGB8888, handles, pitches, offsets, &my.framebuffer[i], 0),
-          "framebuffer");
   }
   light_up(my);
   my.on_screen = 0;
@@ -180,8 +194,8 @@ inline void read_events(CameraToDisplay& my) {
   if (size > 0) my.events -= static_cast<std::uint32_t>(static_cast<std::size_t>(size) / sizeof(drm_event_vblank));
 }
 
-/// Shows what is staged. False where the display is still busy with the one before.
-inline bool commit(CameraToDisplay& my) {
+/// Asks the display for what is staged. False where it is still busy with the one before.
+inline bool flip(CameraToDisplay& my) {
   std::uint32_t object = my.plane;
   std::uint32_t count = 1;
   std::uint32_t id = my.fb_property;
@@ -198,6 +212,12 @@ inline bool commit(CameraToDisplay& my) {
     fail("DRM_IOCTL_MODE_ATOMIC");
   }
   ++my.committed;
+  return true;
+}
+
+/// Shows what is staged. False as above.
+inline bool commit(CameraToDisplay& my) {
+  if (!flip(my)) return false;
   // The one before is on the screen now, so the one before that is free.
   if (my.on_its_way >= 0) {
     queue(my, my.on_screen);

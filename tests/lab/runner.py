@@ -26,6 +26,9 @@ path, read and write; the working directory is the same; output is streamed; the
 
   --kernel 6.12|backports|6.1   Debian 13's kernel (default), Debian 13's newest backport, Debian 12's kernel
   --display KIND                virtio (default), bochs, vkms, all (cards in that order), none
+  --screen WxH                  the monitors' preferred size (default 1280x720)
+  --screens N                   so many displays of the kind (default 1, up to 4; only virtio and bochs)
+  --with LAYER                  what few need: gstreamer (gst-launch-1.0 with v4l2src and kmssink)
   --cameras N                   vivid cameras (default 1, up to 8): captures /dev/video0..N-1, outputs /dev/video10..; every second
                                 camera has the multi-planar API (the first is single-planar); those from the third
                                 on need physically contiguous memory
@@ -43,17 +46,17 @@ path, read and write; the working directory is the same; output is streamed; the
 """
 
 VALUED = ("--kernel", "--display", "--cameras", "--module", "--timeout", "--screenshot", "--kernel-log", "--env", "--share", "--smp",
-          "--memory", "--accel")
+          "--memory", "--accel", "--screen", "--screens", "--with")
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(HERE))
 BOOT_SECONDS = 90  # A boot takes 4; a machine busy with compilers takes longer.
 # Emulated, every further register of a newer processor is saved and restored at each switch. SSE 4.2 is needed for erofs.
 CPU = "Nehalem,+rdrand,+fsgsbase"
 SCREENS = {
-    "virtio": ["-device", "virtio-gpu-pci,id=virtio,xres=1280,yres=720"],
+    # The host keeps every buffer of the guest a second time.
+    "virtio": "virtio-gpu-pci,max_hostmem=1G",
     # 4K XRGB needs 33 MB a frame, and a flip needs two.
-    "bochs": ["-device", "bochs-display,id=bochs,vgamem=128M,xres=1280,yres=720"],
-    "vkms": [],
+    "bochs": "bochs-display,vgamem=128M",
 }
 BUILT_IN = ("udmabuf",)  # Their parameters go on the kernel's command line.
 DRM_MODULES = ("virtio_gpu", "bochs", "drm_shmem_helper", "vkms", "vgem")
@@ -82,6 +85,10 @@ class Options:
     def __init__(self):
         self.kernel = "6.12"
         self.display = "virtio"
+        self.screen = "1280x720"
+        self.screens = 1
+        self.layer = None
+        self.layer_file = None
         self.cameras = 1
         self.modules = []
         self.timeout = 300.0
@@ -143,6 +150,15 @@ def parse(arguments):
             options.kernel = choice(value, ("6.12", "backports", "6.1"), name)
         elif name == "--display":
             options.display = choice(value, ("virtio", "bochs", "vkms", "all", "none"), name)
+        elif name == "--screen":
+            width, times, height = value.partition("x")
+            if not (times and width.isdigit() and height.isdigit() and 0 < int(width) <= 16384 and 0 < int(height) <= 16384):
+                usage(f"--screen: such as 1280x720: {value}")
+            options.screen = value
+        elif name == "--screens":
+            options.screens = number(value, int, 1, 4, name)
+        elif name == "--with":
+            options.layer = choice(value, ("gstreamer",), name)
         elif name == "--accel":
             options.accel = choice(value, ("auto", "kvm", "tcg"), name)
         elif name == "--cameras":
@@ -177,6 +193,8 @@ def parse(arguments):
     options.command = rest
     if not options.command:
         usage("no command")
+    if options.screens > 1 and options.display not in SCREENS:
+        usage("--screens: only with --display virtio or bochs")
     return options
 
 
@@ -186,6 +204,17 @@ def displays(options):
     if options.display == "all":
         return ["virtio", "bochs", "vkms"]
     return [options.display]
+
+
+def screens(options):
+    """The emulated monitors that can be seen from outside: QEMU's name for each, and its device."""
+    width, height = options.screen.split("x")
+    return {
+        name + (str(i) if i else ""): f"{SCREENS[name]},xres={width},yres={height}"
+        for name in displays(options)
+        if name in SCREENS
+        for i in range(options.screens)
+    }
 
 
 def modules(options, available):
@@ -346,7 +375,8 @@ class Machine:
         line += ["-cpu", "host" if self.accel == "kvm" and not options.icount else os.environ.get("LAB_CPU", CPU)]
         line += accel + ["-m", str(options.memory)]
         line += ["-kernel", os.path.join(kernel, "vmlinux"), "-initrd", initrd, "-append", append]
-        for i, file in enumerate((os.path.join(self.image, "root.erofs"), os.path.join(kernel, "modules.erofs"))):
+        files = [os.path.join(self.image, "root.erofs"), os.path.join(kernel, "modules.erofs")]
+        for i, file in enumerate(files + ([options.layer_file] if options.layer else [])):
             line += ["-drive", f"file={comma(file)},format=raw,if=none,id=disk{i},readonly=on,cache=unsafe"]
             line += ["-device", f"virtio-blk-pci,drive=disk{i}"]
         for i, share in enumerate([CHECKOUT] + options.shares):
@@ -358,8 +388,8 @@ class Machine:
             line += ["-device", f"virtserialport,chardev={name},name={name}"]
         line += ["-chardev", f"socket,id=qmp,fd={fds['qmp']}", "-mon", "chardev=qmp,mode=control"]
         line += ["-chardev", f"file,id=serial,path={comma(self.serial)}", "-serial", "chardev:serial"]
-        for display in displays(options):
-            line += SCREENS[display]
+        for name, device in screens(options).items():
+            line += ["-device", f"{device},id={name}"]
         return line
 
     def start(self, wanted):
@@ -428,7 +458,7 @@ class Machine:
 
     def screenshot(self, display, file, done):
         """Takes one and calls done(None or what went wrong). The file appears whole or not at all."""
-        seen = [name for name in displays(self.options) if name != "vkms"]
+        seen = list(screens(self.options))
         if display is None and seen:
             display = seen[0]
         if display not in seen:
@@ -749,6 +779,11 @@ def main():
             os.utime(image)  # build-image removes what nobody used for long.
         except OSError:
             pass
+        if options.layer:
+            built = subprocess.run([os.path.join(HERE, "build-layer"), options.layer, image], stdout=subprocess.PIPE, check=False)
+            if built.returncode:
+                raise LabError(f"the layer {options.layer} could not be built")
+            options.layer_file = built.stdout.decode().strip().splitlines()[-1]
         wanted = modules(options, module_finder(image, options.kernel))
         accel = choose_accel(options, image)
         try:
