@@ -7,7 +7,7 @@
 #include <dmaflow/pipeline.hpp>
 
 #include <array>
-#include <deque>
+#include <list>
 #include <memory>
 #include <vector>
 
@@ -24,8 +24,8 @@ struct PerSecond {
 class Stream {
  public:
   explicit Stream(Source& source) : source_(&source) {}
-  Stream(Stream&&) = default;
-  Stream& operator=(Stream&&) = default;
+  Stream(Stream&&) noexcept = default;
+  Stream& operator=(Stream&&) noexcept = default;
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   ~Stream() = default;
@@ -76,7 +76,7 @@ class Stream {
 
   Source* source_;
   std::vector<Branch> branches_;
-  std::deque<CopyStage> copies_;
+  std::list<CopyStage> copies_;
   std::vector<Made> made_;
   std::uint64_t next_sequence_ = 0;
   std::uint32_t behind_ = 0;  // late frames in a row

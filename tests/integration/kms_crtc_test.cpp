@@ -132,7 +132,8 @@ TEST(KmsCrtc, AMonitorIsTakenFromARunningCrtcAndGivenBack) {
     EXPECT_EQ(read_crtc(*second, ours).width, 1024U);
     for (int i = 0; i < 20; ++i) must(screen.show());
     std::array<Presentation, 32> reports;
-    EXPECT_EQ(screen.plane->take_presented(reports), 21U) << "one flip event for each commit, and none of the other CRTC";
+    EXPECT_EQ(screen.plane->take_presented(reports), 21U)
+        << "one flip event for each commit, and none of the other CRTC";
     EXPECT_LE(screen.holds->lent(), 1U);
     must(screen.plane->stop());
     EXPECT_EQ(screen.holds->lent(), 0U);
