@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
 
 #include <poll.h>
 
@@ -300,7 +301,7 @@ Result<void> Output::Impl::submit() {
     waiting.release();
     return queued;
   }
-  in_device[slot] = std::move(waiting);
+  in_device[slot] = std::exchange(waiting, {});
   return {};
 }
 
