@@ -2,17 +2,14 @@
 #pragma once
 
 #include "operation.hpp"
+#include "tracepoint.hpp"
 
 #include <dmaflow/fd.hpp>
 
-#include <cerrno>
 #include <cstdint>
-#include <fstream>
 #include <string>
-#include <system_error>
+#include <utility>
 
-#include <linux/perf_event.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace bench {
@@ -22,20 +19,12 @@ class CallCounter {
  public:
   /// May fail: why() then says what is missing.
   CallCounter() {
-    std::uint64_t id = 0;
-    for (const char* root : {"/sys/kernel/tracing", "/sys/kernel/debug/tracing"}) {
-      if (id == 0) std::ifstream(std::string(root) + "/events/raw_syscalls/sys_enter/id") >> id;
+    auto counter = kernel_counter("raw_syscalls/sys_enter", 0, -1);
+    if (counter) {
+      fd_ = std::move(*counter);
+    } else {
+      why_ = counter.error();
     }
-    if (id == 0) {
-      why_ = "no tracepoint raw_syscalls: run this as root, with tracefs mounted";
-      return;
-    }
-    perf_event_attr event{};
-    event.type = PERF_TYPE_TRACEPOINT;
-    event.size = sizeof event;
-    event.config = id;
-    fd_ = dmaflow::Fd::adopt(static_cast<int>(::syscall(SYS_perf_event_open, &event, 0, -1, -1, PERF_FLAG_FD_CLOEXEC)));
-    if (!fd_) why_ = "perf_event_open: " + std::system_category().message(errno);
   }
 
   explicit operator bool() const noexcept { return static_cast<bool>(fd_); }

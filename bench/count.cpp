@@ -32,18 +32,6 @@ double cpu_time(clockid_t clock) {
   return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
 }
 
-struct Quartiles {
-  double first;
-  double median;
-  double third;
-};
-
-Quartiles quartiles(std::vector<double> values) {
-  std::ranges::sort(values);
-  return {
-      .first = values[values.size() / 4], .median = values[values.size() / 2], .third = values[values.size() * 3 / 4]};
-}
-
 /// What looking at the clock twice costs.
 double cost_of_looking(clockid_t clock) {
   std::vector<double> costs(rounds);
@@ -51,7 +39,7 @@ double cost_of_looking(clockid_t clock) {
     const double begin = cpu_time(clock);
     cost = cpu_time(clock) - begin;
   }
-  return quartiles(costs).median;
+  return summary({}, std::move(costs)).median;
 }
 
 double cost_of(const Way& way, int batch, double looking, clockid_t clock) {
@@ -71,8 +59,7 @@ Count measure(const Operation& operation, std::optional<double> limit, double lo
   }
   Count count{.operation = operation.name, .limit = limit};
   for (std::size_t way = 0; way < operation.ways.size(); ++way) {
-    const auto [first, median, third] = quartiles(costs[way]);
-    count.ways.push_back({.way = operation.ways[way].name, .first = first, .median = median, .third = third});
+    count.ways.push_back(summary(operation.ways[way].name, std::move(costs[way])));
   }
   return count;
 }
@@ -97,6 +84,12 @@ bool show(const Count& count) {
 
 }  // namespace
 
+Cost summary(std::string way, std::vector<double> values) {
+  std::ranges::sort(values);
+  const std::size_t all = values.size();
+  return {.way = std::move(way), .first = values[all / 4], .median = values[all / 2], .third = values[all * 3 / 4]};
+}
+
 /// Two million instructions take two million nanoseconds, or the clock counts something else.
 void require_counting_clock(clockid_t clock) {
 #if defined(__x86_64__)
@@ -108,9 +101,9 @@ void require_counting_clock(clockid_t clock) {
     asm volatile("1: dec %0\n\tjnz 1b" : "+r"(left) : : "cc");
     cost = cpu_time(clock) - begin;
   }
-  const auto [first, median, third] = quartiles(costs);
-  if (std::abs(median / expected - 1) < 0.01 && third - first < 0.01 * expected) return;
-  std::fprintf(stderr, "2000000 instructions took %.0f ns of CPU time\n", median);
+  const Cost cost = summary({}, std::move(costs));
+  if (std::abs(cost.median / expected - 1) < 0.01 && cost.third - cost.first < 0.01 * expected) return;
+  std::fprintf(stderr, "2000000 instructions took %.0f ns of CPU time\n", cost.median);
 #endif
   give_up("the clock of this machine does not count instructions: run this by tests/lab/run --icount");
 }

@@ -24,6 +24,8 @@ struct Cost {
   double third = 0;
 };
 
+[[nodiscard]] Cost summary(std::string way, std::vector<double> values);
+
 /// One operation, in every way, the library's first.
 struct Count {
   std::string operation;

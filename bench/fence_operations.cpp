@@ -1,6 +1,7 @@
 #include "fence_operations.hpp"
 
 #include "raw/fences.hpp"
+#include "repeat.hpp"
 #include "sw_fence.hpp"
 
 #include <dmaflow/fence.hpp>
@@ -30,35 +31,14 @@ using dmaflow::Buffer;
 using dmaflow::Deadline;
 using dmaflow::Fd;
 using dmaflow::Fence;
-using dmaflow::Result;
 using dmaflow::SyncobjDevice;
 using dmaflow::Timeline;
-
-template <typename T>
-T must(Result<T> result) {
-  if (!result) give_up(result.error().message());
-  return std::move(*result);
-}
 
 /// A buffer that anybody may hang fences on.
 Buffer some_buffer() {
   const dmaflow::Request request{.size = {64, 64}, .format = dmaflow::formats::xrgb8888};
   auto heap = must(dmaflow::heap::Allocator::open("system"));
   return must(heap->allocate(request)).front();
-}
-
-/// Calls it so many times, inlined: the way into it is not what is measured.
-template <typename Once>
-struct Repeated {
-  Once once;
-  [[gnu::flatten]] void operator()(int times) const {
-    for (int i = 0; i < times; ++i) once();
-  }
-};
-
-template <typename Once>
-std::function<void(int)> repeat(Once once) {
-  return Repeated<Once>{std::move(once)};
 }
 
 Operation export_operation() {

@@ -3,6 +3,7 @@
 //   gpu --count [--json FILE]    instructions, in tests/lab/run --icount; fails where the stage costs more than 5% more
 #include "count.hpp"
 #include "raw/vulkan.hpp"
+#include "repeat.hpp"
 #include "sw_fence.hpp"
 
 #include <dmaflow/heap.hpp>
@@ -27,18 +28,11 @@ using dmaflow::Buffer;
 using dmaflow::Fd;
 using dmaflow::Fence;
 using dmaflow::HoldSet;
-using dmaflow::Result;
 using dmaflow::vulkan::Convert;
 using dmaflow::vulkan::Device;
 
 constexpr double instructions_limit = 1.05;
 constexpr std::uint32_t buffers = 3;
-
-template <typename T>
-T must(Result<T> result) {
-  if (!result) give_up(result.error().message());
-  if constexpr (!std::is_void_v<T>) return std::move(*result);
-}
 
 /// A descriptor of its own for a fence.
 int copy_of(const SwFence& fence) {

@@ -104,27 +104,14 @@ Cost by_hand(const bench::CallCounter& calls, const Options& options) {
   return cost;
 }
 
-double median(std::vector<Cost> costs, double Cost::* figure) {
-  std::ranges::sort(costs, {}, figure);
-  return costs[costs.size() / 2].*figure;
-}
-
-double spread(std::vector<Cost> costs, double Cost::* figure) {
-  std::ranges::sort(costs, {}, figure);
-  return (costs[costs.size() * 3 / 4].*figure - costs[costs.size() / 4].*figure) / median(costs, figure);
-}
-
-/// One figure of both, for the file.
+/// One figure of both.
 bench::Count count_of(const char* unit, std::optional<double> limit, const std::vector<Cost>& ours,
                       const std::vector<Cost>& theirs, double Cost::* figure) {
   bench::Count count{.operation = "camera to display", .unit = unit, .limit = limit};
   for (const auto& [way, costs] : {std::pair{"dmaflow", ours}, std::pair{"raw loop", theirs}}) {
     std::vector<double> values;
     for (const Cost& cost : costs) values.push_back(cost.*figure);
-    std::ranges::sort(values);
-    const std::size_t all = values.size();
-    count.ways.push_back(
-        {.way = way, .first = values[all / 4], .median = values[all / 2], .third = values[all * 3 / 4]});
+    count.ways.push_back(bench::summary(way, std::move(values)));
   }
   return count;
 }
@@ -156,19 +143,20 @@ int main(int argc, char** argv) try {
     theirs.push_back(by_hand(calls, options));
   }
   const char* const unit = count ? "instructions" : "CPU ns";
+  const auto cpu = count_of(unit, count ? std::optional(cpu_limit) : std::nullopt, ours, theirs, &Cost::cpu);
+  const auto system_calls = count_of("system calls", calls_limit, ours, theirs, &Cost::calls);
+  const auto shown = count_of("frames shown", {}, ours, theirs, &Cost::shown);
   std::printf("%-10s %12s %8s %14s %8s %8s\n", "a frame", "system calls", "spread", unit, "spread", "shown");
-  for (const auto& [name, costs] : {std::pair{"dmaflow", &ours}, std::pair{"raw loop", &theirs}}) {
-    std::printf("%-10s %12.3f %7.2f%% %14.0f %7.2f%% %8.3f\n", name, median(*costs, &Cost::calls),
-                100 * spread(*costs, &Cost::calls), median(*costs, &Cost::cpu), 100 * spread(*costs, &Cost::cpu),
-                median(*costs, &Cost::shown));
+  const auto spread = [](const bench::Cost& cost) { return 100 * (cost.third - cost.first) / cost.median; };
+  for (std::size_t way = 0; way < cpu.ways.size(); ++way) {
+    std::printf("%-10s %12.3f %7.2f%% %14.0f %7.2f%% %8.3f\n", cpu.ways[way].way.c_str(), system_calls.ways[way].median,
+                spread(system_calls.ways[way]), cpu.ways[way].median, spread(cpu.ways[way]), shown.ways[way].median);
   }
-  const double more_calls = median(ours, &Cost::calls) / median(theirs, &Cost::calls);
-  const double more_cpu = median(ours, &Cost::cpu) / median(theirs, &Cost::cpu);
+  const auto ratio = [](const bench::Count& figure) { return figure.ways[0].median / figure.ways[1].median; };
+  const double more_calls = ratio(system_calls);
+  const double more_cpu = ratio(cpu);
   std::printf("ours/its: %.4f system calls, %.4f %s\n", more_calls, more_cpu, unit);
-  bench::CountLog log{.program = "loop", .counted = "process"};
-  log.counts.push_back(count_of(unit, count ? std::optional(cpu_limit) : std::nullopt, ours, theirs, &Cost::cpu));
-  log.counts.push_back(count_of("system calls", calls_limit, ours, theirs, &Cost::calls));
-  log.counts.push_back(count_of("frames shown", {}, ours, theirs, &Cost::shown));
+  const bench::CountLog log{.program = "loop", .counted = "process", .counts = {cpu, system_calls, shown}};
   log.write(options.json);
   return !count || (more_cpu <= cpu_limit && more_calls <= calls_limit) ? 0 : 1;
 } catch (const std::bad_expected_access<dmaflow::Error>& failure) {

@@ -113,18 +113,15 @@ std::shared_ptr<Fresh> importable(const Machine& machine, const std::string& dev
 
 // --- Displays --------------------------------------------------------------------------------------------------------
 
-std::uint32_t monitor_of(int card, std::uint32_t crtc_mask) {
+std::uint32_t monitor_of(int card) {
   drmModeRes* resources = drmModeGetResources(card);
   std::uint32_t found = 0;
   for (int i = 0; resources != nullptr && i < resources->count_connectors; ++i) {
     drmModeConnector* one = drmModeGetConnectorCurrent(card, resources->connectors[i]);
     if (one == nullptr) continue;
-    drmModeEncoder* encoder = one->count_encoders > 0 ? drmModeGetEncoder(card, one->encoders[0]) : nullptr;
-    const bool fits = encoder != nullptr && (encoder->possible_crtcs & crtc_mask) != 0;
     const bool is_monitor =
         one->connection == DRM_MODE_CONNECTED && one->connector_type != DRM_MODE_CONNECTOR_WRITEBACK;
-    if (fits && is_monitor && found == 0) found = one->connector_id;
-    drmModeFreeEncoder(encoder);
+    if (is_monitor && found == 0) found = one->connector_id;
     drmModeFreeConnector(one);
   }
   drmModeFreeResources(resources);
@@ -149,7 +146,7 @@ std::uint32_t mode_blob(int card, std::uint32_t connector, dmaflow::Size size) {
 raw::TestCommit test_commit(int card, const dmaflow::kms::Output& output, const dmaflow::kms::Plane& plane,
                             dmaflow::Size size) {
   const std::uint32_t crtc = output.crtc_id();
-  const std::uint32_t connector = monitor_of(card, ~0U);
+  const std::uint32_t connector = monitor_of(card);
   raw::TestCommit commit;
   const auto set = [&](std::uint32_t object, std::uint32_t type, const char* name, std::uint64_t value) {
     commit.set(object, raw::property(card, object, type, name), value);

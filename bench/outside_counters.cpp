@@ -1,50 +1,22 @@
 #include "outside_counters.hpp"
 
+#include "tracepoint.hpp"
+
 #include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
-#include <system_error>
 
 #include <linux/perf_event.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace outside {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::expected<std::uint64_t, std::string> id_of(const std::string& event) {
-  std::uint64_t id = 0;
-  for (const char* root : {"/sys/kernel/tracing/events/", "/sys/kernel/debug/tracing/events/"}) {
-    if (id == 0) std::ifstream(root + event + "/id") >> id;
-  }
-  if (id == 0)
-    return std::unexpected("no tracepoint " + event + ": is this root, with tracefs, and is the driver there?");
-  return id;
-}
-
-std::expected<dmaflow::Fd, std::string> counter(std::uint32_t type, std::uint64_t config, pid_t process,
-                                                int processor) {
-  perf_event_attr event{};
-  event.type = type;
-  event.size = sizeof event;
-  event.config = config;
-  // Its threads are counted too.
-  event.inherit = process > 0 ? 1 : 0;
-  const long fd = ::syscall(SYS_perf_event_open, &event, process, processor, -1, PERF_FLAG_FD_CLOEXEC);
-  if (fd < 0) return std::unexpected("perf_event_open: " + std::system_category().message(errno));
-  return dmaflow::Fd::adopt(static_cast<int>(fd));
-}
-
-std::expected<dmaflow::Fd, std::string> counter(const std::string& event, pid_t process, int processor) {
-  const auto id = id_of(event);
-  if (!id) return std::unexpected(id.error());
-  return counter(PERF_TYPE_TRACEPOINT, *id, process, processor);
-}
+using bench::kernel_counter;
 
 std::uint64_t count_of(const dmaflow::Fd& fd) {
   std::uint64_t count = 0;
@@ -83,11 +55,11 @@ double tasks_of(std::istringstream& line) {
 std::expected<ProcessCounters, std::string> ProcessCounters::open(pid_t process) {
   ProcessCounters my;
   my.process_ = process;
-  auto calls = counter("raw_syscalls/sys_enter", process, -1);
+  auto calls = kernel_counter("raw_syscalls/sys_enter", process, -1);
   if (!calls) return std::unexpected(calls.error());
-  auto frames = counter("vb2/vb2_dqbuf", process, -1);
+  auto frames = kernel_counter("vb2/vb2_dqbuf", process, -1);
   if (!frames) return std::unexpected(frames.error());
-  auto cpu = counter(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_TASK_CLOCK, process, -1);
+  auto cpu = kernel_counter(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_TASK_CLOCK, process, -1);
   if (!cpu) return std::unexpected(cpu.error());
   my.calls_ = std::move(*calls);
   my.frames_ = std::move(*frames);
@@ -109,7 +81,7 @@ ProcessCounts ProcessCounters::now() const {
 std::expected<GuestCounters, std::string> GuestCounters::open() {
   GuestCounters my;
   for (int processor = 0; processor < ::sysconf(_SC_NPROCESSORS_ONLN); ++processor) {
-    auto flips = counter("drm/drm_vblank_event_delivered", -1, processor);
+    auto flips = kernel_counter("drm/drm_vblank_event_delivered", -1, processor);
     if (!flips) return std::unexpected(flips.error());
     my.flips_.push_back(std::move(*flips));
   }

@@ -24,11 +24,6 @@ struct PerSecond {
 class Stream {
  public:
   explicit Stream(Source& source) : source_(&source) {}
-  Stream(Stream&&) noexcept = default;
-  Stream& operator=(Stream&&) noexcept = default;
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-  ~Stream() = default;
 
   [[nodiscard]] Source& source() const noexcept { return *source_; }
   [[nodiscard]] std::vector<Branch>& branches() noexcept { return branches_; }

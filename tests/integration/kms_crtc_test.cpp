@@ -75,20 +75,6 @@ class TwoCrtcs {
   std::string path_;
 };
 
-struct Crtc {
-  std::uint32_t width = 0;
-  std::uint32_t framebuffer = 0;
-  friend bool operator==(const Crtc&, const Crtc&) = default;
-};
-
-Crtc read_crtc(const kms::Device& device, std::uint32_t id) {
-  drm_mode_crtc crtc{};
-  crtc.crtc_id = id;
-  EXPECT_EQ(::ioctl(device.fd(), DRM_IOCTL_MODE_GETCRTC, &crtc), 0);
-  if (crtc.mode_valid == 0) return {};
-  return {crtc.mode.hdisplay, crtc.fb_id};
-}
-
 std::vector<std::uint32_t> crtcs(const kms::Device& device) {
   drm_mode_card_res resources{};
   std::array<std::uint32_t, 8> ids{};
@@ -108,7 +94,7 @@ TEST(KmsCrtc, AMonitorIsTakenFromARunningCrtcAndGivenBack) {
   auto before = must(Screen::on(*must(first->output()), {800, 600}));  // whoever had the monitor
   must(before.show());
   const std::uint32_t theirs = before.output->crtc_id();
-  const Crtc was = read_crtc(*first, theirs);
+  const Shown was = read_crtc(first->fd(), theirs);
   ASSERT_EQ(was.width, 800U);
   must(first->pause());
 
@@ -128,8 +114,8 @@ TEST(KmsCrtc, AMonitorIsTakenFromARunningCrtcAndGivenBack) {
             << "a commit that asks for an event would get one of that CRTC too";
       }
     }
-    EXPECT_EQ(read_crtc(*second, theirs), Crtc{}) << "off";
-    EXPECT_EQ(read_crtc(*second, ours).width, 1024U);
+    EXPECT_EQ(read_crtc(second->fd(), theirs), Shown{}) << "off";
+    EXPECT_EQ(read_crtc(second->fd(), ours).width, 1024U);
     for (int i = 0; i < 20; ++i) must(screen.show());
     std::array<Presentation, 32> reports;
     EXPECT_EQ(screen.plane->take_presented(reports), 21U)
@@ -138,8 +124,8 @@ TEST(KmsCrtc, AMonitorIsTakenFromARunningCrtcAndGivenBack) {
     must(screen.plane->stop());
     EXPECT_EQ(screen.holds->lent(), 0U);
   }
-  EXPECT_EQ(read_crtc(*second, ours), Crtc{});
-  EXPECT_EQ(read_crtc(*second, theirs), was) << "as it was found";
+  EXPECT_EQ(read_crtc(second->fd(), ours), Shown{});
+  EXPECT_EQ(read_crtc(second->fd(), theirs), was) << "as it was found";
 }
 
 }  // namespace

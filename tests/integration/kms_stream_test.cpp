@@ -371,19 +371,6 @@ TEST(KmsPause, WhatAnotherMasterLeftIsOverwrittenByResume) {
   EXPECT_TRUE(screen.stream());
 }
 
-struct Shown {
-  std::uint32_t width = 0, height = 0, framebuffer = 0;
-  friend bool operator==(const Shown&, const Shown&) = default;
-};
-
-Shown read_crtc(int fd, std::uint32_t id) {
-  drm_mode_crtc crtc{};
-  crtc.crtc_id = id;
-  EXPECT_EQ(ioctl(fd, DRM_IOCTL_MODE_GETCRTC, &crtc), 0);
-  if (crtc.mode_valid == 0) return {};
-  return {crtc.mode.hdisplay, crtc.mode.vdisplay, crtc.fb_id};
-}
-
 TEST(KmsRestore, StopPutsBackWhatWasThereBefore) {
   for (const std::string& driver : displays()) {
     auto before = must(Screen::open(driver, {800, 600}));  // whoever had the screen first

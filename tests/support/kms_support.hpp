@@ -45,6 +45,20 @@ inline bool is_kernel_6_12() {
   return std::strncmp(name.release, "6.12", 4) == 0;
 }
 
+/// What a CRTC shows, as the kernel says; all zero where it is off.
+struct Shown {
+  std::uint32_t width = 0, height = 0, framebuffer = 0;
+  friend bool operator==(const Shown&, const Shown&) = default;
+};
+
+inline Shown read_crtc(int fd, std::uint32_t id) {
+  drm_mode_crtc crtc{};
+  crtc.crtc_id = id;
+  EXPECT_EQ(ioctl(fd, DRM_IOCTL_MODE_GETCRTC, &crtc), 0);
+  if (crtc.mode_valid == 0) return {};
+  return {crtc.mode.hdisplay, crtc.mode.vdisplay, crtc.fb_id};
+}
+
 inline StreamConfig stream_of(Size size, PixelFormat format = formats::xrgb8888) {
   StreamConfig config;
   auto layout = Layout::linear(format, size);
