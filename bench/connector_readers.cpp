@@ -93,12 +93,10 @@ void read_at_once(const Storm& storm, Shared& shared) {
   dmaflow::sys::set_hook(&calls);
   shared.is_ready = true;
   while (true) {
-    const auto deadline = dmaflow::Deadline::after(silence);
-    auto event = events->wait(deadline);
+    const auto event = events->wait(dmaflow::Deadline::after(silence));
     if (!event && shared.is_over) break;
     if (!event) continue;
     take_one(*event, shared);
-    while (const auto next = events->take().value_or(std::nullopt)) take_one(*next, shared);
     shared.last = now();
   }
   finish(*events, calls, shared);

@@ -52,7 +52,8 @@ struct ProcessEvents::Impl {
   std::size_t at = 0;
   std::size_t count = 0;
   std::uint32_t lost = 0;
-  bool is_last = false;  // the queue was empty after this batch
+  bool is_last = false;    // the queue was empty after this read: poll() knows better what came since
+  bool ends_here = false;  // this batch is what take() gives, and no more
 };
 
 Result<bool> ProcessEvents::Impl::fill() {
@@ -63,6 +64,7 @@ Result<bool> ProcessEvents::Impl::fill() {
   count = step->count;
   lost = step->lost;
   is_last = step->is_last;
+  ends_here = false;
   return step->got != Receiver::Got::nothing;
 }
 
@@ -275,6 +277,10 @@ void ProcessEvents::Impl::say_ignore() noexcept {
 Result<std::optional<ProcessEvent>> ProcessEvents::take() {
   Result<std::optional<ProcessEvent>> item(std::in_place, std::in_place);
   while (!impl_->next_of_batch(**item)) {
+    if (std::exchange(impl_->ends_here, false)) {
+      item->reset();
+      break;
+    }
     const auto filled = impl_->fill();
     if (!filled) {
       item = std::unexpected(filled.error());
@@ -292,8 +298,7 @@ Result<ProcessEvent> ProcessEvents::wait(Deadline deadline, const Cancel* cancel
   ProcessEvent event;
   while (true) {
     if (impl_->next_of_batch(event)) return event;
-    // After a batch that emptied the queue poll() is asked at once; it knows better what came since.
-    if (!std::exchange(impl_->is_last, false)) {
+    if (!impl_->is_last) {
       const auto filled = impl_->fill();
       if (!filled) return std::unexpected(filled.error());
       if (*filled) continue;
@@ -301,6 +306,7 @@ Result<ProcessEvent> ProcessEvents::wait(Deadline deadline, const Cancel* cancel
     const int ready = dmaflow::detail::wait(poll_fd(), POLLIN, deadline, cancel);
     if (ready < 0) return std::unexpected(failure(ready, "wait"));
     if (ready == 0) return std::unexpected(failure(ETIMEDOUT, "wait").detail("no process event"));
+    impl_->is_last = false;
   }
 }
 
@@ -308,6 +314,7 @@ Result<void> ProcessEvents::dispatch(short /*revents*/) {
   if (impl_->lost > 0 || impl_->at < impl_->count) return {};
   const auto filled = impl_->fill();
   if (!filled) return std::unexpected(filled.error());
+  impl_->ends_here = impl_->is_last;
   return {};
 }
 

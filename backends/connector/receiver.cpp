@@ -43,13 +43,13 @@ Result<Receiver::Step> Receiver::step(int fd) noexcept {
   if (got == -ENOBUFS) return is_hole_ahead_ ? report_loss(fd) : begin_loss(fd);
   if (got == -EAGAIN || got == 0) {
     if (is_hole_ahead_) return report_loss(fd);
-    return looks_left_ > 0 ? look_again(fd) : Step{};
+    return looks_left_ > 0 ? look_again(fd) : Step{.is_last = true};
   }
   if (got < 0) return std::unexpected(failure(got, "recvmmsg"));
   const auto count = static_cast<std::size_t>(got);
   const bool is_empty = count < wanted;
   if (is_hole_ahead_) before_hole_ = is_empty ? 0 : before_hole_ - count;
-  return Step{.got = Got::datagrams, .count = count, .lost = 0, .is_last = is_empty && !is_hole_ahead_};
+  return Step{.got = Got::datagrams, .count = count, .lost = 0, .is_last = is_empty && !is_hole_ahead_ && looks_left_ == 0};
 }
 
 Result<Receiver::Step> Receiver::report_loss(int fd) noexcept {

@@ -35,7 +35,7 @@ class Receiver {
     Got got = Got::nothing;
     std::size_t count = 0;   ///< of datagrams
     std::uint32_t lost = 0;  ///< messages; may be 0 where an earlier report counted them already
-    bool is_last = false;    ///< the queue was empty after these datagrams
+    bool is_last = false;    ///< the queue is empty after this, and nothing else is to be looked at before poll()
   };
   /// What comes next. Never blocks. One system call, four where a loss begins.
   [[nodiscard]] Result<Step> step(int fd) noexcept;

@@ -176,7 +176,8 @@ class ProcessEvents final : public Pollable {
   /// few more at a loss. Call it until it gives nothing.
   /// Errors: those of the socket.
   [[nodiscard]] Result<std::optional<ProcessEvent>> take();
-  /// The next item, waiting for it. Errors: ETIMEDOUT, ECANCELED, those of take().
+  /// The next item, waiting for it. A loop of nothing else makes two system calls for all that has come since the last:
+  /// one that sleeps, and one that reads. Errors: ETIMEDOUT, ECANCELED, those of take().
   [[nodiscard]] Result<ProcessEvent> wait(Deadline deadline, const Cancel* cancel = nullptr);
 
   /// Who keeps back what was not asked for.
@@ -197,7 +198,8 @@ class ProcessEvents final : public Pollable {
   /// Owned by this object.
   [[nodiscard]] int poll_fd() const noexcept override;
   [[nodiscard]] short poll_events() const noexcept override;
-  /// Reads one batch where the last is used up; take() then gives what was read. Errors: those of take().
+  /// Reads one batch where the last is used up; take() then gives what was read, and nothing after it without another
+  /// system call where that was all there was. Errors: those of take().
   [[nodiscard]] Result<void> dispatch(short revents) override;
 
  private:

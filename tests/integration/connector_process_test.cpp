@@ -548,6 +548,21 @@ TEST_F(ConnectorStorm, ReadingAllocatesNothingAndMakesOneCallForManyEvents) {
   EXPECT_LE(calls.calls() * 32, seen) << "a loop of recv() makes one for each";
 }
 
+TEST_F(ConnectorStorm, WhoOnlyWaitsMakesTwoCallsAWakeUp) {
+  auto events = must(ProcessEvents::open({.events = ProcessEventMask::name}));
+  const auto next = [&] {
+    rename_often(1);
+    return events->wait(Deadline::after(20s));
+  };
+  ASSERT_TRUE(next());
+  constexpr unsigned times = 100;
+  unsigned seen = 0;
+  const test::CountCalls calls;
+  for (unsigned i = 0; i < times; ++i) seen += next() ? 1U : 0U;
+  EXPECT_EQ(seen, times);
+  EXPECT_LE(calls.calls(), 2 * times) << "one that sleeps, one that reads";
+}
+
 TEST_F(ConnectorStorm, ALossCostsFewCalls) {
   constexpr unsigned times = 50'000;
   unsigned seen = 0;

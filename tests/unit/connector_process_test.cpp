@@ -260,5 +260,63 @@ TEST_F(ListenModel, AnAnswerThatWasLostIsAskedForAgain) {
   EXPECT_FALSE(must(events->take())) << "what was lost before the answer is none of ours";
 }
 
+class StreamModel : public ListenModel {
+ protected:
+  void SetUp() override {
+    answer_to(8, 0);
+    events_ = must(open(ProcessEventMask::all));
+    while (must(events_->take())) {
+    }
+  }
+  void event(std::uint32_t pid) {
+    kernel_.arrive(test::netlink({test::cn(ids::process, 0, 0, raw(0x2, {pid, pid}))}), 0, 1);
+  }
+  std::size_t reads() { return std::exchange(kernel_.receive_calls, 0); }
+  std::unique_ptr<ProcessEvents> events_;
+};
+
+TEST_F(StreamModel, WhoOnlyWaitsReadsOnceForAllThatHasCome) {
+  event(1);
+  event(2);
+  (void)reads();
+  EXPECT_TRUE(events_->wait(Deadline::passed()));
+  EXPECT_TRUE(events_->wait(Deadline::passed()));
+  EXPECT_EQ(reads(), 1U);
+  EXPECT_TRUE(test::fails_with(events_->wait(Deadline::passed()), ETIMEDOUT));
+  EXPECT_TRUE(test::fails_with(events_->wait(Deadline::passed()), ETIMEDOUT));
+  EXPECT_EQ(reads(), 0U) << "poll() says that there is nothing";
+  event(3);
+  EXPECT_TRUE(events_->wait(Deadline::passed()));
+  EXPECT_EQ(reads(), 1U);
+}
+
+TEST_F(StreamModel, ALoopOfOnesOwnReadsOnceForAllThatHasCome) {
+  event(1);
+  event(2);
+  (void)reads();
+  must(events_->dispatch(POLLIN));
+  EXPECT_TRUE(must(events_->take()));
+  EXPECT_TRUE(must(events_->take()));
+  EXPECT_FALSE(must(events_->take()));
+  EXPECT_EQ(reads(), 1U);
+  event(3);
+  EXPECT_TRUE(must(events_->take())) << "whoever asks again gets what came since";
+}
+
+TEST_F(StreamModel, WhatTheKernelCountsLateIsStillToldByWhoOnlyWaits) {
+  kernel_.receive_buffer = 0;
+  for (std::uint32_t pid = 1; pid <= 3; ++pid) event(pid);
+  EXPECT_TRUE(must(events_->wait(Deadline::passed())).as<Exec>() != nullptr);
+  const auto lost = must(events_->wait(Deadline::passed()));
+  ASSERT_NE(lost.as<Lost>(), nullptr);
+  EXPECT_EQ(lost.as<Lost>()->count, 2U);
+  event(4);
+  ++kernel_.drops;
+  EXPECT_NE(must(events_->wait(Deadline::passed())).as<Exec>(), nullptr);
+  const auto late = must(events_->wait(Deadline::passed()));
+  ASSERT_NE(late.as<Lost>(), nullptr);
+  EXPECT_EQ(late.as<Lost>()->count, 1U);
+}
+
 }  // namespace
 }  // namespace dmaflow::connector
