@@ -37,8 +37,9 @@ int main(int argc, char** argv) {
   const auto operations = bench::fence_operations();
   for (const bench::Operation& operation : operations) {
     for (const bench::Way& way : operation.ways) {
-      benchmark::RegisterBenchmark((operation.name + "/" + way.name).c_str(),
-                                   [&](benchmark::State& state) { time_way(state, way, operation.batch); });
+      const std::string name = operation.name + "/" + way.name;
+      const char* const text = name.c_str();  // all that earlier ones take
+      benchmark::RegisterBenchmark(text, [&](benchmark::State& state) { time_way(state, way, operation.batch); });
     }
   }
   benchmark::RunSpecifiedBenchmarks();

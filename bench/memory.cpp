@@ -113,9 +113,10 @@ void time_way(benchmark::State& state, const Operation& operation, const Way& wa
 void enlist(const std::vector<Operation>& operations, const CallCounter& calls, int batches) {
   for (const Operation& operation : operations) {
     for (const Way& way : operation.ways) {
+      const std::string name = operation.name + "/" + way.name;
+      const char* const text = name.c_str();  // all that earlier ones take
       auto* const entry =
-          benchmark::RegisterBenchmark((operation.name + "/" + way.name).c_str(),
-                                       [&](benchmark::State& state) { time_way(state, operation, way, calls); });
+          benchmark::RegisterBenchmark(text, [&](benchmark::State& state) { time_way(state, operation, way, calls); });
       entry->Unit(benchmark::kMicrosecond);
       if (batches > 0) entry->Iterations(std::int64_t{batches} * operation.batch);
     }

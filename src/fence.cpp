@@ -137,7 +137,7 @@ Result<void> Fence::wait(Deadline deadline, const Cancel* cancel) const noexcept
   if (state && !state->has_ended) {
     const int ready = detail::wait(fd_.get(), POLLIN, deadline, cancel);
     if (ready == -ECANCELED) return std::unexpected(Error::os(ECANCELED, "Fence::wait").detail("not signalled yet"));
-    if (ready < 0) return std::unexpected(Error::os(-ready, "ppoll"));
+    if (ready < 0) return std::unexpected(Error::os(-ready, "poll"));
     if (ready == 0) return std::unexpected(Error::os(ETIMEDOUT, "Fence::wait").detail("not signalled by the deadline"));
     state = state_of(fd_.get());  // how it ended: poll does not tell
   }

@@ -94,9 +94,9 @@ Result<void> wait_idle(const Buffer& buffer, Access access, Deadline deadline, c
       return std::unexpected(Error::os(ready == 0 ? ETIMEDOUT : ECANCELED, "wait_idle", buffer.origin())
                                  .detail("a device still %s dma-buf %u", doing, i));
     }
-    if (ready < 0) return std::unexpected(Error::os(-ready, "ppoll", buffer.origin()).detail("dma-buf %u", i));
+    if (ready < 0) return std::unexpected(Error::os(-ready, "poll", buffer.origin()).detail("dma-buf %u", i));
     if ((ready & wanted) == 0) {
-      return std::unexpected(Error::os((ready & POLLNVAL) != 0 ? EBADF : EIO, "ppoll", buffer.origin())
+      return std::unexpected(Error::os((ready & POLLNVAL) != 0 ? EBADF : EIO, "poll", buffer.origin())
                                  .detail("dma-buf %u gives poll events 0x%x", i, static_cast<unsigned>(ready)));
     }
   }

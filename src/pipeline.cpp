@@ -222,8 +222,12 @@ bool Pipeline::Impl::fill_wait_set() {
       note_wake(stream.source());
     }
     if (HoldSet* holds = stream.source().holds()) {
-      sleep &= holds->arm();
-      wait_for(holds->wake_fd(), POLLIN, {.wake_of = holds});
+      if (stream.must_be_woken()) {
+        sleep &= holds->arm();
+        wait_for(holds->wake_fd(), POLLIN, {.wake_of = holds});
+      } else {
+        sleep &= !holds->has_returned();
+      }
     }
     for (const Branch& branch : stream.branches()) {
       for (Stage* stage : branch.stages()) wait_for(*stage);
@@ -266,7 +270,7 @@ Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_f
   for (std::size_t i = 0; i < entries.size(); ++i) {
     if (entries[i].wake_of != nullptr) entries[i].wake_of->disarm((polls[i].revents & POLLIN) != 0);
   }
-  if (ready < 0) return std::unexpected(Error::os(-ready, "ppoll"));
+  if (ready < 0) return std::unexpected(Error::os(-ready, "poll"));
   for (std::size_t i = 0; i < first_entry; ++i) {
     if (polls[i].revents != 0) *stopped = true;
   }

@@ -143,6 +143,9 @@ Result<void> Stream::start() {
   any_frame_ = false;
   may_be_behind_ = std::ranges::all_of(branches_, [](const Branch& one) { return one.wants_newest(); }) &&
                    std::ranges::any_of(branches_, [](const Branch& one) { return !one.stages().empty(); });
+  must_be_woken_ = std::ranges::any_of(made_, [](const Made& made) {
+    return std::ranges::any_of(made.consumers, [](const Importer* one) { return !one->returns_in_calls(); });
+  });
   for (const Branch& branch : branches_) {
     if (auto started = branch.sink().start(inputs_of(branch.sink())); !started) return started;
     for (Stage* stage : branch.stages()) {

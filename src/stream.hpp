@@ -45,6 +45,8 @@ class Stream {
   /// stages that may take their time: then look for those first. Not without end.
   [[nodiscard]] bool is_behind() const noexcept { return behind_ > 0 && behind_ <= most_behind; }
   void caught_up() noexcept { behind_ = 0; }
+  /// False where frames come back only inside calls of the loop's own.
+  [[nodiscard]] bool must_be_woken() const noexcept { return must_be_woken_; }
   /// Moves frames on in every branch and submits them, planes of one output together, until nothing moves.
   Result<void> advance(StreamStats& stats);
   /// Gives returned buffers back to the source and lets it handle its events.
@@ -76,6 +78,7 @@ class Stream {
   std::uint64_t next_sequence_ = 0;
   std::uint32_t behind_ = 0;  // late frames in a row
   bool may_be_behind_ = false;
+  bool must_be_woken_ = true;
   std::array<Presentation, 32> reports_{};  // of which collect() uses some
   bool any_frame_ = false;
   bool ended_ = false;

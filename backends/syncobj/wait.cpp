@@ -160,7 +160,7 @@ Result<std::uint32_t> wait_for_events(const WaitSet& set, Deadline deadline, con
   std::size_t left = set.all ? polled.size() - 1 : 1;
   while (true) {
     const int ready = sys::wait(polled, deadline);
-    if (ready < 0) return std::unexpected(set.file.error(ready, "ppoll"));
+    if (ready < 0) return std::unexpected(set.file.error(ready, "poll"));
     if (ready == 0) return std::unexpected(refused(set, -ETIME, options));
     for (std::size_t i = 0; i + 1 < polled.size(); ++i) {
       if (polled[i].revents == 0) continue;

@@ -20,20 +20,6 @@
 #include <poll.h>
 
 namespace dmaflow::v4l2 {
-namespace {
-
-/// Returned buffers that are not in the device yet: their fences are pending, or the driver refused them just now.
-struct Waiting {
-  std::array<HoldSet::Returned, max_slots> entries{};
-  std::uint32_t count = 0;
-};
-
-bool is_full_frame(std::uint32_t field) noexcept {
-  return field == V4L2_FIELD_NONE || field == V4L2_FIELD_ANY || field == V4L2_FIELD_INTERLACED ||
-         field == V4L2_FIELD_INTERLACED_TB || field == V4L2_FIELD_INTERLACED_BT;
-}
-
-}  // namespace
 
 struct Camera::Impl {
   explicit Impl(Device opened, bool fixed) : device(std::move(opened)), state(device), fixed_port(fixed) {}
@@ -52,7 +38,11 @@ struct Camera::Impl {
   std::weak_ptr<HoldSet> last_holds;  // of the run before: frames may live on
   std::array<std::uint32_t, max_slots> slot_of_hold{};
   std::array<std::uint32_t, max_slots> hold_of_slot{};
-  Waiting waiting;
+  /// Returned buffers that are not in the device yet: their fences are pending, or the driver refused them just now.
+  struct {
+    std::array<HoldSet::Returned, max_slots> entries{};
+    std::uint32_t count = 0;
+  } waiting;
   std::optional<Error> refusal;  // within give_back_all(): room for an error is dear to make
   Sequence sequence;
   Rect visible;
@@ -192,7 +182,7 @@ Result<void> Camera::Impl::set_format(const StreamConfig& config) {
                                        set->size.width, set->size.height, got.format.code().c_str(),
                                        got.modifier.name().c_str()));
   }
-  if (!is_full_frame(set->field)) {
+  if (!set->has_full_frames()) {
     return std::unexpected(
         device.error(ENOTSUP, "VIDIOC_S_FMT")
             .detail("it gives single fields of an interlaced picture (V4L2_FIELD %u), not whole frames", set->field));

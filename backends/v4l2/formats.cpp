@@ -30,17 +30,11 @@ Result<StreamFormat> probe(const Device& device, const Format& format, Size size
   return StreamFormat::probe(device, layout, format);
 }
 
-/// Full frames only: a buffer with one field, or two after each other, is no picture a display could show.
-bool is_full_frame(std::uint32_t field) noexcept {
-  return field == V4L2_FIELD_NONE || field == V4L2_FIELD_ANY || field == V4L2_FIELD_INTERLACED ||
-         field == V4L2_FIELD_INTERLACED_TB || field == V4L2_FIELD_INTERLACED_BT;
-}
-
 /// Whether TRY_FMT agrees. @p why: an answer that is neither yes nor no.
 bool gives(const Device& device, const Format& format, Size size, std::optional<Error>& why) {
   const auto answer = probe(device, format, size);
   if (!answer && answer.error().code() != EINVAL && !why) why = answer.error();
-  return answer && answer->size == size && is_full_frame(answer->field);
+  return answer && answer->size == size && answer->has_full_frames();
 }
 
 /// The best interval of a stream, or nothing where the wanted rate is not there.

@@ -360,7 +360,7 @@ Result<void> Output::drain(Deadline deadline) {
     std::array<pollfd, 2> polls{{{.fd = my.queue.queued() > 0 ? my.device.fd() : -1, .events = POLLOUT, .revents = 0},
                                  {.fd = my.waiting_fence(), .events = POLLIN, .revents = 0}}};
     const int ready = sys::wait(polls, is_last ? my.last_frame_deadline(deadline) : deadline);
-    if (ready < 0) return std::unexpected(my.device.error(-ready, "ppoll"));
+    if (ready < 0) return std::unexpected(my.device.error(-ready, "poll"));
     if (ready == 0 && is_last && deadline.remaining() > Deadline::Clock::duration::zero()) break;
     if (ready == 0) {
       return std::unexpected(my.device.error(ETIMEDOUT, "drain")

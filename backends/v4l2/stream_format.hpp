@@ -39,6 +39,11 @@ struct StreamFormat {
   /// Checks that a buffer is laid out as @p config says and is as large as the driver wants. EINVAL with both numbers.
   [[nodiscard]] Result<void> check(const Buffer& buffer, const StreamConfig& config,
                                    const Device& device) const noexcept;
+  /// A buffer with one field, or two after each other, is no picture a display could show.
+  [[nodiscard]] bool has_full_frames() const noexcept {
+    return field == V4L2_FIELD_NONE || field == V4L2_FIELD_ANY || field == V4L2_FIELD_INTERLACED ||
+           field == V4L2_FIELD_INTERLACED_TB || field == V4L2_FIELD_INTERLACED_BT;
+  }
   /// The object of a buffer that V4L2 plane @p plane lies in.
   [[nodiscard]] std::uint32_t object_of(const Buffer& buffer, std::uint32_t plane) const noexcept {
     return buffer.layout().planes[first_plane[plane]].object;

@@ -26,6 +26,7 @@ class CopyStage final : public Stage {
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
   [[nodiscard]] std::uint32_t max_held() const noexcept override { return 1; }
+  [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
 
   [[nodiscard]] Result<std::vector<StreamConfig>> offers(const StreamRequest& request) override;
   [[nodiscard]] Result<void> set_output(const StreamConfig& config) override;

@@ -24,7 +24,7 @@ class Deadline {
   [[nodiscard]] Clock::time_point time() const noexcept { return point_; }
   /// Time left; never negative.
   [[nodiscard]] Clock::duration remaining() const noexcept;
-  /// Time left, as ppoll takes it.
+  /// Time left, as ppoll() and timerfd_settime() take it.
   [[nodiscard]] timespec remaining_timespec() const noexcept;
 
  private:

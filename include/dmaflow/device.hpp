@@ -123,6 +123,9 @@ class Importer : public virtual Participant {
   [[nodiscard]] virtual bool moves(const Buffer& /*buffer*/) const noexcept { return false; }
   /// Frames it may hold at once: on the screen, under way and waiting.
   [[nodiscard]] virtual std::uint32_t max_held() const noexcept = 0;
+  /// True where it lets frames go only inside calls that are made to it, so that nobody need be woken when one comes
+  /// back. False where another thread may.
+  [[nodiscard]] virtual bool returns_in_calls() const noexcept { return false; }
   /// Its own allocator, or nullptr.
   [[nodiscard]] virtual Allocator* allocator() noexcept { return nullptr; }
 

@@ -130,6 +130,10 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
   /// Buffers lent and not yet returned.
   [[nodiscard]] std::uint32_t lent() const noexcept { return lent_.load(std::memory_order_acquire); }
 
+  /// Whether a buffer came back that take_returned() has not given yet. Any thread's; one's own is seen for certain.
+  [[nodiscard]] bool has_returned() const noexcept {
+    return in_order_ != none || returned_.load(std::memory_order_relaxed) != none;
+  }
   /// Readable after a frame came back while armed. A loop arms before it sleeps, and disarms when it wakes, so that
   /// frames returned by the loop itself cost no system call.
   [[nodiscard]] int wake_fd() const noexcept { return wake_.get(); }

@@ -280,6 +280,7 @@ class Plane final : public Sink {
   /// Four: on the screen, under way to it, waiting to be committed, and one that came behind it. The kernel takes one
   /// nonblocking commit at a time per CRTC, so there are never more.
   [[nodiscard]] std::uint32_t max_held() const noexcept override { return 4; }
+  [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
   [[nodiscard]] Allocator* allocator() noexcept override;
 
   [[nodiscard]] bool ready() const noexcept override;

@@ -245,6 +245,7 @@ class Output final : public Sink {
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
   [[nodiscard]] std::uint32_t max_held() const noexcept override;
+  [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
   [[nodiscard]] Result<void> start(std::span<const Buffer> buffers) override;
   [[nodiscard]] bool ready() const noexcept override;
   [[nodiscard]] Result<Frame> accept(Frame frame) override;

@@ -249,12 +249,23 @@ ssize_t random(void* buffer, std::size_t size) noexcept {
 }
 
 int wait(std::span<pollfd> fds, Deadline deadline) noexcept {
-  if (const int error = before("ppoll", fds.empty() ? -1 : fds.front().fd)) return unmade(error);
+  using std::chrono::milliseconds;
+  // ppoll() takes nanoseconds, and looks at the clock once more to report what is left of them.
+  constexpr Deadline::Clock::duration fine = std::chrono::seconds(1);
+  constexpr Deadline::Clock::duration most = std::chrono::hours(24);
+  if (const int error = before("poll", fds.empty() ? -1 : fds.front().fd, fds.size())) return unmade(error);
   while (true) {
-    const timespec left = deadline.remaining_timespec();
-    const int ready = ::ppoll(fds.data(), fds.size(), &left, nullptr);
-    if (ready >= 0) return ready;
-    if (errno != EINTR) return -errno;
+    const auto left = deadline.remaining();
+    int ready = 0;
+    if (left < fine) {
+      const timespec time{.tv_sec = 0, .tv_nsec = left.count()};
+      ready = ::ppoll(fds.data(), fds.size(), &time, nullptr);
+    } else {
+      const auto time = std::chrono::ceil<milliseconds>(std::min(left, most));
+      ready = ::poll(fds.data(), fds.size(), static_cast<int>(time.count()));
+    }
+    if (ready > 0 || (ready == 0 && left < most)) return ready;
+    if (ready < 0 && errno != EINTR) return -errno;
   }
 }
 

@@ -30,7 +30,7 @@ namespace dmaflow::sys {
 struct Call {
   const char* name;       ///< "ioctl", "mmap", ...
   int fd;                 ///< -1 where the call has none
-  unsigned long request;  ///< of an ioctl, else 0
+  unsigned long request;  ///< of an ioctl; of a poll how many descriptors; else 0
   const void* argument;   ///< of an ioctl that takes a pointer, else nullptr
 };
 
@@ -140,8 +140,8 @@ ssize_t random(void* buffer, std::size_t size) noexcept;  // getrandom
 int signalfd(const sigset_t& signals) noexcept;           // nonblocking, CLOEXEC
 int block_signals(const sigset_t& signals) noexcept;      // for the calling thread, beside those it blocks already
 
-/// ppoll until something happens or the deadline: the number of ready entries, 0 at the deadline, or -errno.
-/// EINTR-transparent. A deadline that has passed only looks.
+/// Polls until something happens or the deadline: the number of ready entries, 0 at the deadline (or up to 1 ms later,
+/// where that is far), or -errno. EINTR-transparent. A deadline that has passed only looks.
 int wait(std::span<pollfd> fds, Deadline deadline) noexcept;
 /// The same for one descriptor: ready events, 0 at the deadline, or -errno.
 int wait(int fd, short events, Deadline deadline) noexcept;

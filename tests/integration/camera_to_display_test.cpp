@@ -155,7 +155,7 @@ bool wait_until_streaming(const Process& process) {
 struct Cost {
   std::uint64_t frames = 0;
   std::uint64_t calls = 0;
-  std::map<std::string, std::uint64_t> by_name;  ///< "ppoll", "VIDIOC_QBUF", ...
+  std::map<std::string, std::uint64_t> by_name;  ///< "poll", "VIDIOC_QBUF", ...
   std::vector<std::string> reads_and_writes;     ///< of anything but the display's events
 };
 

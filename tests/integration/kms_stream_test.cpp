@@ -155,8 +155,8 @@ TEST(KmsStream, AFrameCostsOneCommitAndEventsAreReadInBatches) {
     const std::size_t commits = calls.count(DRM_IOCTL_MODE_ATOMIC);
     EXPECT_LE(commits, flushes + busy) << driver << ": one commit a frame, and one more for each that had to wait";
     EXPECT_LE(calls.count_named("read"), busy + 96 / 32) << driver;
-    EXPECT_EQ(calls.count_named("ppoll"), busy) << driver;
-    EXPECT_EQ(calls.entries().size(), commits + calls.count_named("read") + calls.count_named("ppoll")) << driver;
+    EXPECT_EQ(calls.count_named("poll"), busy) << driver;
+    EXPECT_EQ(calls.entries().size(), commits + calls.count_named("read") + calls.count_named("poll")) << driver;
   }
 }
 

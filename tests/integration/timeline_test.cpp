@@ -128,6 +128,9 @@ class Waiter {
       unsigned long descriptor = 0;
       unsigned long request = 0;
       file >> number >> std::hex >> descriptor >> request;
+#ifdef SYS_poll
+      if (number == SYS_poll) break;
+#endif
       if (number == SYS_ppoll ||
           (number == SYS_ioctl && _IOC_NR(request) == _IOC_NR(DRM_IOCTL_SYNCOBJ_TIMELINE_WAIT))) {
         break;

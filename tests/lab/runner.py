@@ -28,7 +28,7 @@ path, read and write; the working directory is the same; output is streamed; the
   --display KIND                virtio (default), bochs, vkms, all (cards in that order), none
   --screen WxH                  the monitors' preferred size (default 1280x720)
   --screens N                   so many displays of the kind (default 1, up to 4; only virtio and bochs)
-  --with LAYER                  what few need: gstreamer (gst-launch-1.0 with v4l2src and kmssink)
+  --with LAYER                  what few need: gstreamer (gst-launch-1.0 with v4l2src and kmssink), valgrind (its callgrind)
   --cameras N                   vivid cameras (default 1, up to 8): captures /dev/video0..N-1, outputs /dev/video10..; every second
                                 camera has the multi-planar API (the first is single-planar); those from the third
                                 on need physically contiguous memory
@@ -158,7 +158,7 @@ def parse(arguments):
         elif name == "--screens":
             options.screens = number(value, int, 1, 4, name)
         elif name == "--with":
-            options.layer = choice(value, ("gstreamer",), name)
+            options.layer = choice(value, ("gstreamer", "valgrind"), name)
         elif name == "--accel":
             options.accel = choice(value, ("auto", "kvm", "tcg"), name)
         elif name == "--cameras":

@@ -502,7 +502,7 @@ TEST_F(ImplicitFencesTest, AnExportThatFailsOnTheSecondDmaBufLeavesNothing) {
 
 TEST_F(ImplicitFencesTest, AFailingPollIsAnErrorNotAGoAhead) {
   const Buffer memory = buffer();
-  const FailNth fail(1, ENOMEM, "ppoll");
+  const FailNth fail(1, ENOMEM, "poll");
   EXPECT_TRUE(fails_with(wait_idle(memory, Access::read, Deadline::after(1s)), ENOMEM));
 }
 

@@ -215,6 +215,25 @@ TEST_F(PipelineTest, FramesReturnedByAnotherThreadGoBackToTheSource) {
   EXPECT_EQ(camera.queued.size(), before + 1);
 }
 
+TEST_F(PipelineTest, WhereFramesComeBackInItsOwnCallsTheLoopWaitsForTheCameraAlone) {
+  struct Obedient : FakeSink {
+    [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
+  } obedient;
+  Pipeline other;
+  must(other.connect(camera, obedient));
+  other.offer(heap);
+  ASSERT_TRUE(other.prepare());
+  must(other.start());
+  const auto buffers = other.plans()[0].buffers;
+  const CountCalls waits("poll", 1);
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_TRUE(camera.expose());
+    ASSERT_TRUE(must(other.step(Deadline::after(std::chrono::seconds(5)))));
+  }
+  EXPECT_EQ(waits.calls(), 30U) << "of one descriptor";
+  EXPECT_EQ(camera.queued.size(), buffers - 1) << "all but the one that is shown came back";
+}
+
 /// Exposes a frame each time the loop turns, as a camera does in its own time.
 struct RunningSource : FakeSource {
   using FakeSource::FakeSource;
