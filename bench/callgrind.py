@@ -35,6 +35,8 @@ def read(path):
                 if target != function:  # recursion: within it already
                     called.setdefault(function, {}).setdefault(target, 0)
                     called[function][target] += cost
+            elif line.startswith(("jump=", "jcnd=")):
+                next(file)  # from where, at no cost
             elif function and re.match(r"[+\-*\d]", line):
                 own[function] = own.get(function, 0) + int(line.split()[-1])
     return own, called, calls

@@ -49,7 +49,8 @@ Result<Receiver::Step> Receiver::step(int fd) noexcept {
   const auto count = static_cast<std::size_t>(got);
   const bool is_empty = count < wanted;
   if (is_hole_ahead_) before_hole_ = is_empty ? 0 : before_hole_ - count;
-  return Step{.got = Got::datagrams, .count = count, .lost = 0, .is_last = is_empty && !is_hole_ahead_ && looks_left_ == 0};
+  return Step{
+      .got = Got::datagrams, .count = count, .lost = 0, .is_last = is_empty && !is_hole_ahead_ && looks_left_ == 0};
 }
 
 Result<Receiver::Step> Receiver::report_loss(int fd) noexcept {
