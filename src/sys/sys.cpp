@@ -258,7 +258,7 @@ int wait(std::span<pollfd> fds, Deadline deadline) noexcept {
     const auto left = deadline.remaining();
     int ready = 0;
     if (left < fine) {
-      const timespec time{.tv_sec = 0, .tv_nsec = left.count()};
+      const timespec time{.tv_sec = 0, .tv_nsec = std::chrono::nanoseconds(left).count()};
       ready = ::ppoll(fds.data(), fds.size(), &time, nullptr);
     } else {
       const auto time = std::chrono::ceil<milliseconds>(std::min(left, most));
