@@ -102,8 +102,9 @@ void read_at_once(const Storm& storm, Shared& shared) {
   finish(*events, calls, shared);
 }
 
-/// Whatever came in the last 10 ms.
-void read_at_intervals(const Storm& storm, Shared& shared) {
+/// Whatever came meanwhile.
+template <int milliseconds>
+void read_every(const Storm& storm, Shared& shared) {
   const auto events = open(storm);
   CountCalls calls;
   dmaflow::sys::set_hook(&calls);
@@ -111,7 +112,7 @@ void read_at_intervals(const Storm& storm, Shared& shared) {
   std::uint64_t sleeps = 0;
   for (double quiet_since = now();
        !shared.is_over || now() - quiet_since < std::chrono::duration<double>(silence).count();) {
-    sleep_for(10ms);
+    sleep_for(std::chrono::milliseconds(milliseconds));
     ++sleeps;
     const std::uint64_t before = shared.seen;
     while (const auto event = events->take().value_or(std::nullopt)) take_one(*event, shared);
@@ -256,8 +257,10 @@ void make(const Storm& storm) {
 }
 
 std::vector<Reader> readers() {
-  return {
-      {"dmaflow, every 10 ms", read_at_intervals}, {"dmaflow, at once", read_at_once}, {"raw recv loop", read_by_recv}};
+  return {{"dmaflow, every 10 ms", read_every<10>},
+          {"dmaflow, every 1 ms", read_every<1>},
+          {"dmaflow, at once", read_at_once},
+          {"raw recv loop", read_by_recv}};
 }
 
 Run run(const Reader& reader, const Storm& storm) {

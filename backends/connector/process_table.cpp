@@ -4,6 +4,7 @@
 #include "socket.hpp"
 
 #include <cerrno>
+#include <utility>
 
 namespace dmaflow::connector {
 
@@ -54,6 +55,11 @@ void ProcessTable::begin_thread(Task task) {
 bool ProcessTable::end_thread(Task task) noexcept {
   Slot* thread = look_up(task.pid);
   if (thread == nullptr || !thread->is_running || thread->tgid != task.tgid) return false;
+  // By the time a process's own end is told it is a zombie, or gone.
+  if (std::exchange(thread->may_end_late, false)) {
+    const auto stat = read_stat(task.pid);
+    if (stat && !stat->is_exiting) return false;
+  }
   thread->is_running = false;
   if (task.pid != task.tgid) erase(task.pid);
   Slot* process = look_up(task.tgid);
@@ -67,6 +73,10 @@ void ProcessTable::keep_first_thread_only(pid_t tgid) {
   Slot* process = look_up(tgid);
   if (process == nullptr || process->tid != process->tgid) return;
   const bool has_others = process->threads > (process->is_running ? 1U : 0U);
+  // Another thread than the first may have called execve(). It goes on as soon as the first is a zombie, and whose
+  // event comes first, the exec's or that of the first one's end, is open (exit_notify() is before
+  // proc_exit_connector()).
+  process->may_end_late = has_others && process->is_running;
   process->threads = 1;
   process->is_running = true;
   if (!has_others) return;

@@ -43,14 +43,16 @@ Result<Receiver::Step> Receiver::step(int fd) noexcept {
   if (got == -ENOBUFS) return is_hole_ahead_ ? report_loss(fd) : begin_loss(fd);
   if (got == -EAGAIN || got == 0) {
     if (is_hole_ahead_) return report_loss(fd);
-    return looks_left_ > 0 ? look_again(fd) : Step{.is_last = true};
+    return may_be_counted_late() ? look_again(fd) : Step{.is_last = true};
   }
   if (got < 0) return std::unexpected(failure(got, "recvmmsg"));
   const auto count = static_cast<std::size_t>(got);
   const bool is_empty = count < wanted;
   if (is_hole_ahead_) before_hole_ = is_empty ? 0 : before_hole_ - count;
-  return Step{
-      .got = Got::datagrams, .count = count, .lost = 0, .is_last = is_empty && !is_hole_ahead_ && looks_left_ == 0};
+  return Step{.got = Got::datagrams,
+              .count = count,
+              .lost = 0,
+              .is_last = is_empty && !is_hole_ahead_ && !may_be_counted_late()};
 }
 
 Result<Receiver::Step> Receiver::report_loss(int fd) noexcept {
@@ -60,12 +62,12 @@ Result<Receiver::Step> Receiver::report_loss(int fd) noexcept {
   if (!info) return std::unexpected(info.error());
   const std::uint32_t lost = info->drops - drops_seen_;
   drops_seen_ = info->drops;
-  looks_left_ = looks_after_a_loss;
+  look_until_ = Deadline::Clock::now() + late;
   return Step{.got = Got::loss, .count = 0, .lost = lost, .is_last = false};
 }
 
 Result<Receiver::Step> Receiver::look_again(int fd) noexcept {
-  --looks_left_;
+  if (Deadline::Clock::now() >= look_until_) look_until_ = {};
   const auto info = memory_info(fd);
   if (!info) return std::unexpected(info.error());
   if (info->drops == drops_seen_) return Step{};

@@ -9,7 +9,9 @@
 #include "socket.hpp"
 
 #include <dmaflow/connector_message.hpp>
+#include <dmaflow/deadline.hpp>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -63,9 +65,11 @@ class Receiver {
   Result<Step> report_loss(int fd) noexcept;
   Result<Step> begin_loss(int fd) noexcept;
   /// Who drops a message counts it a moment after the queue was found full (netlink_overrun()), which may be after our
-  /// look: so the next empty reads look again.
+  /// look, and much later where it was preempted in between: so empty reads look again, for a second, and once after
+  /// it.
   Result<Step> look_again(int fd) noexcept;
-  static constexpr std::uint32_t looks_after_a_loss = 16;
+  [[nodiscard]] bool may_be_counted_late() const noexcept { return look_until_ != Deadline::Clock::time_point{}; }
+  static constexpr auto late = std::chrono::seconds(1);
 
   std::unique_ptr<std::byte[]> bytes_;
   std::size_t slot_bytes_;
@@ -77,7 +81,7 @@ class Receiver {
   std::uint32_t size_of_each_ = 0;  // in the kernel's accounting; 0: not known
   bool is_hole_ahead_ = false;
   std::size_t before_hole_ = 0;  // messages
-  std::uint32_t looks_left_ = 0;
+  Deadline::Clock::time_point look_until_{};
   std::uint64_t calls_ = 0;
 };
 

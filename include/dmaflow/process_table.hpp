@@ -67,6 +67,7 @@ class ProcessTable {
     std::uint32_t threads = 0;
     std::uint64_t start = 0;
     bool is_running = false;
+    bool may_end_late = false;  // its first thread's end, from before an exec, may still be told
   };
 
   [[nodiscard]] std::size_t place_of(pid_t tid) const noexcept;

@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <string>
 
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace dmaflow::connector {
@@ -107,6 +109,23 @@ TEST(ProcessTableModel, AThreadThatExecsTakesThePidOfTheFirst) {
   EXPECT_EQ(table.apply(fork_of(1, 101)), Change::began) << "its number is free";
   EXPECT_EQ(table.apply(exit_of(100, 100)), Change::ended);
   EXPECT_TRUE(table.contains(101));
+}
+
+TEST(ProcessTableModel, TheFirstThreadsEndMayBeToldAfterTheExecOfAnother) {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::pause();
+    ::_exit(0);
+  }
+  ProcessTable table;
+  table.apply(fork_of(1, pid));
+  table.apply(thread_of(pid, 101));
+  EXPECT_EQ(table.apply(exec_of(pid)), Change::execed);
+  EXPECT_EQ(table.apply(exit_of(pid, pid)), Change::none) << "it is there";
+  EXPECT_TRUE(table.contains(pid));
+  ::kill(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
+  EXPECT_EQ(table.apply(exit_of(pid, pid)), Change::ended);
 }
 
 TEST(ProcessTableModel, APidThatComesBackIsANewProcess) {
@@ -301,6 +320,20 @@ TEST_F(StreamModel, ALoopOfOnesOwnReadsOnceForAllThatHasCome) {
   EXPECT_EQ(reads(), 1U);
   event(3);
   EXPECT_TRUE(must(events_->take())) << "whoever asks again gets what came since";
+}
+
+TEST_F(StreamModel, WhatTheKernelCountsLateIsToldHoweverOftenOneHasLookedMeanwhile) {
+  kernel_.receive_buffer = 0;
+  event(1);
+  event(2);
+  while (must(events_->take())) {
+  }
+  for (int i = 0; i < 1000; ++i) EXPECT_FALSE(must(events_->take()));
+  ++kernel_.drops;  // by one who was preempted between finding no room and counting
+  const auto late = must(events_->take());
+  ASSERT_TRUE(late);
+  ASSERT_NE(late->as<Lost>(), nullptr);
+  EXPECT_EQ(late->as<Lost>()->count, 1U);
 }
 
 TEST_F(StreamModel, WhatTheKernelCountsLateIsStillToldByWhoOnlyWaits) {
