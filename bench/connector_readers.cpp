@@ -110,16 +110,19 @@ void read_every(const Storm& storm, Shared& shared) {
   dmaflow::sys::set_hook(&calls);
   shared.is_ready = true;
   std::uint64_t sleeps = 0;
+  std::uint64_t until_the_last = 0;  // calls; those of the silence afterwards are not the storm's
   for (double quiet_since = now();
        !shared.is_over || now() - quiet_since < std::chrono::duration<double>(silence).count();) {
     sleep_for(std::chrono::milliseconds(milliseconds));
     ++sleeps;
     const std::uint64_t before = shared.seen;
     while (const auto event = events->take().value_or(std::nullopt)) take_one(*event, shared);
-    if (shared.seen != before) shared.last = quiet_since = now();
+    if (shared.seen == before) continue;
+    shared.last = quiet_since = now();
+    until_the_last = calls.calls + sleeps;
   }
   finish(*events, calls, shared);
-  shared.calls += sleeps;
+  shared.calls = until_the_last;
 }
 
 // --- In raw system calls ---------------------------------------------------------------------------------------------
