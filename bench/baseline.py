@@ -5,8 +5,9 @@
 
 COUNTED is what a benchmark's `--count --json` wrote. Where the kernel's release, the compiler and the driver are those of the baseline,
 the library's figures are compared. Where one of them is another, the figures move by themselves; the library's divided by those of the
-raw way beside it move much less, so these ratios are compared, and it is said. So are always those of a program whose work comes when a
-camera has it: how much of the kernel's falls to it differs from boot to boot (measured: 5%), alike for both ways. An operation that costs 5% less is told and is no failure.
+raw way beside it move much less, so these ratios are compared, and it is said. So are always those of a program
+that says "by_ratio": its work comes when a camera has it, and how much of the kernel's falls to it differs from boot to boot (measured:
+5%), alike for both ways. An operation that costs 5% less is told and is no failure.
 """
 
 import json
@@ -15,7 +16,6 @@ import sys
 
 TOLERANCE = 0.05
 UNITS = ("instructions", "system calls")
-BY_RATIO = ("loop",)
 SAME = {"kernel": "the kernel", "compiler": "the compiler", "with": "the driver"}
 
 
@@ -68,7 +68,7 @@ def compare(baseline, counted):
     differ = [f"{what} is {now.get(key) or 'none'}, not {then.get(key) or 'none'}" for key, what in SAME.items() if then.get(key) != now.get(key)]
     if differ:
         print(f"NOTE    {now['program']}: {'; '.join(differ)}: compared by the ratio of the library to raw code, not by the figures themselves.")
-    by_ratio = bool(differ) or now["program"] in BY_RATIO
+    by_ratio = bool(differ) or now.get("by_ratio", False)
     bad = cheaper = 0
     for name in old:
         if name not in new:

@@ -12,6 +12,7 @@ import sys
 
 LIBRARY = "dmaflow::Pipeline::step(dmaflow::Deadline)"
 BY_HAND = "raw::loop("
+FRAME = "dmaflow::HoldSet::lend("  # once for each
 MOST = 25  # functions shown one by one
 
 
@@ -60,12 +61,13 @@ def short(name):
 def main(profile, result=None):
     own, called, calls = read(profile)
     names = set(own) | set(called)
-    step = next((name for name in names if name.startswith(LIBRARY)), None)
-    loop = next((name for name in names if name.startswith(BY_HAND)), None)
-    if step is None or loop is None:
-        sys.exit(f"error: {profile} has no {LIBRARY if step is None else BY_HAND}")
-    # As many for each, for the two run to the same frame: a turn of the library's takes one.
-    frames = calls[step]
+    found = {begin: next((name for name in names if name.startswith(begin)), None) for begin in (LIBRARY, BY_HAND, FRAME)}
+    for begin, name in found.items():
+        if name is None:
+            sys.exit(f"error: {profile} has no {begin}")
+    step, loop = found[LIBRARY], found[BY_HAND]
+    # As many for each, for the two run to the same frame.
+    frames = calls[found[FRAME]]
     ours, its = whole(step, own, called) / frames, whole(loop, own, called) / frames
     # Only what the two do is counted, so of the library's functions all is the library's.
     where = sorted(((cost / frames, short(name)) for name, cost in own.items() if "dmaflow::" in name), reverse=True)

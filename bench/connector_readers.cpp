@@ -80,8 +80,8 @@ void take_one(const ProcessEvent& event, Shared& shared) {
   if (is_of(shared.storm, event)) ++shared.seen;
 }
 
-void finish(const ProcessEvents& events, const CountCalls& calls, Shared& shared) {
-  shared.calls = calls.calls;
+void finish(const ProcessEvents& events, std::uint64_t calls, Shared& shared) {
+  shared.calls = calls;
   dmaflow::sys::set_hook(nullptr);
   shared.drops = events.drops().value_or(0);
 }
@@ -99,7 +99,7 @@ void read_at_once(const Storm& storm, Shared& shared) {
     take_one(*event, shared);
     shared.last = now();
   }
-  finish(*events, calls, shared);
+  finish(*events, calls.calls, shared);
 }
 
 /// Whatever came meanwhile.
@@ -121,8 +121,7 @@ void read_every(const Storm& storm, Shared& shared) {
     shared.last = quiet_since = now();
     until_the_last = calls.calls + sleeps;
   }
-  finish(*events, calls, shared);
-  shared.calls = until_the_last;
+  finish(*events, until_the_last, shared);
 }
 
 // --- In raw system calls ---------------------------------------------------------------------------------------------

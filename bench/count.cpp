@@ -172,7 +172,7 @@ void CountLog::write(const std::string& file) const {
 #endif
   auto all = nlohmann::json::array();
   for (const Count& count : counts) all.push_back(json_of(count));
-  const nlohmann::json whole{{"program", program},       {"counted", counted},   {"with", with},
+  const nlohmann::json whole{{"program", program},       {"counted", counted},   {"with", with}, {"by_ratio", by_ratio},
                              {"kernel", kernel.release}, {"compiler", compiler}, {"counts", all}};
   std::ofstream out(file);
   out << whole.dump(1) << '\n';

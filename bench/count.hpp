@@ -39,6 +39,9 @@ struct CountLog {
   std::string program;
   std::string counted;    ///< whose: "process" or "thread"
   std::string with = {};  ///< a driver whose own instructions are among them, and its version
+  /// Its work comes when a device has it, and how much of the kernel's falls to it differs from boot to boot: only
+  /// ratios are to be compared with those of another run.
+  bool by_ratio = false;
   std::vector<Count> counts = {};
 
   /// Writes it as JSON, with the kernel and the compiler. Does nothing where @p file is empty; ends the program (status

@@ -3,6 +3,7 @@
 //   fences --count [--json FILE]   instructions, in tests/lab/run --icount; fails where the library costs more than 3%
 //   more
 #include "count.hpp"
+#include "enlist_way.hpp"
 #include "fence_operations.hpp"
 
 #include <benchmark/benchmark.h>
@@ -37,9 +38,7 @@ int main(int argc, char** argv) {
   const auto operations = bench::fence_operations();
   for (const bench::Operation& operation : operations) {
     for (const bench::Way& way : operation.ways) {
-      const std::string name = operation.name + "/" + way.name;
-      const char* const text = name.c_str();  // all that earlier ones take
-      benchmark::RegisterBenchmark(text, [&](benchmark::State& state) { time_way(state, way, operation.batch); });
+      bench::enlist_way(operation, way, [&](benchmark::State& state) { time_way(state, way, operation.batch); });
     }
   }
   benchmark::RunSpecifiedBenchmarks();

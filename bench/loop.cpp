@@ -156,7 +156,8 @@ int main(int argc, char** argv) try {
   const double more_calls = ratio(system_calls);
   const double more_cpu = ratio(cpu);
   std::printf("ours/its: %.4f system calls, %.4f %s\n", more_calls, more_cpu, unit);
-  const bench::CountLog log{.program = "loop", .counted = "process", .counts = {cpu, system_calls, shown}};
+  const bench::CountLog log{
+      .program = "loop", .counted = "process", .by_ratio = true, .counts = {cpu, system_calls, shown}};
   log.write(options.json);
   return !count || (more_cpu <= cpu_limit && more_calls <= calls_limit) ? 0 : 1;
 } catch (const std::bad_expected_access<dmaflow::Error>& failure) {

@@ -5,6 +5,7 @@
 // What the machine has not is said in one line each and left out.
 #include "call_counter.hpp"
 #include "count.hpp"
+#include "enlist_way.hpp"
 #include "memory_operations.hpp"
 
 #include <benchmark/benchmark.h>
@@ -113,10 +114,8 @@ void time_way(benchmark::State& state, const Operation& operation, const Way& wa
 void enlist(const std::vector<Operation>& operations, const CallCounter& calls, int batches) {
   for (const Operation& operation : operations) {
     for (const Way& way : operation.ways) {
-      const std::string name = operation.name + "/" + way.name;
-      const char* const text = name.c_str();  // all that earlier ones take
       auto* const entry =
-          benchmark::RegisterBenchmark(text, [&](benchmark::State& state) { time_way(state, operation, way, calls); });
+          bench::enlist_way(operation, way, [&](benchmark::State& state) { time_way(state, operation, way, calls); });
       entry->Unit(benchmark::kMicrosecond);
       if (batches > 0) entry->Iterations(std::int64_t{batches} * operation.batch);
     }

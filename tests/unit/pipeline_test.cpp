@@ -40,6 +40,14 @@ class PipelineTest : public testing::Test {
     must(pipeline.start(), "start");
   }
 
+  /// A pipeline of the test's own, for a sink of its own, which must live longer.
+  void start(Pipeline& own, Sink& sink) {
+    must(own.connect(camera, sink));
+    own.offer(heap);
+    ASSERT_TRUE(own.prepare());
+    must(own.start());
+  }
+
   /// The display takes only memory whose strides the camera does not follow.
   void connect_those_who_cannot_share() {
     of_display.own.stride_alignment = 1024;
@@ -198,10 +206,7 @@ TEST_F(PipelineTest, FramesReturnedByAnotherThreadGoBackToTheSource) {
     Frame kept;
   } keeper;
   Pipeline other;
-  must(other.connect(camera, keeper));
-  other.offer(heap);
-  ASSERT_TRUE(other.prepare());
-  must(other.start());
+  start(other, keeper);
   camera.expose();
   must(other.step(Deadline::after(milliseconds(50))));
   const auto before = camera.queued.size();
@@ -220,10 +225,7 @@ TEST_F(PipelineTest, WhereFramesComeBackInItsOwnCallsTheLoopWaitsForTheCameraAlo
     [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
   } obedient;
   Pipeline other;
-  must(other.connect(camera, obedient));
-  other.offer(heap);
-  ASSERT_TRUE(other.prepare());
-  must(other.start());
+  start(other, obedient);
   const auto buffers = other.plans()[0].buffers;
   const CountCalls waits("poll", 1);
   for (int i = 0; i < 30; ++i) {
