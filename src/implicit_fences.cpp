@@ -36,21 +36,15 @@ Error not_exported(int result, const Buffer& buffer, std::size_t object) noexcep
   return refused(-result, "DMA_BUF_IOCTL_EXPORT_SYNC_FILE", "wait_idle()", buffer, object);
 }
 
-/// 0, or -errno.
-int import_into(const Fd& object, uapi::dma_buf_sync_file& argument) noexcept {
-  return sys::ioctl(object.get(), DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &argument);
-}
-
-[[gnu::cold]] Result<void> not_imported(int result, const Buffer& buffer, std::size_t object) noexcept {
-  return std::unexpected(refused(-result, "DMA_BUF_IOCTL_IMPORT_SYNC_FILE", "Fence::wait()", buffer, object));
-}
-
-// Nearly every buffer is one dma-buf. What is for several is kept out of its way: the kernel needs no more than some
-// hundred instructions for the call itself.
+// Nearly every buffer is one dma-buf. What is for several, or for failures, is kept out of its way: the kernel needs no
+// more than some hundred instructions for the call itself.
 [[gnu::noinline]] Result<void> import_into_all(const Buffer& buffer, uapi::dma_buf_sync_file argument) noexcept {
   const auto objects = buffer.objects();
   for (std::size_t i = 0; i < objects.size(); ++i) {
-    if (const int result = import_into(objects[i], argument); result < 0) return not_imported(result, buffer, i);
+    const int result = sys::ioctl(objects[i].get(), DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &argument);
+    if (result < 0) {
+      return std::unexpected(refused(-result, "DMA_BUF_IOCTL_IMPORT_SYNC_FILE", "Fence::wait()", buffer, i));
+    }
   }
   return {};
 }
@@ -80,9 +74,9 @@ Result<void> import_fence(const Buffer& buffer, const Fence& fence, Access acces
   if (fence.is_null()) return {};
   uapi::dma_buf_sync_file argument{.flags = sync_flags(access), .fd = fence.poll_fd()};
   const auto objects = buffer.objects();
-  if (objects.size() != 1) return import_into_all(buffer, argument);
-  const int result = import_into(objects.front(), argument);
-  return result < 0 ? not_imported(result, buffer, 0) : Result<void>{};
+  const bool is_done =
+      objects.size() == 1 && sys::ioctl_once(objects.front().get(), DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &argument);
+  return is_done ? Result<void>{} : import_into_all(buffer, argument);
 }
 
 Result<void> wait_idle(const Buffer& buffer, Access access, Deadline deadline, const Cancel* cancel) noexcept {

@@ -74,6 +74,11 @@ inline int ioctl(int fd, unsigned long request, void* argument) noexcept {
   const int result = ::ioctl(fd, request, argument);
   return result >= 0 ? result : detail::retry_ioctl(fd, request, argument);
 }
+/// For the shortest paths, which keep nothing for a second try: true where a first one succeeded. Else ioctl() is to be
+/// called, which tells why; so not for calls that change anything where they fail.
+inline bool ioctl_once(int fd, unsigned long request, void* argument) noexcept {
+  return detail::current_hook.load(std::memory_order_acquire) == nullptr && ::ioctl(fd, request, argument) >= 0;
+}
 inline int fcntl(int fd, int command, long argument) noexcept {
   if (detail::current_hook.load(std::memory_order_acquire) != nullptr) [[unlikely]] {
     return detail::hooked_fcntl(fd, command, argument);
