@@ -258,8 +258,15 @@ class Measurement {
     return true;
   }
 
+  [[nodiscard]] std::vector<std::int64_t> descriptors() const {
+    std::vector<std::int64_t> all;
+    for (const Program& program : programs_) all.push_back(program.counters->descriptors());
+    return all;
+  }
+
   bool count(const outside::GuestCounters& guest) {
     const auto threads_before = outside::kernel_threads();
+    const auto descriptors_before = descriptors();
     // What this process used for the look is accounted when it sleeps: before the window.
     if (!run_.sleep_until(Clock::now() + std::chrono::milliseconds(5))) return false;
     const outside::GuestCounts guest_before = guest.now();
@@ -272,8 +279,12 @@ class Measurement {
     const double elapsed = Seconds(Clock::now() - began).count();
     const outside::GuestCounts guest_after = guest.now();
     const auto threads_after = outside::kernel_threads();
+    const auto descriptors_after = descriptors();
     for (std::size_t i = 0; i < programs_.size(); ++i) {
-      result_["programs"][i]["counted"] = difference(before[i], after[i]);
+      json& counted = result_["programs"][i]["counted"];
+      counted = difference(before[i], after[i]);
+      counted["descriptors"] = descriptors_after[i];
+      counted["more_descriptors"] = descriptors_after[i] - descriptors_before[i];
     }
     result_["guest"] = {{"elapsed_s", elapsed},
                         {"busy_s", guest_after.busy_s - guest_before.busy_s},

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 
 #include <linux/perf_event.h>
@@ -76,6 +77,11 @@ ProcessCounts ProcessCounters::now() const {
     counts.system_s = std::stod(fields[user + 1]) * tick();
   }
   return counts;
+}
+
+std::int64_t ProcessCounters::descriptors() const {
+  std::error_code error;
+  return std::distance(fs::directory_iterator("/proc/" + std::to_string(process_) + "/fd", error), {});
 }
 
 std::expected<GuestCounters, std::string> GuestCounters::open() {

@@ -28,6 +28,8 @@ class ProcessCounters {
   /// For a process that has no threads yet. The reason in words where the kernel refuses.
   static std::expected<ProcessCounters, std::string> open(pid_t process);
   [[nodiscard]] ProcessCounts now() const;
+  /// How many it has open. Takes longer than now(): not within a window.
+  [[nodiscard]] std::int64_t descriptors() const;
 
  private:
   pid_t process_ = -1;

@@ -493,6 +493,8 @@ COUNTS = (
     ("bytes copied in user space", "bytes_copied"),
     ("calls that move a frame's bytes (read, write, splice)", "frame_data_calls"),
     ("mappings of frames in the process", "frame_mappings"),
+    ("descriptors open", "descriptors"),
+    ("more of them after the start", "descriptors_after_start"),
     ("frames captured", "frames_captured"),
     ("frames presented", "frames_presented"),
     ("frames dropped", "frames_dropped"),
@@ -502,6 +504,7 @@ CAMERA_LIMITS = (
     ("heap allocations a frame", "heap_allocations_per_frame", 0.0),
     ("imports after the start", "imports_after_start", 0.0),
     ("bytes copied in user space", "bytes_copied", 0.0),
+    ("descriptors more after the start", "descriptors_after_start", 0.0),
 )
 
 

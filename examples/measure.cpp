@@ -67,6 +67,8 @@ std::string first_line(const fs::path& path) {
 struct Observed {
   std::set<int> frame_fds;   // descriptors of dma-bufs and of the camera
   std::size_t mappings = 0;  // the most mappings of frames ever seen
+  int descriptors = 0;       // open at the last look
+  int descriptors_at_first = 0;
   unsigned samples = 0;
   std::string camera;
   std::string display;
@@ -93,7 +95,9 @@ void observe_scanout(Observed& seen, const std::string& card) {
 void observe(Observed& seen, pid_t process) {
   const fs::path proc = "/proc/" + std::to_string(process);
   std::error_code error;
+  seen.descriptors = 0;
   for (const auto& entry : fs::directory_iterator(proc / "fd", error)) {
+    ++seen.descriptors;
     const std::string target = fs::read_symlink(entry.path(), error).string();
     const int fd = std::atoi(entry.path().filename().c_str());  // NOLINT(cert-err34-c): the kernel's own number
     if (target.starts_with("/dmabuf:")) seen.frame_fds.insert(fd);
@@ -109,6 +113,7 @@ void observe(Observed& seen, pid_t process) {
       observe_scanout(seen, card.substr(std::strlen("card")));
     }
   }
+  if (seen.samples == 0) seen.descriptors_at_first = seen.descriptors;
   std::size_t mappings = 0;
   std::ifstream maps(proc / "maps");
   for (std::string line; std::getline(maps, line);) {
@@ -435,8 +440,16 @@ void report_stream(Report& report, const Observed& seen, const std::string& said
   }
   if (seen.samples > 0) {
     report.set("frame_mappings", seen.mappings);
+    report.set("descriptors", seen.descriptors);
   } else {
-    report.missing("frame_mappings", "the program ended before it could be looked at");
+    for (const char* key : {"frame_mappings", "descriptors"}) {
+      report.missing(key, "the program ended before it could be looked at");
+    }
+  }
+  if (seen.samples > 1) {
+    report.set("descriptors_after_start", seen.descriptors - seen.descriptors_at_first);
+  } else {
+    report.missing("descriptors_after_start", "the program ended before it could be looked at twice");
   }
 }
 
