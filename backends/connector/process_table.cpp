@@ -75,7 +75,7 @@ void ProcessTable::keep_first_thread_only(pid_t tgid) {
   const bool has_others = process->threads > (process->is_running ? 1U : 0U);
   // Another thread than the first may have called execve(). It goes on as soon as the first is a zombie, and whose
   // event comes first, the exec's or that of the first one's end, is open (exit_notify() is before
-  // proc_exit_connector()).
+  // proc_exit_connector()). So is the number in the latter: de_thread() has the two swap theirs meanwhile.
   if (has_others && process->is_running) process->may_end_late = true;
   process->threads = 1;
   process->is_running = true;

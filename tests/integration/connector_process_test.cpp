@@ -246,19 +246,19 @@ TEST_F(ConnectorProcess, AnExecByAnotherThreadEndsNoProcess) {
   ProcessTable table;
   must(table.resync(*events_, Deadline::after(20s)));
   const pid_t pid = child([] {
-    std::thread([] { ::execl("/bin/sh", "sh", "-c", "read line; exit 4", nullptr); }).detach();
+    std::thread([] { ::execl("/bin/sh", "sh", "-c", "kill -STOP $$; exit 4", nullptr); }).detach();
     ::pause();
   });
-  bool has_first_ended = false;
+  bool has_thread_ended = false;
   bool has_execed = false;
-  while (!has_execed || !has_first_ended) {  // which of them comes first is open
+  while (!has_execed || !has_thread_ended) {  // which of them comes first is open
     const auto event = must(events_->wait(Deadline::after(20s)));
     const auto change = table.apply(event);
     const auto* exit = event.as<Exit>();
-    has_first_ended = has_first_ended || (exit != nullptr && exit->task == Task{pid, pid});
     const auto* exec = event.as<Exec>();
     has_execed = has_execed || (exec != nullptr && exec->task == Task{pid, pid});
-    if (exit != nullptr && exit->task.tgid == pid) {
+    if (exit != nullptr && exit->task.tgid == pid) {  // the first thread, by its own number or by the other's
+      has_thread_ended = true;
       EXPECT_NE(change, ProcessTable::Change::ended);
     }
   }

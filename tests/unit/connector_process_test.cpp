@@ -128,6 +128,27 @@ TEST(ProcessTableModel, TheFirstThreadsEndMayBeToldAfterTheExecOfAnother) {
   EXPECT_EQ(table.apply(exit_of(pid, pid)), Change::ended);
 }
 
+TEST(ProcessTableModel, TheFirstThreadsEndMayBeToldUnderTheNumberOfTheOneThatCalledExec) {
+  const pid_t pid = ::fork();
+  if (pid == 0) ::_exit(0);
+  ::waitpid(pid, nullptr, 0);
+  for (const bool is_before : {true, false}) {
+    ProcessTable table;
+    table.apply(fork_of(1, pid));
+    table.apply(thread_of(pid, 101));
+    if (is_before) {
+      EXPECT_EQ(table.apply(exit_of(pid, 101)), Change::none);
+    }
+    EXPECT_EQ(table.apply(exec_of(pid)), Change::execed);
+    if (!is_before) {
+      EXPECT_EQ(table.apply(exit_of(pid, 101)), Change::none);
+    }
+    ASSERT_TRUE(table.contains(pid));
+    EXPECT_EQ(table.find(pid)->threads, 1U);
+    EXPECT_EQ(table.apply(exit_of(pid, pid)), Change::ended);
+  }
+}
+
 TEST(ProcessTableModel, APidThatComesBackIsANewProcess) {
   ProcessTable table;
   table.apply(fork_of(1, 100));
