@@ -26,9 +26,10 @@ std::uint32_t flags_of(const Usage& usage) noexcept {
 /// The ways to a bo, as the request's modifiers ask for them.
 class Attempts {
  public:
-  Attempts(const GbmFile& file, const Request& request, Size size) : file_(file), request_(request), size_(size) {
+  Attempts(GbmFile& file, const Request& request, Size size)
+      : file_(file), request_(request), size_(size), list_{request.format.fourcc, flags_of(request.usage), {}} {
     for (const Modifier modifier : request.modifiers) {
-      if (!modifier.is_implicit()) list_.push_back(modifier.value());
+      if (!modifier.is_implicit()) list_.modifiers.push_back(modifier.value());
     }
   }
 
@@ -46,20 +47,25 @@ class Attempts {
   }
 
  private:
-  /// The driver's choice of the explicit ones; nothing where it does not know modifiers. Tried once.
+  /// The driver's choice of the explicit ones; nothing where it does not know modifiers. Tried once, and not at all
+  /// where the last answer to the same was INVALID: a pool's buffers would each be made twice.
   [[nodiscard]] Bo from_list() {
-    if (std::exchange(tried_list_, true)) return {};
+    if (std::exchange(tried_list_, true) || list_ == file_.silent) return {};
     errno = 0;
-    Bo bo{BoPointer(gbm_bo_create_with_modifiers2(file_.device, size_.width, size_.height, request_.format.fourcc,
-                                                  list_.data(), static_cast<unsigned>(list_.size()),
-                                                  flags_of(request_.usage))),
+    Bo bo{BoPointer(gbm_bo_create_with_modifiers2(file_.device, size_.width, size_.height, list_.fourcc,
+                                                  list_.modifiers.data(), static_cast<unsigned>(list_.modifiers.size()),
+                                                  list_.flags)),
           {}};
     note(bo.pointer != nullptr);
     if (!bo.pointer) return {};
     // INVALID: the driver took the list, and says nothing about what it made of it.
     bo.modifier = Modifier::from_value(gbm_bo_get_modifier(bo.pointer.get()));
-    if (std::ranges::find(list_, bo.modifier.value()) != list_.end()) return bo;
-    if (!bo.modifier.is_implicit()) strange_ = bo.modifier;
+    if (std::ranges::find(list_.modifiers, bo.modifier.value()) != list_.modifiers.end()) return bo;
+    if (bo.modifier.is_implicit()) {
+      file_.silent = list_;
+    } else {
+      strange_ = bo.modifier;
+    }
     return {};
   }
 
@@ -106,10 +112,10 @@ class Attempts {
     return error;
   }
 
-  const GbmFile& file_;
+  GbmFile& file_;
   const Request& request_;
   Size size_;
-  std::vector<std::uint64_t> list_;
+  ModifierList list_;
   bool tried_list_ = false;
   int first_errno_ = 0;
   std::optional<Modifier> strange_;
@@ -138,9 +144,7 @@ Result<Fd> export_plane(const GbmFile& file, gbm_bo* bo, int plane) {
 
 void BoDeleter::operator()(gbm_bo* bo) const noexcept { gbm_bo_destroy(bo); }
 
-Result<Bo> create_bo(const GbmFile& file, const Request& request, Size size) {
-  return Attempts(file, request, size).make();
-}
+Result<Bo> create_bo(GbmFile& file, const Request& request, Size size) { return Attempts(file, request, size).make(); }
 
 Result<Buffer> export_bo(const GbmFile& file, const Bo& bo, PixelFormat format, Size size) {
   gbm_bo* const raw = bo.pointer.get();

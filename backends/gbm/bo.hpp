@@ -26,7 +26,7 @@ struct Bo {
 
 /// One bo of @p size, with the best of the request's modifiers that the driver makes. Errors: EINVAL and what libgbm
 /// answered, with what was tried.
-[[nodiscard]] Result<Bo> create_bo(const GbmFile& file, const Request& request, Size size);
+[[nodiscard]] Result<Bo> create_bo(GbmFile& file, const Request& request, Size size);
 
 /// Its planes as a buffer of @p size, which may be smaller than the bo. Every number the driver says is checked.
 /// Errors: EINVAL, those of the export.

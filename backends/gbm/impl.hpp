@@ -7,11 +7,20 @@
 #include <dmaflow/fd.hpp>
 #include <dmaflow/gbm.hpp>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 namespace dmaflow::gbm {
+
+/// A use and the explicit modifiers asked for it.
+struct ModifierList {
+  std::uint32_t fourcc = 0;
+  std::uint32_t flags = 0;
+  std::vector<std::uint64_t> modifiers;
+  friend bool operator==(const ModifierList&, const ModifierList&) = default;
+};
 
 /// What the parts of a device share.
 struct GbmFile {
@@ -21,6 +30,7 @@ struct GbmFile {
   std::string driver;
   std::shared_ptr<GemRegistry> gem;
   std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
+  ModifierList silent;  // the last that the driver took, and made a bo of unknown modifier of. The device's thread
 
   /// An Error of this device for a seam call that returned -errno.
   [[nodiscard]] Error error(int negative_errno, const char* operation) const noexcept {

@@ -13,7 +13,22 @@
 #include <set>
 #include <thread>
 
+#include <dlfcn.h>
 #include <gbm.h>
+
+namespace {
+int bos_from_lists = 0;
+}
+
+// Counts, and hands on to libgbm's own.
+extern "C" gbm_bo* gbm_bo_create_with_modifiers2(gbm_device* device, std::uint32_t width, std::uint32_t height,
+                                                 std::uint32_t format, const std::uint64_t* modifiers, unsigned count,
+                                                 std::uint32_t flags) {
+  static const auto next =
+      reinterpret_cast<decltype(&gbm_bo_create_with_modifiers2)>(dlsym(RTLD_NEXT, "gbm_bo_create_with_modifiers2"));
+  ++bos_from_lists;
+  return next(device, width, height, format, modifiers, count, flags);
+}
 
 namespace {
 
@@ -223,6 +238,22 @@ TEST(GbmAllocator, InvalidIsCarriedAsImplicitAndLinearOnlyWhereGbmWasToldSo) {
     EXPECT_TRUE(fails_with(refused, EINVAL));
     EXPECT_TRUE(mentions(refused.error(), "0x0100000000000001")) << refused.error().message();
     EXPECT_TRUE(mentions(refused.error(), driver)) << refused.error().message();
+  }
+}
+
+TEST(GbmAllocator, AListThatTheDriverAnswersWithInvalidIsTriedOnceForAllBuffers) {
+  for (const std::string& driver : cards()) {
+    const auto device = open_card(driver);
+    Request request = with_modifiers({Modifier::linear()});
+    request.count = 4;
+    bos_from_lists = 0;
+    EXPECT_EQ(must(device->allocator().allocate(request), driver.c_str()).size(), 4U);
+    EXPECT_EQ(must(device->allocator().allocate(request), driver.c_str()).size(), 4U);
+    EXPECT_EQ(bos_from_lists, 1) << driver;
+    // Another use is another question.
+    request.usage = {.scanout = true, .render = true};
+    EXPECT_EQ(must(device->allocator().allocate(request), driver.c_str()).size(), 4U);
+    EXPECT_EQ(bos_from_lists, 2) << driver;
   }
 }
 
