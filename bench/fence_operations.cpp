@@ -215,6 +215,7 @@ std::vector<Operation> fence_operations() {
   operations.push_back(merge_operation(2, 200));
   operations.push_back(merge_operation(8, 50));
   operations.push_back(merge_operation(64, 5));
+  operations.push_back(merge_operation(256, 2));
   operations.push_back(wait_operation());
   operations.push_back(signal_operation());
   operations.push_back(point_wait_operation());
