@@ -4,8 +4,8 @@
  *
  * To change an instruction (a tracepoint is turned on, say), the kernel puts a breakpoint on it, then the new instruction, and waits for every
  * processor in between; one that meets the breakpoint meanwhile is sent on by poke_int3_handler(). A real processor can meet it no later.
- * QEMU's emulation before 8.1 can: it may translate the page while another processor writes to it, and keeps what it read. The kernel then
- * finds a breakpoint of nobody's and panics (up to 6.2 it looked whether the breakpoint was still there, and this would not be needed).
+ * QEMU 7.2's emulation can: it seems to translate a page while another processor writes to it, and to keep what it read. The kernel then
+ * finds a breakpoint of nobody's and panics (6.12 and 7.3).
  *
  * So here: a breakpoint in the kernel's code that is no longer in memory is not one. What is there now is done in its place where that is
  * simple, since the stale translation may live on; where it is not, the processor tries once more.
