@@ -23,6 +23,16 @@ PACKAGES_LAB=(qemu-system-x86 python3-minimal libpython3-stdlib)
 # shellcheck disable=SC2034
 PACKAGES_LAB_IMAGE=(mmdebstrap erofs-utils kmod cpio zstd xz-utils ca-certificates debian-archive-keyring)
 
+# kernel_line KERNEL: which of the lab's three kinds a kernel is of: 6.1 (Debian 12's), 6.12 (Debian 13's) or backports (newer ones).
+# KERNEL is one of these, or a release of Debian 13's archive: 6.12.107, 7.2.12+deb13. Fails for anything else.
+kernel_line() {
+  case $1 in
+    6.1 | 6.12 | backports) echo "$1" ;;
+    6.12.*) [[ $1 =~ ^6\.12\.[0-9]+(\+deb[0-9.]+)?$ ]] && echo 6.12 ;;
+    *) [[ $1 =~ ^[0-9]+\.[0-9]+\.[0-9]+(\+deb[0-9.]+)?$ && $1 != 6.1.* ]] && echo backports ;;
+  esac
+}
+
 # as_root command...: runs it as root, through sudo where that is needed.
 as_root() {
   if ((EUID == 0)); then

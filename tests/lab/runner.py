@@ -24,7 +24,8 @@ Runs COMMAND in a virtual machine that has virtual cameras and displays behind r
 path, read and write; the working directory is the same; output is streamed; the exit status is the command's own (124: time-out,
 125: the lab itself failed, and says why). COMMAND runs as root; `su user -c ...` is a user in the groups video and render.
 
-  --kernel 6.12|backports|6.1   Debian 13's kernel (default), Debian 13's newest backport, Debian 12's kernel
+  --kernel 6.12|backports|6.1   Debian 13's kernel (default), Debian 13's newest backport, Debian 12's kernel; or a release that the
+                        archive still has, such as 6.12.107 (tests/lab/build-image --list)
   --display KIND                virtio (default), bochs, vkms, all (cards in that order), none
   --screen WxH                  the monitors' preferred size (default 1280x720)
   --screens N                   so many displays of the kind (default 1, up to 4; only virtio and bochs)
@@ -147,7 +148,7 @@ def parse(arguments):
                 usage(f"{name} needs a value")
             value = rest.pop(0)
         if name == "--kernel":
-            options.kernel = choice(value, ("6.12", "backports", "6.1"), name)
+            options.kernel = value  # build-image says what is wrong with it
         elif name == "--display":
             options.display = choice(value, ("virtio", "bochs", "vkms", "all", "none"), name)
         elif name == "--screen":
@@ -753,6 +754,12 @@ def remember(file, known):
     os.replace(part, file)
 
 
+def release(image, kernel):
+    """As uname -r prints it, "6.12.117+deb13-amd64": what a driver does differs between two of one series."""
+    with open(os.path.join(image, kernel, "release"), encoding="utf-8") as file:
+        return file.read().strip()
+
+
 def module_finder(image, kernel):
     try:
         with open(os.path.join(image, kernel, "extra-modules"), encoding="utf-8") as file:
@@ -785,6 +792,7 @@ def main():
                 raise LabError(f"the layer {options.layer} could not be built")
             options.layer_file = built.stdout.decode().strip().splitlines()[-1]
         wanted = modules(options, module_finder(image, options.kernel))
+        say(f"Linux {release(image, options.kernel)}")
         accel = choose_accel(options, image)
         try:
             return boot_and_run(options, image, wanted, accel)
