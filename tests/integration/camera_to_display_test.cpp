@@ -1,6 +1,7 @@
 // The promise as a whole, on real drivers: camera frames reach the screen, in order, without a copy, at the promised
 // cost. What a process costs is counted from outside it: the tests start themselves again as a child that streams, and
 // look at it with strace, /proc, an allocation counter and pictures taken outside the guest.
+#include "screens.hpp"
 #include "support.hpp"
 
 #include <dmaflow/dmaflow.hpp>
@@ -31,20 +32,6 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-std::string card_of(const std::string& driver) {
-  for (const auto& card : kms::list()) {
-    if (card.driver == driver) return card.path;
-  }
-  return {};
-}
-
-/// The displays that have a screen outside the guest and can share with a camera (see matrix/: bochs of 6.12 cannot).
-std::vector<std::string> screens() {
-  std::vector<std::string> names{"virtio_gpu"};
-  if (std::string_view(std::getenv("DMAFLOW_LAB_KERNEL")) != "6.12") names.emplace_back("bochs-drm");
-  return names;
-}
 
 const char* get(const char* variable, const char* otherwise) {
   const char* value = std::getenv(variable);
@@ -203,7 +190,7 @@ INSTANTIATE_TEST_SUITE_P(At, FrameCost,
 Cost cost_on(const std::string& driver, const Shape& shape) {
   const std::string trace = temporary("trace");
   Process child(child_command({"strace", "-f", "-qq", "-o", trace}),
-                {"CHILD_DISPLAY=" + card_of(driver), std::string("CHILD_SIZE=") + shape.size,
+                {"CHILD_DISPLAY=" + card_path(driver), std::string("CHILD_SIZE=") + shape.size,
                  std::string("CHILD_FRAMES=") + shape.frames},
                 temporary("log"));
   EXPECT_EQ(child.wait(seconds(100)), 0) << child.output();
@@ -215,7 +202,7 @@ Cost cost_on(const std::string& driver, const Shape& shape) {
 // frames go on their way when the next one comes, for four calls again (docs/architecture.md, "One frame's cost").
 TEST_P(FrameCost, AtMostFiveSystemCallsNoImportNoMappingNoCopy) {
   if (!in_lab()) GTEST_SKIP() << "streams vivid";
-  for (const std::string& driver : screens()) {
+  for (const std::string& driver : shared_screens()) {
     Cost cost = cost_on(driver, GetParam());
     // A machine too busy to emulate the display in time lets frames wait now and then.
     for (int again = 0; again < 3 && cost.calls > 5 * cost.frames; ++again) cost = cost_on(driver, GetParam());
@@ -236,12 +223,13 @@ TEST_P(FrameCost, AtMostFiveSystemCallsNoImportNoMappingNoCopy) {
 
 TEST_P(FrameCost, NoHeapAllocationByAnythingInTheProcess) {
   if (!in_lab()) GTEST_SKIP() << "streams vivid";
-  for (const std::string& driver : screens()) {
+  for (const std::string& driver : shared_screens()) {
     const std::string counted = temporary("allocations");
-    Process child(child_command(),
-                  {"LD_PRELOAD=" DMAFLOW_COUNT_ALLOCATIONS, "DMAFLOW_ALLOCATIONS=" + counted,
-                   "CHILD_DISPLAY=" + card_of(driver), std::string("CHILD_SIZE=") + GetParam().size, "CHILD_FRAMES=60"},
-                  temporary("log"));
+    Process child(
+        child_command(),
+        {"LD_PRELOAD=" DMAFLOW_COUNT_ALLOCATIONS, "DMAFLOW_ALLOCATIONS=" + counted,
+         "CHILD_DISPLAY=" + card_path(driver), std::string("CHILD_SIZE=") + GetParam().size, "CHILD_FRAMES=60"},
+        temporary("log"));
     ASSERT_EQ(child.wait(seconds(60)), 0) << child.output();
     std::ifstream file(counted);
     std::string line;
@@ -253,7 +241,7 @@ TEST_P(FrameCost, NoHeapAllocationByAnythingInTheProcess) {
 
 TEST(CameraToDisplay, NothingOfAFrameIsMappedWhileItStreams) {
   if (!in_lab()) GTEST_SKIP() << "streams vivid";
-  Process child(child_command(), {"CHILD_DISPLAY=" + card_of("virtio_gpu"), "CHILD_FRAMES=300"}, temporary("log"));
+  Process child(child_command(), {"CHILD_DISPLAY=" + card_path("virtio_gpu"), "CHILD_FRAMES=300"}, temporary("log"));
   ASSERT_TRUE(wait_until_streaming(child)) << child.output();
   for (int look = 0; look < 20; ++look) {
     std::ifstream maps("/proc/" + std::to_string(child.pid()) + "/maps");
@@ -273,9 +261,9 @@ TEST(CameraToDisplay, NothingOfAFrameIsMappedWhileItStreams) {
 
 TEST(CameraToDisplay, PicturesFromOutsideShowTheBarsAndTheCounterRising) {
   if (!in_lab()) GTEST_SKIP() << "pictures are taken outside the lab's guest";
-  for (const std::string& driver : screens()) {
+  for (const std::string& driver : shared_screens()) {
     const std::string display = driver == "virtio_gpu" ? "virtio" : "bochs";  // its name outside
-    Process child(child_command(), {"CHILD_DISPLAY=" + card_of(driver), "CHILD_FRAMES=100000"}, temporary("log"));
+    Process child(child_command(), {"CHILD_DISPLAY=" + card_path(driver), "CHILD_FRAMES=100000"}, temporary("log"));
     ASSERT_TRUE(wait_until_streaming(child)) << child.output();
     std::this_thread::sleep_for(seconds(1));
     const std::string directory = get("DMAFLOW_PICTURES", DMAFLOW_BUILD_DIR);
@@ -307,9 +295,9 @@ TEST(CameraToDisplay, PicturesFromOutsideShowTheBarsAndTheCounterRising) {
 TEST(CameraToDisplay, FramesAreShownInOrderEachOnceAndNeverEarly) {
   if (!in_lab()) GTEST_SKIP() << "streams vivid";
   const LeakCheck leaks;
-  for (const std::string& driver : screens()) {
+  for (const std::string& driver : shared_screens()) {
     const auto camera = must(v4l2::Camera::open("/dev/video0"));
-    const auto card = must(kms::Device::open(card_of(driver)));
+    const auto card = must(kms::Device::open(card_path(driver)));
     kms::Plane* screen = must(must(card->output())->plane());
     const auto plan =
         negotiate({.producer = camera.get(), .consumers = {screen}, .request = {.size = Size{1280, 720}}});
@@ -364,7 +352,7 @@ TEST(CameraToDisplay, SignalsInMidStreamEndItCleanly) {
   if (!in_lab()) GTEST_SKIP() << "streams vivid";
   const LeakCheck leaks;
   for (const int signal : {SIGINT, SIGTERM}) {
-    Process program({DMAFLOW_CAMERA_TO_DISPLAY, "--size", "1280x720", "--display", card_of("virtio_gpu")}, {},
+    Process program({DMAFLOW_CAMERA_TO_DISPLAY, "--size", "1280x720", "--display", card_path("virtio_gpu")}, {},
                     temporary("log"));
     ASSERT_TRUE(wait_until_streaming(program)) << program.output();
     std::this_thread::sleep_for(milliseconds(300));
@@ -380,13 +368,13 @@ TEST(CameraToDisplay, BadInputIsOneClearErrorAndANonZeroExit) {
     std::vector<std::string> arguments;
     std::vector<std::string> says;
   };
-  const std::string card = card_of("virtio_gpu");
+  const std::string card = card_path("virtio_gpu");
   const std::array cases{
       Case{{"--camera", "/dev/video77"}, {"/dev/video77", "ENOENT"}},
       Case{{"--camera", "/dev/null"}, {"/dev/null", "V4L2"}},
       Case{{"--camera", "/dev/video10"}, {"/dev/video10", "output"}},
       Case{{"--display", "/dev/dri/card77"}, {"/dev/dri/card77"}},
-      Case{{"--display", card_of("vgem")}, {card_of("vgem")}},
+      Case{{"--display", card_path("vgem")}, {card_path("vgem")}},
       Case{{"--display", card, "--size", "1234x567"}, {"/dev/video0", "1280x720"}},
       Case{{"--display", card, "--size", "0x0"}, {"0x0"}},
       Case{{"--display", card, "--size", "16385x16385"}, {"16385"}},
@@ -409,7 +397,7 @@ TEST(CameraToDisplay, ACameraUnpluggedInMidStreamEndsTheRunWithItsError) {
   if (!in_lab()) GTEST_SKIP() << "streams vivid";
   const LeakCheck leaks;
   auto camera = must(v4l2::Camera::open("/dev/video1"));
-  const auto card = must(kms::Device::open(card_of("virtio_gpu")));
+  const auto card = must(kms::Device::open(card_path("virtio_gpu")));
   Pipeline pipeline;
   must(pipeline.connect(*camera, *must(must(card->output())->plane())));
   ASSERT_TRUE(pipeline.prepare({.size = Size{1280, 720}}));
@@ -428,7 +416,7 @@ TEST(CameraToDisplay, ASignalThatChangesInMidStreamIsPlannedAnew) {
   auto camera = must(v4l2::Camera::open("/dev/video0", {.input = "HDMI"}));
   must(camera->set_control("DV Timings", "1280x720p60"));
   must(camera->set_control("DV Timings Signal Mode", "Selected DV Timings"));
-  const auto card = must(kms::Device::open(card_of("virtio_gpu")));
+  const auto card = must(kms::Device::open(card_path("virtio_gpu")));
   Pipeline pipeline;
   must(pipeline.connect(*camera, *must(must(card->output())->plane())));
   ASSERT_TRUE(pipeline.prepare());
@@ -452,7 +440,7 @@ TEST(CameraToDisplay, OneCameraFeedsADisplayAndASlowRecorderAtOnce) {
   if (!in_lab()) GTEST_SKIP() << "streams vivid";
   const LeakCheck leaks;
   const auto camera = must(v4l2::Camera::open("/dev/video0"));
-  const auto card = must(kms::Device::open(card_of("virtio_gpu")));
+  const auto card = must(kms::Device::open(card_path("virtio_gpu")));
   kms::Plane* screen = must(must(card->output())->plane());
   const auto recorder = must(v4l2::Output::open("/dev/video11"));  // takes frames at its own pace
   Pipeline pipeline;
@@ -472,8 +460,8 @@ TEST(CameraToDisplay, OneCameraFeedsADisplayAndASlowRecorderAtOnce) {
 TEST(CameraToDisplay, WithoutAZeroCopyPlanItSaysSoAndCopiesOnlyWhenAsked) {
   if (!in_lab()) GTEST_SKIP() << "needs a camera and a display that cannot share";
   const LeakCheck leaks;
-  const auto camera = must(v4l2::Camera::open("/dev/video2"));       // needs contiguous memory
-  const auto card = must(kms::Device::open(card_of("virtio_gpu")));  // shows only its own
+  const auto camera = must(v4l2::Camera::open("/dev/video2"));         // needs contiguous memory
+  const auto card = must(kms::Device::open(card_path("virtio_gpu")));  // shows only its own
   Pipeline pipeline;
   must(pipeline.connect(*camera, *must(must(card->output())->plane())));
   const auto refused = pipeline.prepare({.size = Size{1280, 720}, .formats = {formats::xrgb8888}});

@@ -250,13 +250,14 @@ TEST(HoldersWithoutEvents, WhereEventsAreNotPermittedItSaysWhyAndGoesOn) {
     if (::unshare(CLONE_NEWNET) != 0) return std::string("cannot unshare");
     auto watch = HolderWatch::create();
     if (!watch) return watch.error().message();
-    if ((*watch)->mode() != HolderWatch::Mode::pidfds_only) return std::string("it has events");
+    if ((*watch)->mode() != HolderWatch::Mode::pidfds_only) return std::string("permitted");
     const Puppet puppet(act);
     if (!(*watch)->add(puppet.pid())) return std::string("cannot add");
     puppet.tell('x');
     if (next(**watch).kind != Kind::gone) return std::string("the end is not told");
     return (*watch)->why_no_events()->message();
   });
+  if (said == "permitted") GTEST_SKIP() << "this kernel gives events in every network namespace";
   EXPECT_NE(said.find("network namespace"), std::string::npos) << said;
 }
 

@@ -37,6 +37,13 @@ using namespace std::chrono_literals;
 using test::must;
 
 Deadline soon() { return Deadline::after(20s); }
+constexpr const char* page = "docs/connector.md";
+
+/// A 1-wire status, which is an errno or 0, as a value to observe().
+std::string status_text(unsigned status) {
+  const char* name = ::strerrorname_np(static_cast<int>(status));
+  return status == 0 ? "0" : name != nullptr ? name : std::to_string(status);
+}
 
 /// Dispatches until something is so.
 template <typename Condition>
@@ -125,6 +132,9 @@ class W1 : public testing::Test {
   static std::uint8_t status_of(const Client::Kept& reply) {
     return w1::parse_header(reply.bytes).value_or(w1::Header{}).status;
   }
+  static std::uint64_t id_of(const Client::Kept& reply) {
+    return w1::parse_header(reply.bytes).value_or(w1::Header{}).id;
+  }
   std::uint32_t master() {
     const auto replies = must(ask(w1::request(w1::Type::list_masters, 0), 0));
     const auto masters = w1::numbers_in<std::uint32_t>(std::span(replies.at(0).bytes).subspan(w1::header_size));
@@ -136,6 +146,12 @@ class W1 : public testing::Test {
   struct Answer {
     std::vector<test::Bytes> data;
     unsigned status = 0;
+    /// All data, however many messages it came in.
+    [[nodiscard]] test::Bytes bytes() const {
+      test::Bytes all;
+      for (const test::Bytes& part : data) all.insert(all.end(), part.begin(), part.end());
+      return all;
+    }
   };
   Answer answer_to(w1::Type type, std::uint64_t id, w1::Command command, std::span<const std::byte> data = {}) {
     Answer answer;
@@ -195,12 +211,12 @@ TEST_F(W1, DataAndStatusOfOneRequestAreItsParts) {
 
 TEST_F(W1, AResetSaysWhetherAnybodyIsThere) {
   const auto none = answer_of_master(w1::Command::reset);
-  EXPECT_EQ(none.status, 255U) << "no presence pulse: the kernel's 1, made a status as if it were an errno";
-  EXPECT_TRUE(none.data.empty());
+  test::observe("the status of a 1-wire RESET where nobody is", status_text(none.status), page);
+  EXPECT_TRUE(none.bytes().empty());
   chip_->set_presence(true);
   const auto some = answer_of_master(w1::Command::reset);
   EXPECT_EQ(some.status, 0U);
-  EXPECT_TRUE(some.data.empty());
+  EXPECT_TRUE(some.bytes().empty());
 }
 
 TEST_F(W1, AReadGivesTheBytesOfTheBus) {
@@ -209,37 +225,39 @@ TEST_F(W1, AReadGivesTheBytesOfTheBus) {
     chip_->set_data(static_cast<std::uint8_t>(value));
     const auto read = answer_of_master(w1::Command::read, room);
     EXPECT_EQ(read.status, 0U);
-    EXPECT_EQ(read.data, std::vector<test::Bytes>{test::Bytes(5, static_cast<std::byte>(value))});
+    EXPECT_EQ(read.bytes(), test::Bytes(5, static_cast<std::byte>(value)));
   }
 }
 
 TEST_F(W1, AWriteIsAnsweredByItsStatusAlone) {
   const auto written = answer_of_master(w1::Command::write, test::bytes_of("x"));
   EXPECT_EQ(written.status, 0U);
-  EXPECT_TRUE(written.data.empty());
+  EXPECT_TRUE(written.bytes().empty());
 }
 
-TEST_F(W1, AnUnknownCommandIsEinval) {
+TEST_F(W1, AnUnknownCommandIsAnswered) {
   const auto answer = answer_of_master(static_cast<w1::Command>(77));
-  EXPECT_EQ(answer.status, static_cast<unsigned>(EINVAL));
-  EXPECT_TRUE(answer.data.empty());
+  test::observe("the status of an unknown 1-wire command", status_text(answer.status), page);
+  EXPECT_TRUE(answer.bytes().empty());
 }
 
 TEST_F(W1, ASearchGivesTheIdsThatAreFoundOnTheBus) {
   for (const auto command : {w1::Command::search, w1::Command::alarm_search}) {
     const auto without_presence = answer_of_master(command);
-    EXPECT_EQ(without_presence.status, 0U);
-    EXPECT_EQ(without_presence.data, std::vector<test::Bytes>{test::Bytes{}});
+    test::observe(std::string("the status of a 1-wire ") + (command == w1::Command::search ? "" : "ALARM_") +
+                      "SEARCH where nobody is",
+                  status_text(without_presence.status), page);
+    EXPECT_TRUE(without_presence.bytes().empty());
     chip_->set_presence(true);
-    EXPECT_EQ(answer_of_master(command).data, std::vector<test::Bytes>{test::Bytes{}}) << "nobody goes on";
+    EXPECT_TRUE(answer_of_master(command).bytes().empty()) << "nobody goes on";
     chip_->set_found(Chip::OnBus::zeros);
-    EXPECT_EQ(answer_of_master(command).data, std::vector<test::Bytes>{bytes_of_id(0)});
+    EXPECT_EQ(answer_of_master(command).bytes(), bytes_of_id(0));
     chip_->set_found(Chip::OnBus::ones);
     const auto ones = answer_of_master(command);
     EXPECT_EQ(ones.status, 0U);
-    EXPECT_EQ(ones.data, std::vector<test::Bytes>{bytes_of_id(~std::uint64_t{0})});
-    EXPECT_EQ(answer_of_master(w1::Command::list_slaves).data, std::vector<test::Bytes>{test::Bytes{}})
-        << "ids with a false checksum are told, and not taken into the kernel's list";
+    EXPECT_EQ(ones.bytes(), bytes_of_id(~std::uint64_t{0}));
+    test::observe("1-wire takes ids with a false checksum into its list",
+                  !answer_of_master(w1::Command::list_slaves).bytes().empty(), page);
     chip_->set_presence(false);
     chip_->set_found(Chip::OnBus::nobody);
   }
@@ -250,21 +268,23 @@ TEST_F(W1, SlavesThatComeAndGoAreToldToTheGroupAndCanBeAsked) {
   const auto token = hear(heard);
   write_to_master("w1_master_add", "28-0123456789ab");
   ASSERT_TRUE(dispatch_until(*client_, [&] { return heard == "+slave 5a0123456789ab28 "; })) << heard;
-  EXPECT_EQ(answer_of_master(w1::Command::list_slaves).data, std::vector<test::Bytes>{bytes_of_id(slave)});
+  EXPECT_EQ(answer_of_master(w1::Command::list_slaves).bytes(), bytes_of_id(slave));
 
   const test::Bytes room(2);
-  EXPECT_EQ(answer_to(w1::Type::slave_command, slave, w1::Command::read, room).status, static_cast<unsigned>(ENODEV))
-      << "in the kernel's list, and not on the bus";
+  const unsigned not_on_bus = answer_to(w1::Type::slave_command, slave, w1::Command::read, room).status;
+  test::observe("the status of a 1-wire slave that is not on the bus", status_text(not_on_bus), page);
   chip_->set_presence(true);
   chip_->set_data(0x3c);
   const auto read = answer_to(w1::Type::slave_command, slave, w1::Command::read, room);
   EXPECT_EQ(read.status, 0U);
-  EXPECT_EQ(read.data, std::vector<test::Bytes>{test::Bytes(2, std::byte{0x3c})});
+  EXPECT_EQ(read.bytes(), test::Bytes(2, std::byte{0x3c}));
 
   write_to_master("w1_master_remove", "28-0123456789ab");
   const std::string both = "+slave 5a0123456789ab28 -slave 5a0123456789ab28 ";
   ASSERT_TRUE(dispatch_until(*client_, [&] { return heard == both; })) << heard;
-  EXPECT_EQ(status_of(must(ask(w1::request(w1::Type::slave_command, slave, w1::Command::read, room))).back()), ENODEV);
+  const auto removed = must(ask(w1::request(w1::Type::slave_command, slave, w1::Command::read, room))).back();
+  test::observe("the status of a 1-wire slave that is not in the list", status_text(status_of(removed)), page);
+  EXPECT_EQ(id_of(removed), slave);
 }
 
 TEST_F(W1, SlavesAreAddedAndRemovedByRequestToo) {
@@ -272,27 +292,34 @@ TEST_F(W1, SlavesAreAddedAndRemovedByRequestToo) {
   const auto token = hear(heard);
   const auto id = bytes_of_id(slave);
   EXPECT_EQ(answer_of_master(w1::Command::add_slave, id).status, 0U);
-  EXPECT_EQ(answer_of_master(w1::Command::add_slave, id).status, static_cast<unsigned>(EINVAL)) << "it is there";
-  EXPECT_EQ(answer_of_master(w1::Command::list_slaves).data, std::vector<test::Bytes>{id});
+  test::observe("the status of a 1-wire SLAVE_ADD of one that is there",
+                status_text(answer_of_master(w1::Command::add_slave, id).status), page);
+  EXPECT_EQ(answer_of_master(w1::Command::list_slaves).bytes(), id);
   EXPECT_EQ(answer_of_master(w1::Command::remove_slave, id).status, 0U);
-  EXPECT_EQ(answer_of_master(w1::Command::remove_slave, id).status, static_cast<unsigned>(EINVAL)) << "it is gone";
+  test::observe("the status of a 1-wire SLAVE_REMOVE of one that is not there",
+                status_text(answer_of_master(w1::Command::remove_slave, id).status), page);
   EXPECT_TRUE(dispatch_until(*client_, [&] { return heard == "+slave 5a0123456789ab28 -slave 5a0123456789ab28 "; }))
       << heard;
 }
 
-TEST_F(W1, AMissingMasterIsEnodev) {
+TEST_F(W1, ARequestToAMissingMasterIsAnswered) {
   const auto replies = must(ask(w1::request(w1::Type::master_command, 4711, w1::Command::list_slaves)));
   ASSERT_EQ(replies.size(), 1U);
-  EXPECT_EQ(status_of(replies[0]), ENODEV);
+  test::observe("the status of a 1-wire master that is not there", status_text(status_of(replies[0])), page);
+  EXPECT_EQ(id_of(replies[0]), 4711U);
 }
 
-TEST_F(W1, UnknownFlagsAreEinval) {
+TEST_F(W1, FlagsReachTheKernel) {
+  // A kernel that refuses the flag sends a status; one that ignores it sends the list, which has none.
   const auto payload = w1::request(w1::Type::list_masters, 0);
-  const auto replies = must(client_->ask({.id = ids::w1, .payload = payload, .flags = 0x80}, match::W1{}, soon()));
-  EXPECT_EQ(status_of(replies.back()), EINVAL);
+  const auto replies =
+      must(client_->ask({.id = ids::w1, .payload = payload, .flags = 0x80}, match::W1{.statuses = 0}, soon()));
+  const unsigned status = status_of(replies.back());
+  test::observe("the status of 1-wire flags that there are not", status_text(status), page);
+  EXPECT_TRUE(status != 0 || replies.back().bytes.size() > w1::header_size) << "neither a status nor a list";
 }
 
-TEST_F(W1, ABundleIsAnsweredInOneDatagram) {
+TEST_F(W1, ABundleIsAnsweredWhole) {
   auto payload = w1::request(w1::Type::master_command, master(), w1::Command::list_slaves);
   const auto second = payload;
   payload.insert(payload.end(), second.begin(), second.end());
@@ -302,7 +329,8 @@ TEST_F(W1, ABundleIsAnsweredInOneDatagram) {
       must(client_->ask({.id = ids::w1, .payload = payload, .flags = bundle}, match::W1{.statuses = 2}, soon()));
   const auto after = client_->counters();
   EXPECT_GE(replies.size(), 2U);
-  EXPECT_GT(after.messages - before.messages, after.datagrams - before.datagrams) << "several cn_msg in one nlmsghdr";
+  test::observe("1-wire answers a bundle in one datagram",
+                after.messages - before.messages > 1 && after.datagrams - before.datagrams == 1, page);
   EXPECT_EQ(status_of(replies.back()), 0U);
 }
 
@@ -317,7 +345,7 @@ TEST_F(W1, ManyRequestsInFlightAreKeptApart) {
         must(client_->request({.id = ids::w1, .payload = payload}, match::W1{}, soon(), [&, i](const Reply& reply) {
           if (reply.kind != Reply::Kind::last) return;
           const auto header = w1::parse_header(reply.message.payload);
-          if (header && header->status == (i % 2 == 0 ? 0 : ENODEV)) ++(i % 2 == 0 ? good : missing);
+          if (header && header->id == (i % 2 == 0 ? number : 4711)) ++(i % 2 == 0 ? good : missing);
         })));
   }
   EXPECT_TRUE(dispatch_until(*client_, [&] { return good + missing == 20; })) << good << " " << missing;
@@ -326,15 +354,19 @@ TEST_F(W1, ManyRequestsInFlightAreKeptApart) {
 
 TEST_F(W1, MastersThatComeAndGoAreToldToTheGroup) {
   std::string heard;
+  std::array<char, 64> expected{};
+  const std::uint32_t first = master();
   const auto token = hear(heard);
   remove_master();
   add_master();
-  EXPECT_TRUE(dispatch_until(*client_, [&] { return heard == "-master 1 +master 1 "; })) << heard;
+  EXPECT_TRUE(dispatch_until(*client_, [&] { return heard.find("+master") != std::string::npos; })) << heard;
+  std::snprintf(expected.data(), expected.size(), "-master %x +master %x ", first, master());
+  EXPECT_STREQ(heard.c_str(), expected.data());
   must(client_->socket().leave(ids::w1.idx));
   remove_master();
   add_master();
   must(client_->dispatch(0));
-  EXPECT_EQ(heard, "-master 1 +master 1 ") << "it has left";
+  EXPECT_STREQ(heard.c_str(), expected.data()) << "it has left";
 }
 
 TEST_F(W1, WhatTheKernelDoesNotKnowIsTakenWithoutAWordAndTimesOut) {
@@ -367,7 +399,13 @@ TEST(ConnectorSocket, WithoutPrivilegeJoiningSaysWhatHelps) {
     const auto joined = socket->join(14);
     return joined ? "joined" : joined.error().message();
   });
-  EXPECT_NE(said.find("CAP_NET_ADMIN"), std::string::npos) << said;
+  test::observe("an ordinary user may join group 14 of the connector", said == "joined", page);
+  EXPECT_TRUE(said == "joined" || said.find("CAP_NET_ADMIN") != std::string::npos) << said;
+  const std::string odd = test::as_user(1000, {1000}, [] {
+    auto socket = Socket::open();
+    return socket && socket->join(3) ? "joined" : "refused";
+  });
+  test::observe("an ordinary user may join group 3 of the connector", odd == "joined", page);
 }
 
 TEST(ConnectorSocket, TheReceiveBufferInEffectIsReported) {
@@ -375,11 +413,16 @@ TEST(ConnectorSocket, TheReceiveBufferInEffectIsReported) {
   auto socket = must(Socket::open());
   const auto as_root = must(socket.set_receive_buffer(8U << 20U));
   EXPECT_TRUE(as_root.is_as_asked);
-  EXPECT_EQ(as_root.bytes, 8U << 20U);
-  const std::string said = test::as_user(1000, {1000}, [] {
+  EXPECT_GE(as_root.bytes, 8U << 20U);
+  EXPECT_EQ(as_root.bytes, must(socket.receive_buffer()));
+  std::uint64_t most = 0;  // for who has no privilege; the kernel doubles it
+  std::ifstream("/proc/sys/net/core/rmem_max") >> most;
+  test::observe("net.core.rmem_max", std::to_string(most), page);
+  if (most == 0 || most * 4 > 1U << 30U) GTEST_SKIP() << "more than net.core.rmem_max cannot be asked for";
+  const std::string said = test::as_user(1000, {1000}, [most] {
     auto mine = Socket::open();
     if (!mine) return mine.error().message();
-    const auto buffer = mine->set_receive_buffer(256U << 20U);  // over any default of net.core.rmem_max
+    const auto buffer = mine->set_receive_buffer(static_cast<std::uint32_t>(most * 4));
     if (!buffer) return buffer.error().message();
     return std::string(buffer->is_as_asked ? "as asked" : "less") +
            (buffer->bytes == mine->receive_buffer().value_or(0) ? ", true" : ", false");
@@ -400,9 +443,11 @@ TEST(ConnectorSocket, IsClosedOnExecAndNeverBlocks) {
 class CnTest : public testing::Test {
  protected:
   void SetUp() override {
-    const char* kernel = std::getenv("DMAFLOW_LAB_KERNEL");
-    if (!test::in_lab() || (kernel != nullptr && std::string_view(kernel) == "6.1"))
-      GTEST_SKIP() << "needs the lab's cn_test";
+    if (!test::in_lab()) GTEST_SKIP() << "needs the lab's cn_test";
+    // Debian leaves it out, and so tests/lab/modules builds it where it can be built.
+    if (std::system("modprobe -n -q cn_test") != 0) {  // NOLINT(concurrency-mt-unsafe)
+      GTEST_SKIP() << "this kernel has no module cn_test";
+    }
     run("modprobe cn_test");
     client_ = must(Client::open());
   }
@@ -518,7 +563,9 @@ TEST_F(DmLog, TheKernelsQuestionIsRefusedWithTheErrnoOfTheProgram) {
     EXPECT_GE(question.payload.size(), sizeof(dm_ulog_request));
     EXPECT_TRUE(to.refuse(EDQUOT));
   });
-  EXPECT_EQ(load(), EINVAL) << "what the device mapper makes of any refusal";
+  const int loaded = load();
+  ASSERT_GT(loaded, 0);
+  test::observe("the device mapper's errno where its log is refused", std::string(::strerrorname_np(loaded)), page);
   EXPECT_EQ(asked, 1U) << "without an answer it asks again";
 }
 

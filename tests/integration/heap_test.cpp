@@ -63,11 +63,14 @@ TEST_F(Heap, OneIoctlForEachObject) {
 }
 
 TEST_F(Heap, MoreThanTheMachinesMemoryIsEnomemAndKillsNobody) {
-  if (!test::in_lab()) GTEST_SKIP() << "this machine may have the memory";
+  if (!test::in_lab()) GTEST_SKIP() << "a mistake would cost this machine its memory";
   const test::LeakCheck leaks;
-  const auto result = heap_->allocate(request_of(PixelFormat::of('X', 'R', '4', '8'), {16384, 16384}));  // 2 GiB
+  constexpr std::uint64_t each = 2147483648;  // bytes of the largest frame
+  const std::uint32_t count = test::more_than_the_memory(each);
+  if (count == 0) GTEST_SKIP() << "no request is larger than this machine's memory";
+  const auto result = heap_->allocate(request_of(PixelFormat::of('X', 'R', '4', '8'), {16384, 16384}, count));
   ASSERT_TRUE(test::fails_with(result, ENOMEM));
-  EXPECT_TRUE(test::mentions(result.error(), "2147483648")) << result.error().message();
+  EXPECT_TRUE(test::mentions(result.error(), std::to_string(count * each))) << result.error().message();
 }
 
 TEST_F(Heap, BuffersOutliveTheAllocator) {
@@ -84,11 +87,31 @@ TEST_F(Heap, IsFoundByProperty) {
 }
 
 TEST_F(Heap, APropertyNoHeapHasSaysWhichHeapsThereAre) {
-  if (!test::in_lab()) GTEST_SKIP() << "this machine may have such a heap";
-  const auto result = heap::Allocator::open_with({.contiguous = heap::Answer::yes});
-  ASSERT_TRUE(test::fails_with(result, ENOENT));
-  EXPECT_TRUE(test::mentions(result.error(), "contiguous") && test::mentions(result.error(), "system"))
-      << result.error().message();
+  using enum heap::Answer;
+  const auto heaps = heap::list();
+  const struct {
+    heap::Properties wish;
+    heap::Answer heap::Properties::* property;
+    const char* words;
+  } rows[] = {{{.contiguous = yes}, &heap::Properties::contiguous, "contiguous"},
+              {{.is_protected = yes}, &heap::Properties::is_protected, "protected"},
+              {{.cached = no}, &heap::Properties::cached, "not cached"}};
+  std::size_t refused = 0;
+  for (const auto& [wish, property, words] : rows) {
+    const auto has_it = [&](const heap::Info& heap) { return heap.properties.*property == wish.*property; };
+    const bool is_there = std::ranges::any_of(heaps, has_it);
+    test::observe(std::string("a heap that is ") + words, is_there);
+    const auto result = heap::Allocator::open_with(wish);
+    if (is_there) {
+      EXPECT_TRUE(!result || (*result)->properties().*property == wish.*property) << words;
+      continue;
+    }
+    ++refused;
+    ASSERT_TRUE(test::fails_with(result, ENOENT));
+    EXPECT_TRUE(test::mentions(result.error(), words) && test::mentions(result.error(), "system"))
+        << result.error().message();
+  }
+  if (refused == 0) GTEST_SKIP() << "this machine has heaps of every kind";
 }
 
 TEST_F(Heap, AMissingHeapNamesThoseThereAre) {

@@ -49,7 +49,7 @@ Frame numbered(Pool& pool, std::uint64_t sequence) {
 bool turn(Output& output) {
   const short events = output.poll_events();
   if (events == 0) return false;
-  const int ready = sys::wait(output.poll_fd(), events, Deadline::after(5s));
+  const int ready = sys::wait(output.poll_fd(), events, Deadline::after(20s));
   if (ready <= 0) return false;
   must(output.dispatch(static_cast<short>(ready)));
   return true;
@@ -78,7 +78,7 @@ TEST_P(V4l2Output, ShowsEveryFrameInOrderAndGivesItBack) {
   EXPECT_EQ(output->poll_events(), 0) << "nothing queued";
   std::vector<std::uint64_t> shown;
   std::uint64_t next = 0;
-  while (shown.size() < 29) {  // vivid keeps the last frame until there is another
+  while (shown.size() < 29) {  // the device may keep the last one until another comes
     while (next < 30 && output->ready()) show(*output, numbered(pool, next++));
     EXPECT_GE(free_frames(pool) + output->max_held(), 5U);
     Presentation reports[8];
@@ -91,9 +91,8 @@ TEST_P(V4l2Output, ShowsEveryFrameInOrderAndGivesItBack) {
       ASSERT_TRUE(turn(*output)) << shown.size() << " shown";
     }
   }
-  ASSERT_EQ(shown.size(), 29U);
   for (std::size_t i = 0; i < shown.size(); ++i) EXPECT_EQ(shown[i], i);
-  must(output->drain(Deadline::after(5s)));
+  must(output->drain(Deadline::after(20s)));
   must(output->stop());
   must(output->stop(), "a second stop");
   EXPECT_EQ(free_frames(pool), 5U);
@@ -122,11 +121,15 @@ TEST_P(V4l2Output, DrainEndsWhenAllIsShown) {
     show(*output, numbered(pool, i));
   }
   const auto early = output->drain(Deadline::passed());
-  EXPECT_TRUE(fails_with(early, ETIMEDOUT));
-  // vivid keeps the last frame until there is another; those before it are reported.
-  must(output->drain(Deadline::after(5s)));
   Presentation reports[8];
-  EXPECT_EQ(output->take_presented(reports), 2U);
+  std::size_t shown = output->take_presented(reports);
+  EXPECT_TRUE(shown == 3 || fails_with(early, ETIMEDOUT)) << "it has not waited";
+  must(output->drain(Deadline::after(20s)));
+  shown += output->take_presented(reports);
+  observe(std::string("vivid's output, ") + (GetParam() ? "multi-planar" : "single-planar") +
+              ", keeps the last frame until another comes",
+          shown < 3, "docs/v4l2.md");
+  EXPECT_GE(shown, 2U) << "those before the last are reported";
 }
 
 TEST_P(V4l2Output, OneQbufAndOneDqbufPerFrame) {
@@ -149,17 +152,20 @@ TEST_P(V4l2Output, OneQbufAndOneDqbufPerFrame) {
 TEST_P(V4l2Output, RestoresItsConnectorAndStartsAgain) {
   const LeakCheck leaks;
   auto output = open();
-  const auto current = [&] {
+  // The name of the connector that is in use, or of the first that is not.
+  const auto connector = [&](bool is_current) {
     for (const v4l2::Port& port : must(output->outputs())) {
-      if (port.is_current) return port.name;
+      if (port.is_current == is_current) return port.name;
     }
     return std::string();
   };
+  const auto current = [&] { return connector(true); };
   const std::string before = current();
-  const std::string other = before.rfind("HDMI", 0) == 0 ? "S-Video" : "HDMI";
+  const std::string other = connector(false);
+  if (other.empty()) GTEST_SKIP() << "the device has one connector";
   output.reset();
   output = open({.output = other});
-  EXPECT_EQ(current().rfind(other, 0), 0U);
+  EXPECT_EQ(current(), other);
   must(output->configure(stream()));
   auto pool = must(Pool::create(heap_buffers(stream(), 4)));
   const auto buffers = buffers_of(pool, 4);

@@ -39,7 +39,7 @@ class Hdmi {
 };
 
 /// Waits until the camera says that its signal changed; counts frames on the way.
-bool changes(Camera& camera, std::chrono::milliseconds patience = 5s) {
+bool changes(Camera& camera, std::chrono::milliseconds patience = 20s) {
   const auto deadline = Deadline::after(patience);
   while (true) {
     if (camera.take_changed()) return true;
@@ -90,7 +90,7 @@ TEST_P(V4l2NoSignal, BeforeTheStartCanBeWaitedFor) {
 
 /// Steps until @p done; false where it does not come.
 bool steps(Pipeline& pipeline, const std::function<bool()>& done) {
-  const auto deadline = Deadline::after(10s);
+  const auto deadline = Deadline::after(30s);
   while (!done()) {
     const auto stepped = pipeline.step(Deadline::after(100ms));
     if (!stepped) {

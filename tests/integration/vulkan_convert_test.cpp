@@ -2,6 +2,7 @@
 // standards' formulas; its place between devices; its fences.
 #include "fence_support.hpp"
 #include "kms_support.hpp"
+#include "screens.hpp"
 #include "vulkan_support.hpp"
 
 #include <dmaflow/kms.hpp>
@@ -11,11 +12,16 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <mutex>
+#include <optional>
+#include <stop_token>
 #include <thread>
 #include <utility>
 
@@ -443,29 +449,50 @@ ChromaAt chroma_of_sampler(const vulkan::Device& gpu, PixelFormat format) {
   return {.on_columns = on && (!nearest || !between), .on_rows = on && !between, .nearest = nearest};
 }
 
-/// Set for a run of this program by itself: llvmpipe then interpolates 8-bit samples as it does all others, in floats.
-bool interpolates_exactly() {
+/// Set for a run of this program by itself: llvmpipe then does not interpolate 8-bit samples in 8 bits.
+bool without_short_cut() {
   const char* flags = std::getenv("GALLIVM_PERF");
   return flags != nullptr && std::string_view(flags) == "no_aos_sampling";
 }
 
-/// How far red, green and blue may be off: 1 for rounding. Where 8-bit samples are interpolated, llvmpipe does so in 8
-/// bits as a short cut, as GPUs may: each sample that lies between others is then off by up to 1 of 255, times what the
-/// matrix makes of it.
-Reference::Rgb tolerance(PixelFormat format, const ColorInfo& color, ChromaAt chroma_at, bool luma_too = false) {
-  if (interpolates_exactly() || chroma_at.nearest || format_info(format)->bits_per_component > 8) return {1, 1, 1};
+/// How far red, green and blue may be off: 1 for rounding. How exactly a sampler interpolates is the device's choice.
+/// No device computes in fewer bits than the samples have: a sample that lies between others is off by up to 1 of 255
+/// for each of the two directions, times its factor in the matrix. @p step: of the weights where they are no halves,
+/// and luma lies between others too; 0 where frames are not scaled. A wrong place of chroma, a wrong matrix or a wrong
+/// range is off by more than 15 in some channel of noise.
+Reference::Rgb tolerance(const ColorInfo& color, ChromaAt chroma_at, double step = 0) {
+  if (chroma_at.nearest) return {1, 1, 1};
   const bool limited = color.range == ColorInfo::Range::limited;
-  const double luma = luma_too ? (limited ? 255.0 / 219 : 1) : 0;
-  const double chroma = limited ? 255.0 / 224 : 1;
+  const double sample = 2 + step;
+  const double luma = step > 0 ? sample * (limited ? 255.0 / 219 : 1) : 0;
+  const double chroma = sample * (limited ? 255.0 / 224 : 1);
   const auto [kr, kb] = weights_of(color.matrix);
   const double red = 2 * (1 - kr) * chroma;
   const double blue = 2 * (1 - kb) * chroma;
   return {1 + luma + red, 1 + luma + (kr * red + kb * blue) / (1 - kr - kb), 1 + luma + blue};
 }
 
+/// The step of the weights by which the device's samplers interpolate, times 255.
+double weight_step(const vulkan::Device& gpu) {
+  const auto properties_of = reinterpret_cast<PFN_vkGetPhysicalDeviceProperties>(
+      gpu.get_instance_proc_addr()(gpu.instance(), "vkGetPhysicalDeviceProperties"));
+  VkPhysicalDeviceProperties properties{};
+  properties_of(gpu.physical_device(), &properties);
+  return 255.0 / static_cast<double>(1U << std::min(properties.limits.subTexelPrecisionBits, 16U));
+}
+
 /// What llvmpipe's linear images are: rows of 64 bytes' multiples, planes of four rows' multiples.
 constexpr Constraints as_llvmpipe{.stride_alignment = 64, .offset_alignment = 256};
 const ConvertOptions by_sampler{.sampling = vulkan::Sampling::sampler};
+
+/// Why a sampler of this device cannot read the buffer; nothing where it can.
+std::optional<Error> why_no_sampler(vulkan::Device& gpu, const Buffer& buffer) {
+  const auto imported = must(Convert::create(gpu, by_sampler))->import(buffer);
+  if (imported) return std::nullopt;
+  EXPECT_FALSE(imported.error().device().empty()) << imported.error().message();
+  EXPECT_FALSE(imported.error().detail().empty()) << imported.error().message();
+  return imported.error();
+}
 
 bool mentions(const Error& error, std::string_view words) { return error.message().find(words) != std::string::npos; }
 
@@ -476,13 +503,17 @@ StreamConfig stream_of(const Layout& layout) {
 }
 
 TEST_F(VulkanConvert, ASamplerReadsEveryYuvFormatInEveryMatrixAndRange) {
+  std::string read;
+  std::array<Reference::Rgb, 2> worst{};  // of 4:2:0 and of 4:2:2
   for (const PixelFormat format :
        {formats::nv12, formats::nv21, formats::nv16, code("NV61"), formats::yuyv, code("YVYU"), formats::uyvy,
         code("VYUY"), formats::yuv420, formats::yvu420, formats::p010}) {
     const Buffer buffer = heap_buffer({128, 16}, format);
-    const auto possible = must(Convert::create(*gpu, by_sampler))->check(stream_of(buffer.layout()));
-    if (!in_lab() && !possible) continue;
-    ASSERT_TRUE(possible) << format.name() << ": " << possible.error().message();
+    if (const auto why = why_no_sampler(*gpu, buffer)) {
+      std::printf("%s: %s\n", format.name().c_str(), why->message().c_str());
+      continue;
+    }
+    read += (read.empty() ? "" : " ") + format.name();
     fill_with_noise(buffer, 7);
     auto stage = start_stage(*gpu, std::span(&buffer, 1), {}, by_sampler);
     EXPECT_EQ(stage.convert->sampling(), vulkan::Sampling::sampler);
@@ -495,10 +526,12 @@ TEST_F(VulkanConvert, ASamplerReadsEveryYuvFormatInEveryMatrixAndRange) {
         auto access = must(CpuAccess::begin(buffer, Access::read, Deadline::after(5s)), "reference");
         const Reference reference(buffer.layout(), access.object(0), color, chroma_at);
         const auto errors = largest_errors(result, [&](int x, int y) { return reference.at(x + 0.5, y + 0.5); });
-        const auto bounds = tolerance(format, color, chroma_at);
+        const auto bounds = tolerance(color, chroma_at);
+        auto& of_kind = worst[format_info(format)->planes[1].vertical_sub == 2 ? 0 : 1];
         for (std::size_t c = 0; c < 3; ++c) {
           EXPECT_LE(errors[c], bounds[c]) << format.name() << " " << name(matrix) << " " << name(range) << " " << c;
           largest[c] = std::max(largest[c], errors[c]);
+          of_kind[c] = std::max(of_kind[c], errors[c]);
         }
       }
     }
@@ -508,18 +541,30 @@ TEST_F(VulkanConvert, ASamplerReadsEveryYuvFormatInEveryMatrixAndRange) {
       RecordProperty(format.name() + "_" + "RGB"[c], static_cast<int>(largest[c]));
     }
   }
+  if (read.empty()) GTEST_SKIP() << "no sampler of this device reads YUV";
+  if (!in_lab()) return;
+  observe("lavapipe's sampler reads", read, "docs/gpu.md");
+  for (const std::size_t i : {0U, 1U}) {
+    const auto& [red, green, blue] = worst[i];
+    std::array<char, 64> text{};
+    std::snprintf(text.data(), text.size(), "%.0f, %.0f, %.0f", red, green, blue);
+    observe(std::string("lavapipe's sampler is off by so many of 255 in red, green, blue, ") +
+                (i == 0 ? "4:2:0" : "4:2:2") + (without_short_cut() ? ", without its short cut" : ""),
+            std::string(text.data()), without_short_cut() ? "docs/architecture.md" : "docs/gpu.md");
+  }
 }
 
 TEST_F(VulkanConvert, ASamplersPictureIsScaledTurnedCutAndDrawnOnLikeAnyOther) {
   const Size from{64, 48};
   const Buffer buffer = heap_buffer(from, formats::nv12, as_llvmpipe);
+  if (const auto why = why_no_sampler(*gpu, buffer)) GTEST_SKIP() << why->message();
   fill_with_noise(buffer, 9);
   const ColorInfo color = color_of(ColorInfo::Matrix::bt709, ColorInfo::Range::limited);
   auto access = must(CpuAccess::begin(buffer, Access::read, Deadline::after(5s)), "reference");
   const ChromaAt chroma_at = chroma_of_sampler(*gpu, formats::nv12);
   const Reference reference(buffer.layout(), access.object(0), color, chroma_at);
-  const double between_pixels = std::ranges::max(tolerance(formats::nv12, color, chroma_at, true));
-  const double at_pixels = std::ranges::max(tolerance(formats::nv12, color, chroma_at));
+  const double between_pixels = std::ranges::max(tolerance(color, chroma_at, weight_step(*gpu)));
+  const double at_pixels = std::ranges::max(tolerance(color, chroma_at));
   const auto error_with = [&](const ConvertOptions& options, const Rect& visible, const auto& expected) {
     auto stage = start_stage(*gpu, std::span(&buffer, 1), color, options);
     return largest_error(convert_one(*stage.convert, frame_of(buffer, {.visible = visible, .color = color})), expected);
@@ -555,9 +600,9 @@ TEST_F(VulkanConvert, ASamplersPictureIsScaledTurnedCutAndDrawnOnLikeAnyOther) {
             at_pixels);
 }
 
-// What is off above is llvmpipe's short cut and nothing of ours: without it all of it is within 1.
-TEST_F(VulkanConvert, ASamplerThatInterpolatesExactlyIsWithinOneOfTheReference) {
-  if (!in_lab() || interpolates_exactly()) GTEST_SKIP() << "speaks of lavapipe, and runs this program again";
+// What is off above is llvmpipe's short cut and nothing of ours: the run without it observes how much is left.
+TEST_F(VulkanConvert, ASamplerWithoutItsShortCutKeepsTheBoundsToo) {
+  if (!in_lab() || without_short_cut()) GTEST_SKIP() << "speaks of lavapipe, and runs this program again";
   std::array<char, 4096> self{};
   ASSERT_GT(::readlink("/proc/self/exe", self.data(), self.size() - 1), 0);
   const std::string command =
@@ -570,6 +615,7 @@ TEST_F(VulkanConvert, ASamplerReadsTheSmallestPictureAndRefusesOddOnesThatPlanes
   const ColorInfo color = color_of(ColorInfo::Matrix::bt601, ColorInfo::Range::full);
   for (const Size size : {Size{2, 2}, Size{34, 18}}) {
     const Buffer buffer = heap_buffer(size, formats::nv12, as_llvmpipe);
+    if (const auto why = why_no_sampler(*gpu, buffer)) GTEST_SKIP() << why->message();
     fill_with_noise(buffer, 7);
     auto stage = start_stage(*gpu, std::span(&buffer, 1), color, by_sampler);
     const Frame result = convert_one(*stage.convert, frame_of(buffer, {.color = color}));
@@ -577,7 +623,7 @@ TEST_F(VulkanConvert, ASamplerReadsTheSmallestPictureAndRefusesOddOnesThatPlanes
     const ChromaAt chroma_at = chroma_of_sampler(*gpu, formats::nv12);
     const Reference reference(buffer.layout(), access.object(0), color, chroma_at);
     EXPECT_LE(largest_error(result, [&](int x, int y) { return reference.at(x + 0.5, y + 0.5); }),
-              std::ranges::max(tolerance(formats::nv12, color, chroma_at)))
+              std::ranges::max(tolerance(color, chroma_at)))
         << size.width;
   }
   const auto sampler = must(Convert::create(*gpu, by_sampler));
@@ -591,11 +637,31 @@ TEST_F(VulkanConvert, ASamplerReadsTheSmallestPictureAndRefusesOddOnesThatPlanes
     EXPECT_TRUE(mentions(refused.error(), "is odd")) << refused.error().message();
     EXPECT_TRUE(check(*automatic, odd, formats::nv12));
   }
-  EXPECT_TRUE(check(*sampler, {34, 17}, formats::nv16)) << "4:2:2 has chroma in every row";
+  EXPECT_EQ(check(*sampler, {34, 17}, formats::nv16).has_value(), check(*sampler, {34, 18}, formats::nv16).has_value())
+      << "4:2:2 has chroma in every row";
+}
+
+/// What a stage that reads by a sampler has to say of linear memory of a format, by what the device says of it.
+void expect_sampler_check(const vulkan::Device& gpu, Convert& sampler, PixelFormat format) {
+  const auto all = gpu.support(format, VK_IMAGE_USAGE_SAMPLED_BIT);
+  const auto linear =
+      std::ranges::find_if(all, [](const auto& one) { return one.modifier.is_linear() && one.importable; });
+  const auto checked = sampler.check(stream_of(must(Layout::linear(format, {64, 48}))));
+  constexpr VkFormatFeatureFlags any_chroma =
+      VK_FORMAT_FEATURE_MIDPOINT_CHROMA_SAMPLES_BIT | VK_FORMAT_FEATURE_COSITED_CHROMA_SAMPLES_BIT;
+  if (linear == all.end()) {
+    ASSERT_TRUE(fails_with(checked, ENOTSUP)) << format.name();
+    EXPECT_TRUE(mentions(checked.error(), format.name() + " with modifier LINEAR cannot be imported"))
+        << checked.error().message();
+  } else if ((linear->features & any_chroma) == 0) {
+    ASSERT_TRUE(fails_with(checked, ENOTSUP)) << format.name();
+    EXPECT_TRUE(mentions(checked.error(), "no Y'CbCr conversion for")) << checked.error().message();
+  } else {
+    EXPECT_TRUE(checked) << checked.error().message();
+  }
 }
 
 TEST_F(VulkanConvert, PlanesAreTakenWhereTheyCanBeAndEveryRefusalSaysWhy) {
-  if (!in_lab()) GTEST_SKIP() << "speaks of what lavapipe can do";
   const LeakCheck leaks;
   const StreamConfig linear = stream_of(must(Layout::linear(formats::nv12, {64, 48})));
   const auto convert = must(Convert::create(*gpu, {}));
@@ -604,10 +670,14 @@ TEST_F(VulkanConvert, PlanesAreTakenWhereTheyCanBeAndEveryRefusalSaysWhy) {
 
   StreamConfig tiled = linear;
   tiled.layout.modifier = Modifier::from_value(0x0100000000000002);  // Intel's Y tiles
-  const auto neither = convert->check(tiled);
-  ASSERT_TRUE(fails_with(neither, ENOTSUP));
-  EXPECT_TRUE(mentions(neither.error(), "plane by plane: the planes")) << neither.error().message();
-  EXPECT_TRUE(mentions(neither.error(), "by a sampler: NV12 with modifier")) << neither.error().message();
+  const auto nv12 = gpu->support(formats::nv12, VK_IMAGE_USAGE_SAMPLED_BIT);
+  const auto is_tiled = [&](const auto& one) { return one.importable && one.modifier == tiled.layout.modifier; };
+  if (std::ranges::none_of(nv12, is_tiled)) {
+    const auto neither = convert->check(tiled);
+    ASSERT_TRUE(fails_with(neither, ENOTSUP));
+    EXPECT_TRUE(mentions(neither.error(), "plane by plane: the planes")) << neither.error().message();
+    EXPECT_TRUE(mentions(neither.error(), "by a sampler: ")) << neither.error().message();
+  }
   const auto planes = must(Convert::create(*gpu, {.sampling = vulkan::Sampling::planes}))->check(tiled);
   ASSERT_TRUE(fails_with(planes, ENOTSUP));
   EXPECT_TRUE(mentions(planes.error(), "no meaning one by one")) << planes.error().message();
@@ -615,16 +685,19 @@ TEST_F(VulkanConvert, PlanesAreTakenWhereTheyCanBeAndEveryRefusalSaysWhy) {
   const auto sampler = must(Convert::create(*gpu, by_sampler));
   const auto no_format = sampler->check(stream_of(must(Layout::linear(code("NV24"), {64, 48}))));
   ASSERT_TRUE(fails_with(no_format, ENOTSUP));
+  if (mentions(no_format.error(), "no samplerYcbcrConversion")) GTEST_SKIP() << no_format.error().message();
   EXPECT_TRUE(mentions(no_format.error(), "no VkFormat has the bytes of NV24")) << no_format.error().message();
-  const auto not_here = sampler->check(stream_of(must(Layout::linear(code("P210"), {64, 48}))));
-  ASSERT_TRUE(fails_with(not_here, ENOTSUP));
-  EXPECT_TRUE(mentions(not_here.error(), "P210 with modifier LINEAR cannot be imported")) << not_here.error().message();
-  const auto no_chroma = sampler->check(stream_of(must(Layout::linear(code("YU24"), {64, 48}))));
-  ASSERT_TRUE(fails_with(no_chroma, ENOTSUP));
-  EXPECT_TRUE(mentions(no_chroma.error(), "no Y'CbCr conversion for")) << no_chroma.error().message();
+  for (const PixelFormat format : {formats::nv12, code("P210"), code("YU24")}) {
+    expect_sampler_check(*gpu, *sampler, format);
+  }
   const auto strides = sampler->import(heap_buffer({100, 48}, formats::nv12, {.size_alignment = 65536}));
-  ASSERT_TRUE(fails_with(strides, EINVAL));
-  EXPECT_TRUE(mentions(strides.error(), "rows of 128 bytes and cannot follow")) << strides.error().message();
+  if (in_lab()) observe("lavapipe's sampler reads NV12 in rows of 100 bytes", strides.has_value(), "docs/gpu.md");
+  const auto has_own_strides = [](const auto& one) { return one.modifier.is_linear() && one.own_strides; };
+  if (!strides && std::ranges::any_of(nv12, has_own_strides)) {
+    EXPECT_EQ(strides.error().code(), EINVAL) << strides.error().message();
+    EXPECT_TRUE(mentions(strides.error(), "rows of 100")) << strides.error().message();
+    EXPECT_TRUE(mentions(strides.error(), "cannot follow")) << strides.error().message();
+  }
 }
 
 /// The fixture's device once more, as a program would bring it. It stays the fixture's.
@@ -671,6 +744,7 @@ TEST_F(VulkanConvert, WherePlanesCannotBeReadTheSamplerIsTaken) {
   const auto other = must(vulkan::Device::adopt(existing), "adopt");
   const Buffer buffer = heap_buffer({64, 16}, formats::nv12, as_llvmpipe);
   EXPECT_FALSE(other->import_plane(buffer, 0, VK_IMAGE_USAGE_SAMPLED_BIT)) << "nothing is hidden";
+  if (const auto why = why_no_sampler(*other, buffer)) GTEST_SKIP() << why->message();
   fill_with_noise(buffer, 3);
   const ColorInfo color = color_of(ColorInfo::Matrix::bt601, ColorInfo::Range::limited);
   auto stage = start_stage(*other, std::span(&buffer, 1), color);
@@ -680,7 +754,7 @@ TEST_F(VulkanConvert, WherePlanesCannotBeReadTheSamplerIsTaken) {
   const ChromaAt chroma_at = chroma_of_sampler(*gpu, formats::nv12);
   const Reference reference(buffer.layout(), access.object(0), color, chroma_at);
   EXPECT_LE(largest_error(result, [&](int x, int y) { return reference.at(x + 0.5, y + 0.5); }),
-            std::ranges::max(tolerance(formats::nv12, color, chroma_at)));
+            std::ranges::max(tolerance(color, chroma_at)));
 }
 
 // --- Fences
@@ -692,15 +766,40 @@ std::vector<std::byte> contents(const Buffer& buffer) {
   return {bytes.begin(), bytes.end()};
 }
 
+/// Has the producer finish after a time that no test needs, so that a call which waits for it ends.
+class Rescue {
+ public:
+  explicit Rescue(SwSync& producer)
+      : thread_([this, &producer](const std::stop_token& stop) {
+          std::mutex mutex;
+          std::unique_lock lock(mutex);
+          std::condition_variable_any wake;
+          wake.wait_for(lock, stop, 20s, [] { return false; });
+          if (stop.stop_requested()) return;
+          was_needed_ = true;
+          producer.advance();
+        }) {}
+  /// Ends it, and says whether it had to come.
+  bool end() {
+    thread_.request_stop();
+    thread_.join();
+    return was_needed_;
+  }
+
+ private:
+  std::atomic<bool> was_needed_{false};
+  std::jthread thread_;
+};
+
 // Without the wait the stage would convert the zeros that are there before the producer is done.
 TEST_F(VulkanConvert, AFrameIsNotReadBeforeItsFenceAndTheLoopGoesOn) {
   SwSync producer;
   const Buffer buffer = heap_buffer({32, 32}, formats::xrgb8888);
   auto stage = start_stage(*gpu, std::span(&buffer, 1), {});
-  const auto before = Deadline::Clock::now();
+  Rescue rescue(producer);
   must(stage.convert->accept(frame_of(buffer, {}, producer.fence(1))));
   const Frame early = must(stage.convert->take());
-  EXPECT_LT(Deadline::Clock::now() - before, 200ms) << "it blocked";
+  ASSERT_FALSE(rescue.end()) << "it blocked";
   std::this_thread::sleep_for(100ms);
   const auto untouched = contents(stage.outputs[0]);
   EXPECT_TRUE(std::ranges::all_of(untouched, [](std::byte b) { return b == std::byte{0}; })) << "written to already";
@@ -761,19 +860,12 @@ TEST_F(VulkanConvert, WithEveryPlaceTakenItIsNotReadyUntilOneIsFree) {
 
 // --- In a pipeline
 
-/// The displays of the lab that a picture can be taken of, by driver.
-std::vector<std::string> screens() {
-  std::vector<std::string> drivers{"virtio_gpu"};
-  if (!is_kernel_6_12()) drivers.emplace_back("bochs-drm");
-  return drivers;
-}
-
 // A YUV camera on an XRGB screen: nothing copied, nothing imported after the start, and what is seen from outside the
 // guest are the camera's bars.
 TEST_F(VulkanConvert, AYuvCameraIsSeenOnAnRgbScreen) {
   if (!in_lab()) GTEST_SKIP() << "pictures are taken outside the lab's guest";
   const LeakCheck leaks;
-  for (const std::string& driver : screens()) {
+  for (const std::string& driver : shared_screens()) {
     const auto camera = must(v4l2::Camera::open("/dev/video0"));
     const auto card = must(kms::Device::open(card_path(driver)));
     kms::Plane* screen = must(must(card->output())->plane());

@@ -57,7 +57,7 @@ class VulkanFences : public ::testing::Test {
   }
   /// What the loop does until the frame comes out: wait for what the stage waits for, and call it.
   static Frame turn_until_taken(vulkan::Convert& convert) {
-    const auto late = Deadline::after(5s);
+    const auto late = Deadline::after(20s);
     while (late.remaining() > 0s) {
       if (Frame frame = must(convert.take(), "take")) return frame;
       const int fence = convert.waiting_fence();
@@ -85,9 +85,9 @@ TEST_F(VulkanFences, AFrameIsNotReadBeforeTheWorkThatADriverHungOnItsMemory) {
   const LeakCheck leaks;
   Vgem vgem;
   const VgemBuffer memory = VgemBuffer::create(vgem);
-  const int fence = vgem.attach(memory.handles[0], true);
-  ASSERT_GT(fence, 0);
   auto stage = HeapStage::started(*gpu, std::span(&memory.buffer, 1));
+  const int fence = vgem.attach(memory.handles[0], true);  // last: the kernel signals it by itself after ten seconds
+  ASSERT_GT(fence, 0);
   must(stage.convert->accept(frame_of(memory.buffer, {.has_implicit_fences = true})), "accept");
   EXPECT_FALSE(must(stage.convert->take(), "take")) << "its producer is at work";
   ASSERT_GE(stage.convert->waiting_fence(), 0) << "the loop has something to wait for";
@@ -108,9 +108,9 @@ TEST_F(VulkanFences, NorBeforeBothWhereItHasAFenceOfItsOwnAsWell) {
   Vgem vgem;
   SwSync producer;
   const VgemBuffer memory = VgemBuffer::create(vgem);
+  auto stage = HeapStage::started(*gpu, std::span(&memory.buffer, 1));
   const int fence = vgem.attach(memory.handles[0], true);
   ASSERT_GT(fence, 0);
-  auto stage = HeapStage::started(*gpu, std::span(&memory.buffer, 1));
   must(stage.convert->accept(frame_of(memory.buffer, {.has_implicit_fences = true}, producer.fence(1))), "accept");
   producer.advance();
   EXPECT_FALSE(must(stage.convert->take(), "take")) << "the memory's";
@@ -236,6 +236,10 @@ TEST_F(VulkanFences, WhereTheGpuWaitsTheFrameIsHandedOnAtOnceAndNotReadBefore) {
   const Buffer buffer = heap_buffer({32, 32}, formats::xrgb8888);
   auto stage = HeapStage::started(*hardware, std::span(&buffer, 1));
   std::jthread later([&] {  // lavapipe has nobody but the caller to wait
+    const auto late = Deadline::after(20s);
+    while (VulkanCalls::count("vkImportSemaphoreFdKHR") == 0 && late.remaining() > 0s) {
+      std::this_thread::sleep_for(1ms);
+    }
     std::this_thread::sleep_for(100ms);
     EXPECT_TRUE(is_untouched(stage));
     write_as_producer(buffer, std::byte{0x5a});

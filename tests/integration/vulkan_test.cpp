@@ -8,6 +8,7 @@
 #include <dmaflow/v4l2.hpp>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <cstring>
 
@@ -37,20 +38,35 @@ TEST(VulkanCreate, ListsEveryDeviceAndSaysWhyNotThis) {
   ASSERT_TRUE(fails_with(none, ENODEV));
   EXPECT_TRUE(mentions(none.error(), "no such GPU")) << none.error().message();
   const auto hardware = Device::create({.allow_software = false});
-  if (in_lab()) {
+  if (hardware) {
+    EXPECT_FALSE((*hardware)->is_software());
+  } else if (std::ranges::all_of(*all, &vulkan::PhysicalDevice::is_software)) {
     ASSERT_TRUE(fails_with(hardware, ENODEV));
     EXPECT_TRUE(mentions(hardware.error(), "software")) << hardware.error().message();
-    const auto by_node = Device::create({.node = "/dev/dri/card0"});
+  }
+  const auto by_node = Device::create({.node = "/dev/dri/card0"});
+  if (by_node) {
+    EXPECT_FALSE((*by_node)->node().empty());
+  } else if (in_lab()) {
     ASSERT_TRUE(fails_with(by_node, ENODEV));
     EXPECT_TRUE(mentions(by_node.error(), "/dev/dri/card0")) << by_node.error().message();
   }
 }
 
 TEST(VulkanCreate, ByAPartOfItsNameInAnyCase) {
-  auto gpu = Device::create({.name = "LLVMpipe"});
-  if (!gpu && !in_lab()) GTEST_SKIP() << gpu.error().message();
+  const auto all = vulkan::list();
+  if (!all && !in_lab()) GTEST_SKIP() << all.error().message();
+  ASSERT_TRUE(all) << all.error().message();
+  const auto first = std::ranges::find_if(*all, [](const auto& one) { return !one.refusal; });
+  if (first == all->end()) GTEST_SKIP() << "no device here can be used";
+  std::string part = first->name.substr(0, first->name.find(' '));
+  for (char& letter : part) {
+    const auto as_it_is = static_cast<unsigned char>(letter);
+    letter = static_cast<char>(std::isupper(as_it_is) != 0 ? std::tolower(as_it_is) : std::toupper(as_it_is));
+  }
+  const auto gpu = Device::create({.name = part});
   ASSERT_TRUE(gpu) << gpu.error().message();
-  EXPECT_TRUE((*gpu)->is_software());
+  EXPECT_EQ((*gpu)->name(), first->name);
 }
 
 /// The program's own device, made by Vulkan's own calls.
@@ -151,10 +167,16 @@ class Vulkan : public VulkanTest {};
 TEST_F(Vulkan, SaysWhatItCanDoWithAFormat) {
   const auto all = gpu->support(formats::xrgb8888, VK_IMAGE_USAGE_SAMPLED_BIT);
   const auto linear = std::ranges::find(all, Modifier::linear(), &vulkan::FormatSupport::modifier);
-  ASSERT_NE(linear, all.end());
-  EXPECT_TRUE(linear->importable);
+  if (linear == all.end()) GTEST_SKIP() << "the device has no linear XRGB8888";
   EXPECT_EQ(linear->plane_count, 1U);
-  EXPECT_GE(linear->max_size.width, 4096U);
+  EXPECT_GE(linear->max_size.width, 64U);
+  EXPECT_GE(linear->max_size.height, 48U);
+  const auto image = gpu->import_image(heap_buffer({64, 48}, formats::xrgb8888), VK_IMAGE_USAGE_SAMPLED_BIT);
+  if (!linear->importable) {
+    EXPECT_FALSE(image) << "it says that it does not import";
+  } else {
+    EXPECT_TRUE(image || !in_lab()) << image.error().message();  // hardware may dislike the stride
+  }
   EXPECT_TRUE(gpu->support(formats::mjpeg, VK_IMAGE_USAGE_SAMPLED_BIT).empty());
 }
 
@@ -170,8 +192,18 @@ TEST_F(Vulkan, EveryMemoryOfThisMachineIsImportedOnceAndFoundAgain) {
     if (!display || (*display)->allocator() == nullptr) continue;
     all.emplace_back(card.driver, must((*display)->allocator()->allocate(request)).front());
   }
-  for (const auto& [origin, buffer] : all) {
+  const std::size_t of_displays = 3;  // those from here on are some driver's
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const auto& [origin, buffer] = all[i];
     const auto image = gpu->import_image(buffer, VK_IMAGE_USAGE_SAMPLED_BIT);
+    if (i >= of_displays) {
+      observe("lavapipe imports dumb buffers of " + origin, image ? "yes" : std::string(image.error().operation()));
+      if (!image) {
+        EXPECT_EQ(image.error().device(), gpu->name()) << image.error().message();
+        EXPECT_FALSE(image.error().operation().empty());
+        continue;
+      }
+    }
     ASSERT_TRUE(image) << origin << ": " << image.error().message();
     const CountCalls calls;
     const auto again = must(gpu->import_image(buffer, VK_IMAGE_USAGE_SAMPLED_BIT));
@@ -208,10 +240,17 @@ TEST_F(Vulkan, WhatCannotBeImportedIsOneClearErrorAndLeavesNothing) {
   const auto implicit = gpu->import_image(with_modifier(Modifier::implicit()), usage);
   ASSERT_TRUE(fails_with(implicit, EINVAL));
   EXPECT_TRUE(mentions(implicit.error(), "INVALID")) << implicit.error().message();
-  const auto vendor = gpu->import_image(with_modifier(Modifier::from_value(0x0100000000000001)), usage);
-  if (in_lab()) {
+  const auto tiled = Modifier::from_value(0x0100000000000001);  // Intel's X tiles
+  std::string importable;
+  bool has_tiled = false;
+  for (const auto& one : gpu->support(formats::xrgb8888, usage)) {
+    if (one.importable && importable.empty()) importable = "importable: " + one.modifier.name();
+    has_tiled = has_tiled || (one.importable && one.modifier == tiled);
+  }
+  if (!has_tiled) {
+    const auto vendor = gpu->import_image(with_modifier(tiled), usage);
     ASSERT_TRUE(fails_with(vendor, ENOTSUP));
-    EXPECT_TRUE(mentions(vendor.error(), "importable: LINEAR")) << vendor.error().message();
+    EXPECT_TRUE(mentions(vendor.error(), importable)) << vendor.error().message();
   }
   const auto no_format = gpu->import_image(heap_buffer({64, 48}, formats::nv21), usage);
   ASSERT_TRUE(fails_with(no_format, ENOTSUP));
@@ -268,10 +307,19 @@ TEST_F(Vulkan, MeetsWhatIsAskedOfItsMemoryOrRefuses) {
 // --- Fences
 
 TEST_F(Vulkan, FencesGoInAndOut) {
-  ASSERT_TRUE(gpu->imports_fences());
-  ASSERT_TRUE(gpu->exports_fences());
-  const VkSemaphore semaphore = must(gpu->create_semaphore());
+  if (in_lab()) {
+    observe("lavapipe imports sync_files", gpu->imports_fences(), "docs/gpu.md");
+    observe("lavapipe exports sync_files", gpu->exports_fences(), "docs/gpu.md");
+  }
   Fence null;
+  if (!gpu->imports_fences()) {
+    EXPECT_TRUE(fails_with(gpu->import_fence(null, VK_NULL_HANDLE), ENOTSUP));
+    if (!gpu->exports_fences()) {
+      EXPECT_TRUE(fails_with(gpu->create_semaphore(), ENOTSUP));
+    }
+    return;
+  }
+  const VkSemaphore semaphore = must(gpu->create_semaphore());
   EXPECT_TRUE(gpu->import_fence(null, semaphore)) << "null is signalled already";
   if (in_lab()) {
     SwSync timeline;

@@ -20,7 +20,6 @@
 #include <libdrm/drm_mode.h>
 #include <poll.h>
 #include <sys/ioctl.h>
-#include <sys/utsname.h>
 
 namespace dmaflow::test {
 
@@ -36,13 +35,6 @@ inline std::string card_path(const std::string& driver) {
 inline const std::vector<std::string>& displays() {
   static const std::vector<std::string> all = {"virtio_gpu", "bochs-drm", "vkms"};
   return all;
-}
-
-/// Whether the running kernel is Debian 13's stock one, for facts that are known to differ.
-inline bool is_kernel_6_12() {
-  utsname name{};
-  uname(&name);
-  return std::strncmp(name.release, "6.12", 4) == 0;
 }
 
 /// What a CRTC shows, as the kernel says; all zero where it is off.

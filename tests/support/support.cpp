@@ -2,8 +2,11 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
+#include <sstream>
 #include <thread>
 
 namespace dmaflow::test {
@@ -64,6 +67,22 @@ LeakCheck::~LeakCheck() {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   EXPECT_EQ(live_dma_bufs(), dma_bufs_) << "dma-bufs leaked in the kernel";
+}
+
+void observe(std::string_view fact, std::string_view value, std::string_view page) {
+  std::ostringstream line;
+  line << fact << '\t' << value << '\t' << page << '\n';
+  std::cout << "observed: " << fact << ": " << value << '\n';
+  const char* path = std::getenv("DMAFLOW_OBSERVED");
+  if (path == nullptr) return;
+  std::ofstream file(path, std::ios::app);
+  file << line.str() << std::flush;
+  EXPECT_TRUE(file) << "cannot write to " << path;
+}
+
+std::string outcome(const Error& error) {
+  const char* name = ::strerrorname_np(error.code());  // null for codes that are no errno, such as Vulkan's
+  return std::string(error.operation()) + " " + (name != nullptr ? name : std::to_string(error.code()));
 }
 
 bool in_lab() { return std::getenv("DMAFLOW_LAB") != nullptr; }

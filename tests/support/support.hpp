@@ -6,9 +6,11 @@
 #include <dmaflow/error.hpp>
 
 #include <atomic>
+#include <concepts>
 #include <cstddef>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -80,6 +82,20 @@ template <typename T>
   if (result.error().code() != code) return ::testing::AssertionFailure() << result.error().message();
   return ::testing::AssertionSuccess();
 }
+
+/// Reports a fact about other people's code: what a kernel driver, the kernel or Mesa did here. Such facts change with
+/// every update of a distribution, so no test fails by them. tests/run compares those of a run with the record
+/// (tests/integration/observed) and prints what has changed; tests/observed writes the record anew.
+/// @p fact names what was tried, in one line without ": "; the same on every run. @p page: the document that states the
+/// fact, or "" for none.
+void observe(std::string_view fact, std::string_view value, std::string_view page = {});
+/// A template, so that a string literal is not taken for true.
+void observe(std::string_view fact, std::same_as<bool> auto value, std::string_view page = {}) {
+  observe(fact, value ? std::string_view("yes") : std::string_view("no"), page);
+}
+
+/// "DRM_IOCTL_PRIME_FD_TO_HANDLE ENODEV": the call that was refused and its errno, as a value to observe().
+[[nodiscard]] std::string outcome(const Error& error);
 
 /// True inside the lab, where every device must be there and nothing may be skipped.
 [[nodiscard]] bool in_lab();

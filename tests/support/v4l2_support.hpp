@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <linux/dma-heap.h>
+#include <linux/videodev2.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -78,11 +79,20 @@ inline std::vector<Buffer> heap_buffers(const StreamConfig& config, std::uint32_
   return buffers;
 }
 
-/// Waits for the camera and dispatches once; false where nothing came for five seconds.
+/// What the driver has as the format of a capture device, asked by raw ioctl.
+inline v4l2_format raw_format(const std::string& path, bool multiplanar) {
+  const Fd fd = Fd::adopt(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  v4l2_format format{};
+  format.type = multiplanar ? V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE : V4L2_BUF_TYPE_VIDEO_CAPTURE;
+  EXPECT_EQ(::ioctl(fd.get(), VIDIOC_G_FMT, &format), 0) << path;
+  return format;
+}
+
+/// Waits for the camera and dispatches once; false where nothing came for twenty seconds.
 inline bool turn(v4l2::Camera& camera, Result<void>* outcome = nullptr) {
   const short events = camera.poll_events();
   if (events == 0) return false;
-  const int ready = sys::wait(camera.poll_fd(), events, Deadline::after(std::chrono::seconds(5)));
+  const int ready = sys::wait(camera.poll_fd(), events, Deadline::after(std::chrono::seconds(20)));
   if (ready <= 0) return false;
   auto done = camera.dispatch(static_cast<short>(ready));
   if (outcome != nullptr) *outcome = done;
