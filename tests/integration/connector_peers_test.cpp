@@ -415,7 +415,7 @@ TEST(ConnectorSocket, TheReceiveBufferInEffectIsReported) {
   EXPECT_TRUE(as_root.is_as_asked);
   EXPECT_GE(as_root.bytes, 8U << 20U);
   EXPECT_EQ(as_root.bytes, must(socket.receive_buffer()));
-  std::uint64_t most = 0;  // for who has no privilege; the kernel doubles it
+  std::uint64_t most = 0;  // what a user without privilege may ask for; the kernel doubles it
   std::ifstream("/proc/sys/net/core/rmem_max") >> most;
   test::observe("net.core.rmem_max", std::to_string(most), page);
   if (most == 0 || most * 4 > 1U << 30U) GTEST_SKIP() << "more than net.core.rmem_max cannot be asked for";

@@ -47,29 +47,6 @@ using enum Fence::Status;
 Deadline soon() { return Deadline::after(20s); }
 constexpr const char* page = "docs/synchronization.md";
 
-/// The only part of a fence, asked by raw ioctl.
-sync_fence_info part_of(int fence) {
-  sync_fence_info part{};
-  sync_file_info info{};
-  info.num_fences = 1;
-  info.sync_fence_info = reinterpret_cast<std::uintptr_t>(&part);
-  EXPECT_EQ(::ioctl(fence, SYNC_IOC_FILE_INFO, &info), 0);
-  return part;
-}
-
-/// The errno of fences whose sw_sync timeline is destroyed.
-int error_of_sw_sync() {
-  static const int error = [] {
-    SwSync device;
-    const Fd fence = device.raw_fence(1);
-    device.fail();
-    const int status = part_of(fence.get()).status;
-    EXPECT_LT(status, 0) << "sw_sync gives no error";
-    return -status;
-  }();
-  return error;
-}
-
 /// SIGALRM every millisecond, with a handler that interrupts system calls.
 class Signals {
  public:

@@ -23,7 +23,6 @@
 #include <vector>
 
 #include <fcntl.h>
-#include <linux/sync_file.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -57,6 +56,7 @@ thread_local std::size_t allocations = 0;
 namespace dmaflow {
 namespace {
 
+using test::error_of_sw_sync;
 using test::fails_with;
 using test::mentions;
 using test::must;
@@ -67,23 +67,6 @@ using Clock = std::chrono::steady_clock;
 Deadline soon() { return Deadline::after(20s); }
 Deadline shortly() { return Deadline::after(30ms); }
 constexpr const char* page = "docs/timelines.md";
-
-/// The errno of fences whose sw_sync timeline is destroyed.
-int error_of_sw_sync() {
-  static const int error = [] {
-    SwSync fences;
-    const Fd fence = fences.raw_fence(1);
-    fences.fail();
-    sync_fence_info part{};
-    sync_file_info info{};
-    info.num_fences = 1;
-    info.sync_fence_info = reinterpret_cast<std::uintptr_t>(&part);
-    EXPECT_EQ(::ioctl(fence.get(), SYNC_IOC_FILE_INFO, &info), 0);
-    EXPECT_LT(part.status, 0) << "sw_sync gives no error";
-    return -part.status;
-  }();
-  return error;
-}
 
 /// Every node in /dev/dri, render nodes first.
 std::vector<std::string> nodes() {

@@ -17,6 +17,7 @@
 #include <drm.h>
 #include <fcntl.h>
 #include <linux/dma-buf.h>
+#include <linux/sync_file.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -61,6 +62,29 @@ class SwSync {
  private:
   Fd timeline_;
 };
+
+/// The only part of a fence, asked by raw ioctl.
+inline sync_fence_info part_of(int fence) {
+  sync_fence_info part{};
+  sync_file_info info{};
+  info.num_fences = 1;
+  info.sync_fence_info = reinterpret_cast<std::uintptr_t>(&part);
+  EXPECT_EQ(::ioctl(fence, SYNC_IOC_FILE_INFO, &info), 0);
+  return part;
+}
+
+/// The errno of fences whose sw_sync timeline is destroyed.
+inline int error_of_sw_sync() {
+  static const int error = [] {
+    SwSync device;
+    const Fd fence = device.raw_fence(1);
+    device.fail();
+    const int status = part_of(fence.get()).status;
+    EXPECT_LT(status, 0) << "sw_sync gives no error";
+    return -status;
+  }();
+  return error;
+}
 
 /// The vgem device: buffers whose implicit fences a test attaches and signals. The kernel signals them itself after ten
 /// seconds.

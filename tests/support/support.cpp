@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <sstream>
 #include <thread>
 
 namespace dmaflow::test {
@@ -70,13 +69,11 @@ LeakCheck::~LeakCheck() {
 }
 
 void observe(std::string_view fact, std::string_view value, std::string_view page) {
-  std::ostringstream line;
-  line << fact << '\t' << value << '\t' << page << '\n';
   std::cout << "observed: " << fact << ": " << value << '\n';
   const char* path = std::getenv("DMAFLOW_OBSERVED");
   if (path == nullptr) return;
   std::ofstream file(path, std::ios::app);
-  file << line.str() << std::flush;
+  file << fact << '\t' << value << '\t' << page << '\n' << std::flush;
   EXPECT_TRUE(file) << "cannot write to " << path;
 }
 
