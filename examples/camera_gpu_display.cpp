@@ -33,7 +33,7 @@ void live_line(const dmaflow::Stats& stats) {
   const auto ms = [&](double percent) { return static_cast<double>(screen.latency.percentile(percent).count()) / 1e6; };
   std::fprintf(stderr, "%3d fps   latency p50 %.1f ms, p99 %.1f ms   dropped %d   %s",
                static_cast<int>(screen.delivered - before), ms(50), ms(99),
-               static_cast<int>(screen.dropped + stream.lost), end);
+               static_cast<int>(screen.dropped.total() + stream.lost), end);
   before = screen.delivered;
 }
 

@@ -1,5 +1,8 @@
 #include "branch.hpp"
 
+#include <algorithm>
+#include <utility>
+
 namespace dmaflow {
 
 Branch::Branch(std::string name, Sink& sink, BranchOptions options)
@@ -17,12 +20,18 @@ Frame Branch::pop() noexcept {
   return frame;
 }
 
+void Branch::begin() noexcept {
+  in_stages_ = 0;
+  BranchStats unused;
+  count(unused);
+}
+
 void Branch::offer(Frame frame, BranchStats& stats) noexcept {
   if (options_.policy == Policy::latest && count_ > 0) {
     pop().release();
-    ++stats.dropped;
+    ++stats.dropped.replaced;
   } else if (options_.policy == Policy::every_frame && count_ >= options_.max_queued) {
-    ++stats.dropped;
+    ++stats.dropped.queue_full;
     return;  // the new one goes: those that wait keep their order and their place
   }
   queue_[(first_ + count_) % max_queue] = std::move(frame);
@@ -36,56 +45,119 @@ bool Branch::entry_takes() const noexcept {
   return options_.stages.empty() ? sink_takes() : options_.stages.front()->ready();
 }
 
-Result<bool> Branch::feed_sink(Frame frame, BranchStats& stats) {
-  auto displaced = sink_->accept(std::move(frame));
-  if (!displaced) return std::unexpected(displaced.error());
-  ++stats.delivered;
-  if (*displaced) {
-    --stats.delivered;
-    ++stats.dropped;
+Branch::Blocker Branch::blocker() const noexcept {
+  const auto look = [](const auto& object) -> Blocker {
+    if (object.is_waiting()) return {};
+    return {.name = object.name(), .waits_for_fence = object.waiting_fence() >= 0};
+  };
+  if (!sink_->ready()) return look(*sink_);
+  for (auto stage = options_.stages.rbegin(); stage != options_.stages.rend(); ++stage) {
+    if (!(*stage)->ready()) return look(**stage);
   }
-  return true;
+  return {};
 }
 
-Result<bool> Branch::advance(BranchStats& stats) {
+Result<void> Branch::feed_sink(Frame frame, BranchStats& stats) {
+  has_latency_ = frame.info().clock == FrameInfo::Clock::monotonic;
+  auto displaced = sink_->accept(std::move(frame));
+  if (!displaced) {
+    ++stats.failed;
+    return std::unexpected(displaced.error());
+  }
+  if (*displaced) {
+    ++stats.dropped.replaced;
+  } else {
+    ++stats.delivered;
+    ++moves_;
+  }
+  return {};
+}
+
+Result<void> Branch::feed_stage(std::size_t index, Frame frame, BranchStats& stats) {
+  if (auto taken = options_.stages[index]->accept(std::move(frame)); !taken) {
+    ++stats.failed;
+    return taken;
+  }
+  ++in_stages_;
+  ++moves_;
+  return {};
+}
+
+/// A frame left a stage. Where more come out than went in, the stages made them.
+void Branch::note_left(BranchStats& stats) noexcept {
+  if (in_stages_ == 0) {
+    ++stats.added;
+  } else {
+    --in_stages_;
+  }
+}
+
+// From the sink's end, so that each step makes room for the next. @p between: a frame went from one stage to the next,
+// which may have finished it at once.
+Result<bool> Branch::move_through(BranchStats& stats, bool& between) {
   bool fed = false;
-  bool between = false;  // a frame went from one stage to the next, which may have finished it at once
   const auto& stages = options_.stages;
-  for (std::size_t i = stages.size(); i-- > 0;) {  // from the sink's end, so that each step makes room for the next
+  for (std::size_t i = stages.size(); i-- > 0;) {
     const bool last = i + 1 == stages.size();
     while (last ? sink_takes() : stages[i + 1]->ready()) {
       auto frame = stages[i]->take();
-      if (!frame) return std::unexpected(frame.error());
+      if (!frame) {  // the frame it was working on, if any, came to nothing
+        if (in_stages_ > 0) {
+          --in_stages_;
+          ++stats.failed;
+        }
+        return std::unexpected(frame.error());
+      }
       if (!*frame) break;
+      note_left(stats);
       if (!last) {
-        if (auto taken = stages[i + 1]->accept(std::move(*frame)); !taken) return std::unexpected(taken.error());
+        if (auto taken = feed_stage(i + 1, std::move(*frame), stats); !taken) return std::unexpected(taken.error());
         between = true;
         continue;
       }
-      if (auto taken = feed_sink(std::move(*frame), stats); !taken) return taken;
+      if (auto taken = feed_sink(std::move(*frame), stats); !taken) return std::unexpected(taken.error());
       fed = true;
       if (options_.policy == Policy::every_frame) break;  // one at a time, flushed between
     }
   }
-  if (count_ > 0 && entry_takes()) {
-    Frame frame = pop();
-    if (stages.empty()) {
-      if (auto taken = feed_sink(std::move(frame), stats); !taken) return taken;
-      return true;
-    }
-    if (auto taken = stages.front()->accept(std::move(frame)); !taken) return std::unexpected(taken.error());
-    between = true;
-  }
-  if (!between) return fed;
-  auto further = advance(stats);
-  return further ? Result<bool>(*further || fed) : further;
+  if (count_ == 0 || !entry_takes()) return fed;
+  auto taken = stages.empty() ? feed_sink(pop(), stats) : feed_stage(0, pop(), stats);
+  if (!taken) return std::unexpected(taken.error());
+  (stages.empty() ? fed : between) = true;
+  return fed;
 }
 
-void Branch::clear(BranchStats& stats) noexcept {
-  while (count_ > 0) {
-    pop().release();
-    ++stats.dropped;
+Result<bool> Branch::advance(BranchStats& stats) {
+  bool fed = false;
+  bool between = true;
+  while (between) {
+    between = false;
+    const auto moved = move_through(stats, between);
+    if (!moved) return moved;
+    fed = fed || *moved;
   }
+  return fed;
+}
+
+void Branch::count(BranchStats& stats) noexcept {
+  const auto sink_dropped = sink_->dropped();
+  const auto by_sink = std::min(sink_dropped - sink_dropped_, stats.delivered);
+  sink_dropped_ = sink_dropped;
+  stats.delivered -= by_sink;
+  std::uint64_t stages_dropped = 0;
+  for (const Stage* stage : options_.stages) stages_dropped += stage->dropped();
+  const auto by_stages = std::min(stages_dropped - stages_dropped_, in_stages_);
+  stages_dropped_ = stages_dropped;
+  in_stages_ -= by_stages;
+  stats.dropped.by_device += by_sink + by_stages;
+  stats.held = count_ + in_stages_;
+}
+
+void Branch::finish(BranchStats& stats) noexcept {
+  count(stats);
+  stats.dropped.at_stop += count_ + std::exchange(in_stages_, 0);
+  while (count_ > 0) pop().release();
+  stats.held = 0;
 }
 
 }  // namespace dmaflow

@@ -4,7 +4,9 @@
 #include <dmaflow/pipeline.hpp>
 
 #include <array>
-#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
 
 namespace dmaflow {
 
@@ -19,24 +21,43 @@ class Branch {
   [[nodiscard]] std::span<Stage* const> stages() const noexcept { return options_.stages; }
   /// Frames that may wait here, beside those in the stages and the sink.
   [[nodiscard]] std::uint32_t max_queued() const noexcept;
-  /// Puts a stage before all others.
-  void prepend(Stage& stage) { options_.stages.insert(options_.stages.begin(), &stage); }
-
+  /// Puts a stage in before the one at @p index, or at the end.
+  void insert(std::size_t index, Stage& stage) {
+    options_.stages.insert(options_.stages.begin() + static_cast<std::ptrdiff_t>(index), &stage);
+  }
   /// Takes a stage out again.
   void remove(const Stage& stage) { std::erase(options_.stages, &stage); }
 
+  /// Before the devices start: what they dropped until now is not this run's.
+  void begin() noexcept;
   /// Takes a frame in, or drops one of this branch's by its policy.
   void offer(Frame frame, BranchStats& stats) noexcept;
-  /// Moves frames as far as they go, up to the sink's staging place. True where the sink took one: flush it.
+  /// Moves frames as far as they go, up to the sink's staging place. True where the sink took one: flush it. On an
+  /// error the frame that caused it is let go and counted as failed.
   Result<bool> advance(BranchStats& stats);
   [[nodiscard]] bool wants_newest() const noexcept { return options_.policy == Policy::latest; }
-  /// Frames wait in front.
-  [[nodiscard]] bool has_waiting() const noexcept { return count_ > 0; }
-  /// Drops what waits.
-  void clear(BranchStats& stats) noexcept;
+  /// Reads what the devices dropped, and what they hold.
+  void count(BranchStats& stats) noexcept;
+  /// After the devices stopped: what waited here or was left in the stages is dropped.
+  void finish(BranchStats& stats) noexcept;
+
+  /// True where the last frame that the sink got has a time stamp on CLOCK_MONOTONIC.
+  [[nodiscard]] bool has_latency() const noexcept { return has_latency_; }
+  /// Rises each time a frame goes from one participant to the next.
+  [[nodiscard]] std::uint64_t moves() const noexcept { return moves_; }
+  /// A participant that has no room for a frame.
+  struct Blocker {
+    std::string_view name{};  // empty: everybody has room, or waits for something outside
+    bool waits_for_fence = false;
+  };
+  /// The one nearest to the sink.
+  [[nodiscard]] Blocker blocker() const noexcept;
 
  private:
-  Result<bool> feed_sink(Frame frame, BranchStats& stats);
+  Result<bool> move_through(BranchStats& stats, bool& between);
+  Result<void> feed_sink(Frame frame, BranchStats& stats);
+  Result<void> feed_stage(std::size_t index, Frame frame, BranchStats& stats);
+  void note_left(BranchStats& stats) noexcept;
   [[nodiscard]] bool sink_takes() const noexcept;
   [[nodiscard]] bool entry_takes() const noexcept;
   Frame pop() noexcept;
@@ -47,6 +68,11 @@ class Branch {
   std::array<Frame, max_queue> queue_;
   std::uint32_t first_ = 0;
   std::uint32_t count_ = 0;
+  std::uint64_t in_stages_ = 0;     // frames that stages took and gave nothing for yet
+  std::uint64_t sink_dropped_ = 0;  // Importer::dropped() when it was read last
+  std::uint64_t stages_dropped_ = 0;
+  std::uint64_t moves_ = 0;
+  bool has_latency_ = false;
 };
 
 }  // namespace dmaflow

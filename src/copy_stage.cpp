@@ -1,5 +1,9 @@
 #include <dmaflow/copy_stage.hpp>
 
+#include "cancellable.hpp"
+#include "log.hpp"
+#include "sys/sys.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -9,7 +13,8 @@
 namespace dmaflow {
 namespace {
 
-constexpr auto access_timeout = std::chrono::seconds(1);
+/// Where the kernel asks to try again and names nothing to wait for.
+constexpr auto try_again = std::chrono::milliseconds(1);
 
 const CpuMap* map_of(const std::vector<CpuMap>& maps, const Buffer& buffer) noexcept {
   const auto found = std::ranges::find(maps, buffer, &CpuMap::buffer);
@@ -50,6 +55,9 @@ Result<void> CopyStage::configure(const StreamConfig& config) {
   input_ = config;
   return {};
 }
+
+// It reads every byte: uncached memory would cost it ten times as long.
+Needs CopyStage::needs() const { return {.constraints = {.cached = true}, .usage = {.cpu = true}, .modifiers = {}}; }
 
 Result<void> CopyStage::import(const Buffer& buffer) {
   auto map = CpuMap::create(buffer);
@@ -93,43 +101,84 @@ Result<void> CopyStage::start(std::span<const Buffer> inputs, std::vector<Buffer
 Result<void> CopyStage::accept(Frame frame) {
   if (!ready()) return std::unexpected(Error::os(EAGAIN, "CopyStage::accept", name()));
   waiting_ = std::move(frame);
+  fence_ended_ = waiting_.ready().is_null();
   return {};
 }
 
 Result<Frame> CopyStage::take() {
-  if (waiting_ && pool_) {
-    const auto over = waiting_.ready().has_ended();
-    if (!over) return std::unexpected(over.error());
-    if (!*over) return Frame();  // poll_fd() says when
-    auto target = pool_->acquire(waiting_.info());
-    if (!target) return Frame();  // its follower holds them all: later
-    const Frame from = std::move(waiting_);
-    if (auto copied = copy(from, *target); !copied) return std::unexpected(copied.error());
-    finished_ = std::move(*target);
-  }
+  if (auto advanced = advance(); !advanced) return std::unexpected(advanced.error());
   return std::move(finished_);
 }
 
-Result<void> CopyStage::copy(const Frame& from, const Frame& to) {
-  const CpuMap* input = map_of(input_maps_, from.buffer());
-  const CpuMap* output = map_of(output_maps_, to.buffer());
-  if (input == nullptr || output == nullptr) {
+// Goes as far as it can without waiting; busy_ or waiting_fence() then says for what.
+Result<void> CopyStage::advance() {
+  if (!waiting_ || !pool_ || finished_) return {};
+  busy_ = {};
+  if (!fence_ended_) {
+    const auto status = waiting_.ready().status();
+    if (!status) return std::unexpected(status.error());
+    if (*status == Fence::Status::failed) {
+      detail::log(LogLevel::warning, "copy: the fence of frame %llu failed: not copied",
+                  static_cast<unsigned long long>(waiting_.info().sequence));
+      ++dropped_;
+      reset();
+      return {};
+    }
+    if (*status == Fence::Status::active) return {};
+    fence_ended_ = true;
+  }
+  if (!target_) {
+    auto target = pool_->acquire(waiting_.info());
+    if (!target) return {};  // its follower holds them all: later
+    target_ = std::move(*target);
+  }
+  std::optional<CpuAccess> read;
+  std::optional<CpuAccess> write;
+  auto begun = begin(read, map_of(input_maps_, waiting_.buffer()), CpuAccess::Mode::read);
+  if (begun && *begun) begun = begin(write, map_of(output_maps_, target_.buffer()), CpuAccess::Mode::write);
+  if (!begun) {
+    reset();
+    return std::unexpected(begun.error());
+  }
+  if (!*begun) return {};
+  move_pixels(*read, *write);
+  auto ended = write->end();
+  if (ended) ended = read->end();
+  if (ended) finished_ = std::move(target_);
+  reset();
+  return ended;
+}
+
+/// False where devices are still at work in the buffer.
+Result<bool> CopyStage::begin(std::optional<CpuAccess>& access, const CpuMap* map, CpuAccess::Mode mode) {
+  if (map == nullptr) {
     return std::unexpected(Error::os(EINVAL, "CopyStage::take", name()).detail("a buffer it was not started with"));
   }
-  const auto deadline = Deadline::after(access_timeout);
-  if (auto ready = from.ready().wait(deadline); !ready) return ready;  // signalled by now, perhaps with an error
-  auto read = CpuAccess::begin(*input, CpuAccess::Mode::read, deadline);
-  if (!read) return std::unexpected(read.error());
-  auto write = CpuAccess::begin(*output, CpuAccess::Mode::write, deadline);
-  if (!write) return std::unexpected(write.error());
+  auto begun = CpuAccess::begin(*map, mode, Deadline::passed());
+  if (begun) {
+    access.emplace(std::move(*begun));
+    return true;
+  }
+  if (begun.error().code() != ETIMEDOUT) return std::unexpected(begun.error());
+  const auto events = static_cast<short>(mode == CpuAccess::Mode::read ? POLLIN : POLLOUT);
+  for (std::uint32_t i = 0; i < map->buffer().object_count(); ++i) {
+    const int fd = map->buffer().fd(i);
+    if (sys::wait(fd, events, Deadline::passed()) != 0) continue;
+    busy_ = {.fd = fd, .events = events};
+    return false;
+  }
+  busy_ = {.look_again = Deadline::after(try_again)};
+  return false;
+}
 
-  const Layout& source = from.buffer().layout();
-  const Layout& target = to.buffer().layout();
+void CopyStage::move_pixels(const CpuAccess& read, const CpuAccess& write) {
+  const Layout& source = waiting_.buffer().layout();
+  const Layout& target = target_.buffer().layout();
   for (std::uint32_t p = 0; p < source.plane_count; ++p) {
-    const auto in = read->plane(p);
-    const auto out = write->plane(p);
+    const auto in = read.plane(p);
+    const auto out = write.plane(p);
     if (source.opaque_bytes != 0) {
-      const std::size_t used = from.info().bytes_used[p] != 0 ? from.info().bytes_used[p] : in.size();
+      const std::size_t used = waiting_.info().bytes_used[p] != 0 ? waiting_.info().bytes_used[p] : in.size();
       const auto bytes = std::min({used, in.size(), out.size()});
       std::memcpy(out.data(), in.data(), bytes);
       bytes_copied_ += bytes;
@@ -141,25 +190,39 @@ Result<void> CopyStage::copy(const Frame& from, const Frame& to) {
     }
     bytes_copied_ += row * source.rows(p);
   }
-  if (auto ended = write->end(); !ended) return ended;
-  return read->end();
 }
 
-int CopyStage::poll_fd() const noexcept { return waiting_ ? waiting_.ready().poll_fd() : -1; }
-short CopyStage::poll_events() const noexcept { return poll_fd() < 0 ? 0 : POLLIN; }
-Result<void> CopyStage::dispatch(short) { return {}; }
+/// Forgets the frame it was at work on.
+void CopyStage::reset() noexcept {
+  waiting_.release();
+  target_.release();
+  fence_ended_ = true;
+  busy_ = {};
+}
 
-Result<void> CopyStage::drain(Deadline deadline) {
-  if (!waiting_) return {};
-  if (auto ready = waiting_.ready().wait(deadline); !ready) return ready;
-  auto last = take();
-  if (!last) return std::unexpected(last.error());
-  finished_ = std::move(*last);
-  return {};
+int CopyStage::waiting_fence() const noexcept { return waiting_ && !fence_ended_ ? waiting_.ready().poll_fd() : -1; }
+
+Result<void> CopyStage::dispatch(short) { return advance(); }
+
+Result<void> CopyStage::drain(Deadline deadline, const Cancel* cancel) {
+  while (true) {
+    if (auto advanced = advance(); !advanced) return advanced;
+    const bool waits_for_fence = waiting_fence() >= 0;
+    if (!waits_for_fence && busy_.fd < 0 && !busy_.look_again) return {};
+    const int fd = waits_for_fence ? waiting_fence() : busy_.fd;
+    const short events = waits_for_fence ? short{POLLIN} : busy_.events;
+    const auto until = busy_.look_again ? std::min(busy_.look_again->time(), deadline.time()) : deadline.time();
+    const int ready = detail::wait(fd, events, Deadline::at(until), cancel);
+    if (ready < 0) return std::unexpected(Error::os(-ready, "poll", name()));
+    if (ready == 0 && deadline.remaining() == Deadline::Clock::duration::zero()) {
+      return std::unexpected(Error::os(ETIMEDOUT, "CopyStage::drain", name())
+                                 .detail("a device is still at work in a buffer to be copied"));
+    }
+  }
 }
 
 Result<void> CopyStage::stop() noexcept {
-  waiting_.release();
+  reset();
   finished_.release();
   pool_.reset();
   input_maps_.clear();

@@ -156,6 +156,26 @@ std::string join(const Layout& layout, std::uint32_t Plane::* member) {
 
 }  // namespace
 
+Constraints merge(const Constraints& a, const Constraints& b) noexcept {
+  Constraints both = a;
+  both.stride_alignment = std::max(a.stride_alignment, b.stride_alignment);
+  both.offset_alignment = std::max(a.offset_alignment, b.offset_alignment);
+  if (a.size_alignment == 0 || b.size_alignment == 0) {
+    both.size_alignment = std::max(a.size_alignment, b.size_alignment);
+  } else {
+    const auto multiple = std::lcm(std::uint64_t{a.size_alignment}, std::uint64_t{b.size_alignment});
+    both.size_alignment = static_cast<std::uint32_t>(std::min(multiple, max32));
+  }
+  for (std::size_t i = 0; i < max_planes; ++i) {
+    both.min_stride[i] = std::max(a.min_stride[i], b.min_stride[i]);
+    both.min_object_size[i] = std::max(a.min_object_size[i], b.min_object_size[i]);
+  }
+  both.separate_objects = a.separate_objects || b.separate_objects;
+  both.contiguous = a.contiguous || b.contiguous;
+  both.cached = a.cached || b.cached;
+  return both;
+}
+
 Result<Size> parse_size(std::string_view text) noexcept {
   const char* const end = text.data() + text.size();
   Size size;

@@ -8,11 +8,24 @@ namespace dmaflow {
 namespace {
 
 /// Cost of memory by whose it is: the rank of the list in negotiate.hpp. Steps leave room for the order among others.
-enum Cost : std::uint32_t { consumer_memory = 0, producer_memory = 100, contiguous_memory = 200, other_memory = 300 };
+enum Cost : std::uint32_t {
+  consumer_memory = 0,
+  producer_memory = 100,
+  contiguous_memory = 200,
+  other_memory = 300,
+  not_cached = 1000,  // on top, where a consumer reads by CPU
+};
 
 struct Offerer {
   Allocator* allocator = nullptr;
   std::uint32_t cost = 0;
+};
+
+/// The cheapest that works.
+struct Chosen {
+  Allocator* allocator = nullptr;
+  StreamConfig config;
+  Constraints constraints;
 };
 
 /// Who refused, and why.
@@ -27,7 +40,25 @@ Outcome refused_by(const Participant& who, const Result<void>& result) {
   return std::unexpected(Refusal{who.name(), result.error()});
 }
 
-/// Every allocator in question once, cheapest first.
+Usage merge(const Usage& a, const Usage& b) noexcept {
+  return {.capture = a.capture || b.capture,
+          .scanout = a.scanout || b.scanout,
+          .render = a.render || b.render,
+          .cpu = a.cpu || b.cpu};
+}
+
+/// Of all consumers, as they are configured now.
+Needs needs_of(const Link& link) {
+  Needs all{.constraints = {}, .usage = link.producer->output_usage(), .modifiers = {}};
+  for (const Importer* consumer : link.consumers) {
+    const Needs its = consumer->needs();
+    all.constraints = merge(all.constraints, its.constraints);
+    all.usage = merge(all.usage, its.usage);
+  }
+  return all;
+}
+
+/// Every allocator in question once, in the order of the link.
 std::vector<Offerer> offerers(const Link& link) {
   std::vector<Offerer> found;
   const auto add = [&](Allocator* allocator, std::uint32_t cost) {
@@ -43,18 +74,27 @@ std::vector<Offerer> offerers(const Link& link) {
   for (Allocator* allocator : link.allocators) {
     add(allocator, (allocator->traits().contiguous ? contiguous_memory : other_memory) + order++);
   }
+  return found;
+}
+
+/// The same, cheapest first. A display's traits may become known only once it is configured.
+std::vector<Offerer> by_cost(std::vector<Offerer> found, bool wants_cached) {
+  for (Offerer& one : found) {
+    if (wants_cached && !one.allocator->traits().cached) one.cost += not_cached;
+  }
   std::ranges::stable_sort(found, {}, &Offerer::cost);
   return found;
 }
 
-Request request_for(const StreamConfig& config, std::uint32_t count) {
+Request request_for(const StreamConfig& config, const Constraints& constraints, const Usage& usage,
+                    std::uint32_t count) {
   return Request{.size = config.layout.size,
                  .format = config.layout.format,
                  .modifiers = {config.layout.modifier},
                  .opaque_bytes = config.layout.opaque_bytes,
-                 .usage = {.capture = true, .scanout = true},
+                 .usage = usage,
                  .count = count,
-                 .constraints = config.constraints};
+                 .constraints = constraints};
 }
 
 /// Sets the producer and tells every consumer.
@@ -71,16 +111,28 @@ Outcome agree_on_stream(const Link& link, const StreamConfig& config) {
   for (Importer* consumer : link.consumers) {
     if (auto outcome = refused_by(*consumer, consumer->check(config)); !outcome) return outcome;
   }
-  return settle(link, config);
+  if (auto outcome = settle(link, config); !outcome) return outcome;
+  const Modifier modifier = link.producer->output().layout.modifier;
+  for (const Importer* consumer : link.consumers) {
+    const auto takes = consumer->needs().modifiers;
+    if (takes.empty() || std::ranges::find(takes, modifier) != takes.end()) continue;
+    std::string names;
+    for (const Modifier& one : takes) names += (names.empty() ? "" : ", ") + one.name();
+    return std::unexpected(
+        Refusal{consumer->name(), Error::os(EINVAL, "negotiate", consumer->name())
+                                      .detail("modifier %s; it takes %s", modifier.name().c_str(), names.c_str())});
+  }
+  return {};
 }
 
-/// One buffer of this allocator, tried with everyone, for the stream agreed on. The producer follows the buffer's
-/// strides where they differ.
-Outcome try_allocator(const Link& link, Allocator& allocator, const StreamConfig& agreed) {
+/// One buffer of this allocator that meets these constraints, tried with everyone, for the stream agreed on. The
+/// producer follows the buffer's strides where they differ.
+Outcome try_allocator(const Link& link, Allocator& allocator, const StreamConfig& agreed,
+                      const Constraints& constraints, const Usage& usage) {
   if (link.producer->output().layout != agreed.layout) {  // an earlier trial moved it
     if (auto outcome = settle(link, agreed); !outcome) return outcome;
   }
-  auto made = allocator.allocate(request_for(link.producer->output(), 1));
+  auto made = allocator.allocate(request_for(link.producer->output(), constraints, usage, 1));
   if (!made) return std::unexpected(Refusal{allocator.name(), made.error()});
   const Buffer buffer = std::move(made->front());
   made->clear();
@@ -133,13 +185,17 @@ Refused refuse(std::vector<Candidate> candidates, const Link& link) {
 
 std::string Candidate::describe() const {
   std::string text = config.describe();
-  if (!allocator.empty()) text += " in memory of " + allocator;
+  if (!allocator.empty()) {
+    const auto alignment = config.constraints.stride_alignment;
+    if (alignment > 1) text += " with strides of a multiple of " + std::to_string(alignment);
+    text += " in memory of " + allocator;
+  }
   if (!refusal) return text + ": works";
   if (refused_by != refusal->device()) text += ": refused by " + refused_by;
   return text + ": " + refusal->message();
 }
 
-Request Plan::request() const { return request_for(config, buffers); }
+Request Plan::request() const { return request_for(config, constraints, usage, buffers); }
 
 namespace {
 
@@ -201,25 +257,34 @@ std::expected<Plan, Refused> negotiate(const Link& link) {
       continue;
     }
     const StreamConfig agreed = link.producer->output();
-    const Offerer* best = nullptr;
-    StreamConfig best_config;
-    for (const Offerer& offerer : memory) {  // cheapest first; all are tried, so that the plan can say why not
-      Candidate candidate = stream;
-      candidate.allocator = offerer.allocator->name();
-      candidate.cost = offerer.cost;
-      if (auto outcome = try_allocator(link, *offerer.allocator, agreed); !outcome) {
-        note_refusal(candidate, outcome.error());
-      } else if (best == nullptr) {
-        best = &offerer;
-        best_config = link.producer->output();
+    const Needs needs = needs_of(link);
+    // What the consumers need comes first: a camera may follow, a heap may give it. Where one of them cannot, the
+    // consumer may take less than it asked for.
+    std::vector<Constraints> asked{merge(agreed.constraints, needs.constraints)};
+    Constraints without_needs = agreed.constraints;
+    without_needs.cached = asked.front().cached;  // a preference, refused by nobody
+    if (asked.front() != without_needs) asked.push_back(without_needs);
+    std::optional<Chosen> best;
+    // Cheapest first; all are tried, so that the plan can say why not.
+    for (const Offerer& offerer : by_cost(memory, needs.constraints.cached)) {
+      for (const Constraints& constraints : asked) {
+        Candidate candidate = stream;
+        candidate.allocator = offerer.allocator->name();
+        candidate.cost = offerer.cost;
+        auto outcome = try_allocator(link, *offerer.allocator, agreed, constraints, needs.usage);
+        candidate.config = link.producer->output();
+        candidate.config.constraints = constraints;
+        if (!outcome) note_refusal(candidate, outcome.error());
+        candidates.push_back(std::move(candidate));
+        if (!outcome) continue;
+        if (!best) best = Chosen{offerer.allocator, link.producer->output(), constraints};
+        break;
       }
-      candidate.config = link.producer->output();
-      candidates.push_back(std::move(candidate));
     }
-    if (best == nullptr) continue;
+    if (!best) continue;
 
-    // The trials of dearer memory may have moved the strides: settle on the chosen ones.
-    if (auto settled = agree_on_stream(link, best_config); !settled) {
+    // The trials of costlier memory may have moved the strides: settle on the chosen ones.
+    if (auto settled = agree_on_stream(link, best->config); !settled) {
       return std::unexpected(Refused{settled.error().error, std::move(candidates)});
     }
     const auto needed = buffers_needed(link);
@@ -233,6 +298,8 @@ std::expected<Plan, Refused> negotiate(const Link& link) {
     }
     return Plan{.config = link.producer->output(),
                 .allocator = best->allocator,
+                .constraints = best->constraints,
+                .usage = needs.usage,
                 .buffers = link.request.buffers != 0 ? link.request.buffers : needed,
                 .copies = false,
                 .candidates = std::move(candidates)};

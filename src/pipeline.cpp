@@ -1,12 +1,11 @@
 #include <dmaflow/pipeline.hpp>
 
+#include "progress_watch.hpp"
 #include "stream.hpp"
 #include "sys/sys.hpp"
 
 #include <algorithm>
 #include <cerrno>
-
-#include <sys/eventfd.h>
 
 namespace dmaflow {
 namespace {
@@ -16,25 +15,11 @@ using Clock = Deadline::Clock;
 constexpr std::size_t seconds_kept = 3600;
 constexpr auto drain_time = std::chrono::seconds(2);
 constexpr auto progress_interval = std::chrono::seconds(1);
+/// A source that never runs empty must not keep the others waiting.
+constexpr int most_frames_per_turn = 32;
 
-/// Makes a stop token something to wait for.
-class StopEvent {
- public:
-  Result<void> open() noexcept {
-    const int fd = sys::eventfd(EFD_CLOEXEC | EFD_NONBLOCK);
-    if (fd < 0) return std::unexpected(Error::os(-fd, "eventfd"));
-    fd_ = Fd::adopt(fd);
-    return {};
-  }
-  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
-  void signal() const noexcept {
-    const std::uint64_t one = 1;
-    sys::write(fd_.get(), &one, sizeof one);
-  }
-
- private:
-  Fd fd_;
-};
+/// A signal that is gone: the source says when it is back.
+bool is_no_signal(const Error& error) noexcept { return error.code() == ENOLINK || error.code() == ENOLCK; }
 
 }  // namespace
 
@@ -43,7 +28,7 @@ struct Pipeline::Impl {
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
   ~Impl() {
-    if (running) static_cast<void>(stop(Deadline::after(drain_time)));
+    if (running) static_cast<void>(stop(Deadline::after(drain_time), nullptr));
   }
 
   std::vector<Stream> streams;
@@ -54,6 +39,8 @@ struct Pipeline::Impl {
   Stats stats;
   PerSecond per_second;
   std::vector<std::uint64_t> before_run;  // captured by each stream before it was started
+  std::uint64_t frame_limit = 0;          // RunOptions::frames
+  std::optional<Refused> refusal;
   bool prepared = false;
   bool running = false;
 
@@ -68,7 +55,7 @@ struct Pipeline::Impl {
   std::vector<Entry> entries;
   std::vector<Pollable*> watched;
   Clock::time_point wake{};  // the earliest at which an object wants to be called though nothing came
-  Clock::time_point now{};   // of this turn, behind its wait
+  Clock::time_point now{};   // when this turn's wait returned
 
   void wait_for(int fd, short events, Entry entry) {
     if (fd < 0 || events == 0) return;
@@ -88,12 +75,18 @@ struct Pipeline::Impl {
   Result<bool> step(Deadline deadline, std::span<const int> stop_fds, bool* stopped);
   Result<void> serve(std::size_t first_entry);
   Result<void> serve_stream(std::size_t index, short revents);
+  Result<bool> take_frames(std::size_t index);
+  void note_frame(bool came);
+  [[nodiscard]] bool is_enough(std::size_t index) const noexcept;
   Result<void> renegotiate(std::size_t index);
-  std::expected<void, Refused> prepare_stream(std::size_t index, const StreamRequest& wanted);
-  Result<void> stop(Deadline deadline);
-  Result<void> loop(const RunOptions& options, const StopEvent& stop_event);
+  Result<void> start_stream(std::size_t index);
+  Result<void> stop_stream(std::size_t index, Deadline deadline, const Cancel* cancel) {
+    return streams[index].stop(deadline, cancel, stats.streams[index], per_second);
+  }
+  Result<void> prepare_stream(std::size_t index, const StreamRequest& wanted);
+  Result<void> stop(Deadline deadline, const Cancel* cancel);
+  Result<void> loop(const RunOptions& options);
   [[nodiscard]] std::uint64_t captured() const noexcept;  // in this run
-  [[nodiscard]] std::uint64_t captured_by_all() const noexcept;
   [[nodiscard]] bool all_ended() const noexcept { return std::ranges::all_of(streams, &Stream::ended); }
 };
 
@@ -104,6 +97,7 @@ Pipeline& Pipeline::operator=(Pipeline&&) noexcept = default;
 Pipeline::~Pipeline() = default;
 
 const std::vector<Plan>& Pipeline::plans() const noexcept { return impl_->plans; }
+const std::optional<Refused>& Pipeline::refusal() const noexcept { return impl_->refusal; }
 const Stats& Pipeline::stats() const noexcept { return impl_->stats; }
 void Pipeline::offer(Allocator& allocator) { impl_->allocators.push_back(&allocator); }
 
@@ -119,9 +113,20 @@ Result<void> Pipeline::connect(Source& source, Sink& sink, std::string name, Bra
   }
   if (name.empty()) return invalid("a branch needs a name");
   if (options.max_queued < 1 || options.max_queued > Branch::max_queue) return invalid("max_queued must be 1 to 32");
+  for (std::size_t i = 0; i < options.stages.size(); ++i) {
+    if (options.stages[i] == nullptr) return invalid("a stage is null");
+    if (std::ranges::find(options.stages.begin(), options.stages.begin() + static_cast<std::ptrdiff_t>(i),
+                          options.stages[i]) != options.stages.begin() + static_cast<std::ptrdiff_t>(i)) {
+      return invalid("a stage stands twice in the branch");
+    }
+  }
   for (Stream& stream : impl_->streams) {
     for (const Branch& branch : stream.branches()) {
       if (&branch.sink() == &sink) return invalid("the sink has a branch already");
+      if (&stream.source() == &source && branch.name() == name) return invalid("the source has a branch of that name");
+      if (std::ranges::find_first_of(branch.stages(), options.stages) != branch.stages().end()) {
+        return invalid("one of the stages is in another branch");
+      }
     }
   }
   auto found = std::ranges::find_if(impl_->streams, [&](const Stream& stream) { return &stream.source() == &source; });
@@ -137,9 +142,13 @@ Result<void> Pipeline::connect(Source& source, Sink& sink, std::string name, Bra
   return {};
 }
 
-std::expected<void, Refused> Pipeline::Impl::prepare_stream(std::size_t index, const StreamRequest& wanted) {
+Result<void> Pipeline::Impl::prepare_stream(std::size_t index, const StreamRequest& wanted) {
   auto made = streams[index].prepare(wanted, allocators);
-  if (!made) return std::unexpected(std::move(made.error()));
+  if (!made) {
+    refusal = std::move(made.error());
+    return std::unexpected(refusal->error);
+  }
+  refusal.reset();
   std::size_t before = 0;
   for (std::size_t i = 0; i < index; ++i) before += plans_per_stream[i];
   const auto at = plans.begin() + static_cast<std::ptrdiff_t>(before);
@@ -164,7 +173,7 @@ std::expected<std::vector<Plan>, Refused> Pipeline::prepare(const StreamRequest&
       for (Stream& stream : impl.streams) stream.forget();
       impl.plans.clear();
       impl.prepared = false;
-      return std::unexpected(std::move(made.error()));
+      return std::unexpected(*impl.refusal);
     }
   }
   impl.prepared = true;
@@ -177,6 +186,7 @@ Result<void> Pipeline::start() {
   if (!impl.prepared) {
     if (auto made = prepare(impl.request); !made) return std::unexpected(made.error().error);
   }
+  impl.frame_limit = 0;
   std::size_t most = 2 + 2 * impl.watched.size();  // the stop descriptors, and per object its own and a fence
   for (Stream& stream : impl.streams) {
     most += 3;
@@ -186,22 +196,30 @@ Result<void> Pipeline::start() {
   impl.entries.reserve(most);
   impl.stats.per_second.reserve(seconds_kept);
   impl.per_second.counts = &impl.stats.per_second;
+  impl.per_second.recent = &impl.stats.recent;
   impl.running = true;
   impl.before_run.clear();
   for (const StreamStats& stream : impl.stats.streams) impl.before_run.push_back(stream.captured);
-  for (Stream& stream : impl.streams) {
-    if (auto started = stream.start(); !started) {
-      impl.stop(Deadline::passed());
+  for (std::size_t i = 0; i < impl.streams.size(); ++i) {
+    if (auto started = impl.start_stream(i); !started) {
+      impl.stop(Deadline::passed(), nullptr);
       return started;
     }
   }
   return {};
 }
 
-Result<void> Pipeline::Impl::stop(Deadline deadline) {
+Result<void> Pipeline::Impl::start_stream(std::size_t index) {
+  auto started = streams[index].start();
+  if (started || !is_no_signal(started.error())) return started;
+  static_cast<void>(stop_stream(index, Deadline::passed(), nullptr));
+  return {};
+}
+
+Result<void> Pipeline::Impl::stop(Deadline deadline, const Cancel* cancel) {
   Result<void> result;
   for (std::size_t i = 0; i < streams.size(); ++i) {
-    const auto stopped = streams[i].stop(deadline, stats.streams[i], per_second);
+    const auto stopped = stop_stream(i, deadline, cancel);
     if (result && !stopped) result = stopped;
   }
   running = false;
@@ -209,13 +227,15 @@ Result<void> Pipeline::Impl::stop(Deadline deadline) {
   return result;
 }
 
-Result<void> Pipeline::stop(Deadline deadline) { return impl_->running ? impl_->stop(deadline) : Result<void>{}; }
+Result<void> Pipeline::stop(Deadline deadline, const Cancel* cancel) {
+  return impl_->running ? impl_->stop(deadline, cancel) : Result<void>{};
+}
 
 // False where a frame has come back already and there is no need to sleep.
 bool Pipeline::Impl::fill_wait_set() {
   bool sleep = true;
   for (Stream& stream : streams) {
-    sleep &= !stream.is_behind();
+    sleep &= !stream.is_behind() && !stream.has_more();
     if (!stream.ended()) {
       wait_for(stream.source().poll_fd(), stream.source().poll_events(), {.source_of = &stream});
       wait_for(stream.source().waiting_fence(), POLLIN, {});  // every turn serves the sources
@@ -293,42 +313,71 @@ Result<void> Pipeline::Impl::serve(std::size_t first_entry) {
     for (std::size_t i = first_entry; i < entries.size(); ++i) {
       if (entries[i].source_of == &streams[index]) revents = polls[i].revents;
     }
-    if (auto done = serve_stream(index, revents); !done) return done;
+    auto done = serve_stream(index, revents);
+    streams[index].count(stats.streams[index]);
+    if (!done) return done;
   }
   return {};
+}
+
+bool Pipeline::Impl::is_enough(std::size_t index) const noexcept {
+  return frame_limit != 0 && stats.streams[index].captured - before_run[index] >= frame_limit;
+}
+
+void Pipeline::Impl::note_frame(bool came) {
+  const auto at = now.time_since_epoch();
+  if (came && per_second.first == std::chrono::nanoseconds::zero()) per_second.first = at;
+  if (per_second.first != std::chrono::nanoseconds::zero()) stats.elapsed = at - per_second.first;
+}
+
+// Takes until the source has no more, and moves each frame on before the next is taken: an idle recorder gets them all.
+// Where frames are late, only the newest is moved on. True where frames came and a newer one may be there at once.
+Result<bool> Pipeline::Impl::take_frames(std::size_t index) {
+  Stream& stream = streams[index];
+  StreamStats& counts = stats.streams[index];
+  stream.set_more(false);
+  bool came = false;
+  for (int taken = 0; !stream.ended(); ++taken) {
+    if (taken == most_frames_per_turn || (taken > 0 && is_enough(index))) {
+      stream.set_more(true);
+      break;
+    }
+    const auto frame = stream.take(counts);
+    if (!frame) return std::unexpected(frame.error());
+    note_frame(*frame);
+    if (!*frame) break;
+    came = true;
+    if (stream.is_behind()) continue;
+    if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
+  }
+  if (!came) stream.caught_up();
+  return stream.is_behind();
 }
 
 Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
   Stream& stream = streams[index];
   StreamStats& counts = stats.streams[index];
   if (auto served = stream.serve_source(revents); !served) return served;
-  while ((revents & (POLLIN | POLLPRI | POLLERR | POLLHUP)) != 0) {
-    auto taken = stream.take(counts);
-    if (!taken) {  // a queue that ended because the signal changed is no error
-      return stream.take_changed() ? renegotiate(index) : Result<void>(std::unexpected(taken.error()));
+  if (stream.is_running()) {
+    const auto is_behind = take_frames(index);
+    if (!is_behind) {  // a queue that ended because the signal changed is no error
+      return stream.take_changed() ? renegotiate(index) : Result<void>(std::unexpected(is_behind.error()));
     }
-    const auto came = now.time_since_epoch();
-    if (*taken && per_second.first == std::chrono::nanoseconds::zero()) per_second.first = came;
-    if (per_second.first != std::chrono::nanoseconds::zero()) stats.elapsed = came - per_second.first;
-    if (*taken && stream.is_behind()) return stream.serve_source(0);  // the next turn looks for a newer one at once
-    // One frame a turn, the next wakes us at once. After an event, all there are: the end of the stream wakes us no
-    // more.
-    if (!*taken || stream.ended() || (revents & POLLPRI) == 0) break;
+    if (*is_behind) return stream.serve_source(0);  // the next turn looks for a newer one at once
+    stream.caught_up();
+    if (auto moved = stream.advance(counts); !moved) return moved;
+    if (auto returned = stream.serve_source(0); !returned) return returned;  // what was just let go
+    stream.collect(counts, per_second);
   }
-  stream.caught_up();
-  if (auto moved = stream.advance(counts); !moved) return moved;
-  if (auto returned = stream.serve_source(0); !returned) return returned;  // what was just let go
-  stream.collect(counts, per_second);
   return stream.take_changed() ? renegotiate(index) : Result<void>{};
 }
 
 // The stream as it was wanted, or, where the device no longer has that size or rate, as it is now. Frames that somebody
-// still holds keep their old buffers.
+// still holds keep their old buffers. Where the signal went away again nothing is started: the source says when it is
+// back.
 Result<void> Pipeline::Impl::renegotiate(std::size_t index) {
-  Stream& stream = streams[index];
   ++stats.streams[index].renegotiations;
-  if (auto stopped = stream.stop(Deadline::after(drain_time), stats.streams[index], per_second); !stopped)
-    return stopped;
+  if (auto stopped = stop_stream(index, Deadline::after(drain_time), nullptr); !stopped) return stopped;
   auto made = prepare_stream(index, request);
   if (!made) {
     StreamRequest as_it_is = request;
@@ -336,13 +385,11 @@ Result<void> Pipeline::Impl::renegotiate(std::size_t index) {
     as_it_is.interval.reset();
     made = prepare_stream(index, as_it_is);
   }
-  // A signal that went away again: the source says when it is back, and until then nothing is started.
-  const auto no_signal = [](const Error& error) { return error.code() == ENOLINK || error.code() == ENOLCK; };
-  if (!made) return no_signal(made.error().error) ? Result<void>{} : std::unexpected(made.error().error);
-  return stream.start();
+  if (!made) return is_no_signal(made.error()) ? Result<void>{} : made;
+  return start_stream(index);
 }
 
-// Of the stream with the fewest; a stream that ended is waited for no more.
+// The fewest frames over the streams still running.
 std::uint64_t Pipeline::Impl::captured() const noexcept {
   std::uint64_t least = ~std::uint64_t{0};
   for (std::size_t i = 0; i < streams.size(); ++i) {
@@ -351,54 +398,39 @@ std::uint64_t Pipeline::Impl::captured() const noexcept {
   return least;
 }
 
-std::uint64_t Pipeline::Impl::captured_by_all() const noexcept {
-  std::uint64_t sum = 0;
-  for (const StreamStats& stream : stats.streams) sum += stream.captured;
-  return sum;
-}
-
-Result<void> Pipeline::Impl::loop(const RunOptions& options, const StopEvent& stop_event) {
-  const std::array<int, 2> stop_fds{options.stop_fd, stop_event.fd()};
+Result<void> Pipeline::Impl::loop(const RunOptions& options) {
+  const std::array<int, 2> stop_fds{options.stop_fd, options.cancel != nullptr ? options.cancel->poll_fd() : -1};
   now = Clock::now();
+  frame_limit = options.frames;
   const auto end = options.duration ? Deadline::after(*options.duration).time() : Clock::time_point::max();
   auto next_progress = now + progress_interval;
-  auto patience = Deadline::after(options.frame_timeout).time();
-  auto last_count = captured_by_all();
+  ProgressWatch watch(streams, options.frame_timeout, now);
   bool stopped = false;
   while (!stopped && !all_ended() && now < end && (options.frames == 0 || captured() < options.frames)) {
-    auto done = step(Deadline::at(std::min({end, next_progress, patience})), stop_fds, &stopped);
+    auto done = step(Deadline::at(std::min({end, next_progress, watch.next()})), stop_fds, &stopped);
     if (!done) return std::unexpected(done.error());
-    if (captured_by_all() != last_count) {
-      last_count = captured_by_all();
-      patience = Deadline::after(options.frame_timeout).time();
-    } else if (now >= patience && !stopped) {
-      return std::unexpected(Error::os(ETIMEDOUT, "Pipeline::run", streams.front().source().name())
-                                 .detail("no frame came for %.1f s; %llu were captured before",
-                                         std::chrono::duration<double>(options.frame_timeout).count(),
-                                         static_cast<unsigned long long>(last_count)));
-    }
-    if (now >= next_progress) {
-      next_progress += progress_interval;
-      if (options.progress) options.progress(stats);
-    }
+    if (auto goes_on = watch.check(stats.streams, now); !goes_on && !stopped) return goes_on;
+    if (now < next_progress) continue;
+    while (next_progress <= now) next_progress += progress_interval;  // once, however long the loop was away
+    if (options.progress) options.progress(stats);
   }
   return {};
 }
 
 Result<void> Pipeline::run(const RunOptions& options) {
-  StopEvent stop_event;
-  if (auto opened = stop_event.open(); !opened) return opened;
-  const std::stop_callback on_stop(options.stop, [&stop_event] { stop_event.signal(); });
   if (auto started = start(); !started) return started;
-  auto result = impl_->loop(options, stop_event);
-  auto stopped = impl_->stop(Deadline::after(drain_time));
+  auto result = impl_->loop(options);
+  auto stopped = impl_->stop(Deadline::after(drain_time), nullptr);
   return result ? stopped : result;
 }
 
-Result<bool> Pipeline::step(Deadline deadline) {
+Result<bool> Pipeline::step(Deadline deadline, const Cancel* cancel) {
   if (!impl_->running) return std::unexpected(Error::os(EINVAL, "Pipeline::step").detail("not started"));
+  const std::array<int, 1> stop_fds{cancel != nullptr ? cancel->poll_fd() : -1};
   bool stopped = false;
-  return impl_->step(deadline, {}, &stopped);
+  auto done = impl_->step(deadline, stop_fds, &stopped);
+  if (done && stopped) return std::unexpected(Error::os(ECANCELED, "Pipeline::step"));
+  return done;
 }
 
 }  // namespace dmaflow

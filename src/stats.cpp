@@ -33,15 +33,11 @@ std::uint64_t presented_first_branches(const Stats& stats) {
   return presented;
 }
 
-/// Of the last second that is over; before there is one, and after the seconds kept, the average since the start.
+/// Of the last second that is over; before there is one, the average since the start.
 double current_rate(const Stats& stats) {
   const auto full_seconds =
       static_cast<std::uint64_t>(std::max<std::int64_t>(stats.elapsed.count(), 0) / nanos_per_second);
-  constexpr std::uint64_t kept = 3600;
-  if (full_seconds >= 1 && full_seconds <= kept) {
-    const std::size_t last = full_seconds - 1;
-    return last < stats.per_second.size() ? stats.per_second[last] : 0;  // no entry: nothing was presented in it
-  }
+  if (full_seconds >= 1) return stats.recent.of(full_seconds - 1);
   if (stats.elapsed.count() <= 0) return 0;
   return static_cast<double>(presented_first_branches(stats)) / std::chrono::duration<double>(stats.elapsed).count();
 }
@@ -125,8 +121,12 @@ std::string json_of(const Histogram& latency) {
 }
 
 std::string json_of(const BranchStats& branch) {
+  const Drops& dropped = branch.dropped;
   return object({member("name", json_string(branch.name)), member("delivered", branch.delivered),
-                 member("presented", branch.presented), member("dropped", branch.dropped),
+                 member("presented", branch.presented), member("dropped", dropped.total()),
+                 member("drops", object({member("replaced", dropped.replaced), member("queue_full", dropped.queue_full),
+                                         member("by_device", dropped.by_device), member("at_stop", dropped.at_stop)})),
+                 member("failed", branch.failed), member("held", branch.held), member("added", branch.added),
                  member("latency_ms", json_of(branch.latency))});
 }
 
@@ -191,6 +191,20 @@ std::vector<Histogram::Bucket> Histogram::buckets() const {
   return result;
 }
 
+// --- RecentSeconds --------------------------------------------------------------------------------------------------
+
+void RecentSeconds::add(std::uint64_t second) noexcept {
+  Entry& entry = entries_[second % entries_.size()];
+  if (entry.second > second) return;
+  if (entry.second < second) entry = {.second = second, .count = 0};
+  ++entry.count;
+}
+
+std::uint32_t RecentSeconds::of(std::uint64_t second) const noexcept {
+  const Entry& entry = entries_[second % entries_.size()];
+  return entry.second == second ? entry.count : 0;
+}
+
 // --- Stats ----------------------------------------------------------------------------------------------------------
 
 std::string Stats::line() const {
@@ -200,7 +214,7 @@ std::string Stats::line() const {
     const BranchStats& branch = stream.branches.front();
     if (streams.size() > 1) text += "  " + stream.name + ":";
     text += "  latency p50 " + millis_text(branch.latency.percentile(50)) + "  p99 " +
-            millis_text(branch.latency.percentile(99)) + "  dropped " + std::to_string(branch.dropped);
+            millis_text(branch.latency.percentile(99)) + "  dropped " + std::to_string(branch.dropped.total());
     if (stream.lost > 0) text += "  lost " + std::to_string(stream.lost);
   }
   return text;

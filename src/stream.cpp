@@ -8,37 +8,67 @@
 namespace dmaflow {
 namespace {
 
+/// Who refused a buffer, and why.
+struct Refusal {
+  std::string who;
+  Error error;
+};
+
 /// The plan's buffers, each imported by everyone.
-Result<std::vector<Buffer>> allocate_all(const Plan& plan, const std::vector<Importer*>& consumers) {
+std::expected<std::vector<Buffer>, Refusal> allocate_all(const Plan& plan, const std::vector<Importer*>& consumers) {
   auto buffers = plan.allocator->allocate(plan.request());
-  if (!buffers) return buffers;
+  if (!buffers) return std::unexpected(Refusal{std::string(plan.allocator->name()), buffers.error()});
   for (const Buffer& buffer : *buffers) {
     for (Importer* consumer : consumers) {
-      if (auto imported = consumer->import(buffer); !imported) return std::unexpected(imported.error());
+      if (auto imported = consumer->import(buffer); !imported) {
+        return std::unexpected(Refusal{std::string(consumer->name()), imported.error()});
+      }
     }
   }
-  return buffers;
+  return std::move(*buffers);
+}
+
+bool has_allocator(const Link& link, std::string_view name) {
+  const auto is_named = [name](Allocator* one) { return one != nullptr && one->name() == name; };
+  return is_named(link.producer->output_allocator()) || std::ranges::any_of(link.allocators, is_named) ||
+         std::ranges::any_of(link.consumers, [&](Importer* one) { return is_named(one->allocator()); });
+}
+
+/// The wishes that hold for this link.
+StreamRequest wishes_for(const Link& link, bool is_first, const StreamRequest& request) {
+  StreamRequest wishes = request;
+  if (!is_first) {  // these are about the source's images
+    wishes.size.reset();
+    wishes.formats.clear();
+    wishes.interval.reset();
+  }
+  if (!has_allocator(link, request.allocator)) wishes.allocator.clear();
+  return wishes;
 }
 
 }  // namespace
 
-// A link reaches from a producer to the first participants that use its buffers: past stages that give on what they
-// took, which use them as well.
-std::vector<Link> Stream::links() const {
-  std::vector<Link> links(1);
-  links.front().producer = source_;
-  for (const Branch& branch : branches_) {
+// A link reaches from a producer to the first participants that use its buffers: past stages that pass frames through,
+// which use them as well.
+std::vector<Stream::Part> Stream::parts() const {
+  std::vector<Part> parts(1);
+  parts.front().link.producer = source_;
+  for (std::size_t b = 0; b < branches_.size(); ++b) {
+    const Branch& branch = branches_[b];
     std::size_t current = 0;
-    links[current].queued += branch.max_queued();
-    for (Stage* stage : branch.stages()) {
-      links[current].consumers.push_back(stage);
+    parts[current].link.queued += branch.max_queued();
+    for (std::size_t i = 0; i < branch.stages().size(); ++i) {
+      Stage* stage = branch.stages()[i];
+      parts[current].link.consumers.push_back(stage);
       if (stage->passes_through()) continue;
-      current = links.size();
-      links.push_back({.producer = stage, .consumers = {}, .allocators = {}, .request = {}, .queued = 0});
+      current = parts.size();
+      parts.push_back({.link = {.producer = stage, .consumers = {}, .allocators = {}, .request = {}, .queued = 0},
+                       .branch = b,
+                       .place = i + 1});
     }
-    links[current].consumers.push_back(&branch.sink());
+    parts[current].link.consumers.push_back(&branch.sink());
   }
-  return links;
+  return parts;
 }
 
 // One buffer of an allocator worked; where as many as are needed do not, the next one is asked.
@@ -61,26 +91,48 @@ std::expected<Stream::Made, Refused> Stream::make(Link link) {
     }
     failed.push_back({.config = plan->config,
                       .allocator = std::string(plan->allocator->name()),
-                      .refused_by = std::string(plan->allocator->name()),
-                      .refusal = buffers.error()});
+                      .refused_by = buffers.error().who,
+                      .refusal = buffers.error().error});
     link.excluded.push_back(plan->allocator);
   }
 }
 
-// Finds the branches whose first consumer cannot share with the source and puts a copy in front of it; where each could
-// alone but not all together, in front of all but the first. False where there was nothing to do.
-bool Stream::insert_copies(const StreamRequest& request, const std::vector<Allocator*>& allocators) {
+/// Those of a branch that use the source's own buffers.
+std::vector<Importer*> Stream::consumers_in(const Branch& branch) const {
+  std::vector<Importer*> consumers;
+  for (Stage* stage : branch.stages()) {
+    consumers.push_back(stage);
+    if (!stage->passes_through()) return consumers;
+  }
+  consumers.push_back(&branch.sink());
+  return consumers;
+}
+
+bool Stream::is_copy(const void* participant) const noexcept {
+  return std::ranges::any_of(copies_, [&](const CopyStage& copy) {
+    return participant == static_cast<const Producer*>(&copy) || participant == static_cast<const Importer*>(&copy);
+  });
+}
+
+// Puts a copy between a producer and those that cannot share with it. Of the source's link these are the branches that
+// cannot even alone; where each could alone but not all together, all but the first. False where a copy would not help.
+bool Stream::insert_copies(const Part& part) {
+  if (is_copy(part.link.producer)) return false;
+  if (part.branch) {
+    branches_[*part.branch].insert(part.place, copies_.emplace_back());
+    return true;
+  }
   std::vector<Branch*> unable;
   for (Branch& branch : branches_) {
-    Importer* consumer = branch.stages().empty() ? static_cast<Importer*>(&branch.sink()) : branch.stages().front();
-    if (!negotiate({.producer = source_, .consumers = {consumer}, .allocators = allocators, .request = request})) {
-      unable.push_back(&branch);
-    }
+    Link alone = part.link;
+    alone.consumers = consumers_in(branch);
+    alone.queued = branch.max_queued();
+    if (!negotiate(alone)) unable.push_back(&branch);
   }
   if (unable.empty()) {
     for (std::size_t i = 1; i < branches_.size(); ++i) unable.push_back(&branches_[i]);
   }
-  for (Branch* branch : unable) branch->prepend(copies_.emplace_back());
+  for (Branch* branch : unable) branch->insert(0, copies_.emplace_back());
   return !unable.empty();
 }
 
@@ -92,35 +144,44 @@ void Stream::forget() noexcept {
   copies_.clear();
 }
 
+/// An allocator that was asked for by name must be on one link at least.
+Result<void> Stream::check_names(const StreamRequest& request, const std::vector<Allocator*>& allocators) const {
+  if (request.allocator.empty()) return {};
+  for (Part& part : parts()) {
+    part.link.allocators = allocators;
+    if (has_allocator(part.link, request.allocator)) return {};
+  }
+  return std::unexpected(Error::os(EINVAL, "Pipeline::prepare", source_->name())
+                             .detail("no allocator named %s", request.allocator.c_str()));
+}
+
 std::expected<std::vector<Plan>, Refused> Stream::prepare(const StreamRequest& request,
                                                           const std::vector<Allocator*>& allocators) {
   forget();
+  if (auto known = check_names(request, allocators); !known) return std::unexpected(Refused{known.error(), {}});
   std::vector<Plan> plans;
-  std::vector<Candidate> before_copies;
-  for (std::size_t i = 0; i < links().size(); ++i) {
-    Link link = links()[i];
-    link.allocators = allocators;
-    if (i == 0) link.request = request;
-    auto made = make(link);
-    if (!made && i == 0 && request.allow_copy && copies_.empty() && !made.error().candidates.empty() &&
-        insert_copies(request, allocators)) {
+  for (std::size_t i = 0; i < parts().size(); ++i) {
+    const auto part_now = [&] {
+      Part part = parts()[i];
+      part.link.allocators = allocators;
+      part.link.request = wishes_for(part.link, i == 0, request);
+      return part;
+    };
+    Part part = part_now();
+    auto made = make(part.link);
+    std::vector<Candidate> before_copies;
+    if (!made && request.allow_copy && !made.error().candidates.empty() && insert_copies(part)) {
       before_copies = std::move(made.error().candidates);
-      link = links()[0];
-      link.allocators = allocators;
-      link.request = request;
-      made = make(link);
+      part = part_now();
+      made = make(part.link);
     }
+    auto& candidates = made ? made->plan.candidates : made.error().candidates;
+    candidates.insert(candidates.begin(), before_copies.begin(), before_copies.end());
     if (!made) {
       forget();
-      auto& candidates = made.error().candidates;
-      candidates.insert(candidates.begin(), before_copies.begin(), before_copies.end());
       return std::unexpected(std::move(made.error()));
     }
-    if (i == 0) {
-      made->plan.copies = !copies_.empty();
-      auto& candidates = made->plan.candidates;
-      candidates.insert(candidates.begin(), before_copies.begin(), before_copies.end());
-    }
+    made->plan.copies = std::ranges::any_of(made->consumers, [this](const Importer* one) { return is_copy(one); });
     plans.push_back(made->plan);
     made_.push_back(std::move(*made));
   }
@@ -139,7 +200,12 @@ std::vector<Buffer> Stream::outputs_of(const Producer& producer) const {
 }
 
 Result<void> Stream::start() {
+  is_running_ = true;
+  ++starts_;
+  has_more_ = false;
   ended_ = false;
+  copied_before_ = copied_;
+  for (Branch& branch : branches_) branch.begin();
   any_frame_ = false;
   may_be_behind_ = std::ranges::all_of(branches_, [](const Branch& one) { return one.wants_newest(); }) &&
                    std::ranges::any_of(branches_, [](const Branch& one) { return !one.stages().empty(); });
@@ -155,36 +221,54 @@ Result<void> Stream::start() {
   return source_->start(made_.front().buffers);
 }
 
-Result<void> Stream::stop(Deadline deadline, StreamStats& stats, PerSecond& per_second) {
+/// What a branch has under way reaches its sink, as far as the deadline lets it.
+void Stream::finish_branch(std::size_t index, Deadline deadline, const Cancel* cancel, StreamStats& stats,
+                           Result<void>& result) {
+  Branch& branch = branches_[index];
+  bool goes_on = true;
+  const auto keep = [&](const Result<void>& next) {
+    goes_on = goes_on && next.has_value();
+    if (result && !next) result = next;
+  };
+  const auto feed = [&] {  // what waits for a recorder is still recorded
+    keep(branch.sink().drain(deadline, cancel));
+    while (goes_on) {
+      const auto fed = branch.advance(stats.branches[index]);
+      if (!fed) return keep(std::unexpected(fed.error()));
+      if (!*fed) return;
+      keep(branch.sink().flush());
+      keep(branch.sink().drain(deadline, cancel));
+    }
+  };
+  feed();
+  for (Stage* stage : branch.stages()) {
+    if (!goes_on) return;
+    keep(stage->drain(deadline, cancel));
+    if (goes_on) feed();
+  }
+}
+
+Result<void> Stream::stop(Deadline deadline, const Cancel* cancel, StreamStats& stats, PerSecond& per_second) {
   Result<void> result;
   const auto keep_first = [&result](const Result<void>& next) {
     if (result && !next) result = next;
   };
-  for (std::size_t i = 0; i < branches_.size(); ++i) {
-    Branch& branch = branches_[i];
-    const auto finish = [&] {  // what waits for a recorder is still recorded
-      keep_first(branch.sink().drain(deadline));
-      while (result) {
-        const auto fed = branch.advance(stats.branches[i]);
-        if (!fed || !*fed) break;
-        keep_first(branch.sink().flush());
-        keep_first(branch.sink().drain(deadline));
-      }
-    };
-    finish();
-    for (Stage* stage : branch.stages()) {
-      keep_first(stage->drain(deadline));
-      finish();
+  // Branches that want every frame come first: a display that hangs must not cost a recorder its time.
+  for (const bool wants_newest : {false, true}) {
+    for (std::size_t i = 0; is_running_ && i < branches_.size(); ++i) {
+      if (branches_[i].wants_newest() == wants_newest) finish_branch(i, deadline, cancel, stats, result);
     }
-    branch.clear(stats.branches[i]);
   }
   collect(stats, per_second);
+  count(stats);
   keep_first(source_->stop());
-  for (const Branch& branch : branches_) {
-    for (Stage* stage : branch.stages()) keep_first(stage->stop());
-    keep_first(branch.sink().stop());
+  for (std::size_t i = 0; i < branches_.size(); ++i) {
+    for (Stage* stage : branches_[i].stages()) keep_first(stage->stop());
+    keep_first(branches_[i].sink().stop());
+    branches_[i].finish(stats.branches[i]);
   }
   made_.clear();
+  is_running_ = false;
   return result;
 }
 
@@ -209,7 +293,10 @@ Result<bool> Stream::take(StreamStats& stats) {
 
   for (std::size_t i = 0; i + 1 < branches_.size(); ++i) {
     auto hold = frame.split();
-    if (!hold) return std::unexpected(hold.error());
+    if (!hold) {
+      for (std::size_t rest = i; rest < branches_.size(); ++rest) ++stats.branches[rest].failed;
+      return std::unexpected(hold.error());
+    }
     branches_[i].offer(std::move(*hold), stats.branches[i]);
   }
   branches_.back().offer(std::move(frame), stats.branches.back());
@@ -247,21 +334,28 @@ void Stream::collect(StreamStats& stats, PerSecond& per_second) noexcept {
       count = branches_[i].sink().take_presented(reports_);
       for (const Presentation& report : std::span(reports_).first(count)) {
         ++branch.presented;
-        branch.latency.add(report.presented - report.captured);
+        if (branches_[i].has_latency()) branch.latency.add(report.presented - report.captured);
         if (i == 0) per_second.add(report.presented);
       }
     }
   }
-  stats.bytes_copied = 0;
-  for (const Branch& branch : branches_) {
-    for (const Stage* stage : branch.stages()) stats.bytes_copied += stage->bytes_copied();
+}
+
+void Stream::count(StreamStats& stats) noexcept {
+  if (!is_running_) return;
+  copied_ = copied_before_;
+  for (std::size_t i = 0; i < branches_.size(); ++i) {
+    for (const Stage* stage : branches_[i].stages()) copied_ += stage->bytes_copied();
+    branches_[i].count(stats.branches[i]);
   }
+  stats.bytes_copied = copied_;
 }
 
 void PerSecond::add(std::chrono::nanoseconds presented) const noexcept {
   if (presented < first) return;
   const auto second =
       static_cast<std::size_t>(std::chrono::duration_cast<std::chrono::seconds>(presented - first).count());
+  recent->add(second);
   if (second >= counts->capacity()) return;
   if (second >= counts->size()) counts->resize(second + 1);  // within the capacity: no allocation
   ++(*counts)[second];

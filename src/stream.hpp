@@ -8,14 +8,15 @@
 
 #include <array>
 #include <list>
-#include <memory>
+#include <optional>
 #include <vector>
 
 namespace dmaflow {
 
-/// Presented frames by second, in a table with room made beforehand.
+/// Presented frames by second: the first hour in a table with room made beforehand, the last seconds without end.
 struct PerSecond {
   std::vector<std::uint32_t>* counts = nullptr;
+  RecentSeconds* recent = nullptr;
   std::chrono::nanoseconds first{0};  // when the first frame came, CLOCK_MONOTONIC
 
   void add(std::chrono::nanoseconds presented) const noexcept;
@@ -27,20 +28,29 @@ class Stream {
 
   [[nodiscard]] Source& source() const noexcept { return *source_; }
   [[nodiscard]] std::vector<Branch>& branches() noexcept { return branches_; }
+  [[nodiscard]] const std::vector<Branch>& branches() const noexcept { return branches_; }
   [[nodiscard]] bool ended() const noexcept { return ended_; }
+  /// True between start() and stop().
+  [[nodiscard]] bool is_running() const noexcept { return is_running_; }
+  /// How often it was started.
+  [[nodiscard]] std::uint64_t starts() const noexcept { return starts_; }
 
   /// Negotiates every link, makes its buffers and imports them. On refusal nothing is kept.
   std::expected<std::vector<Plan>, Refused> prepare(const StreamRequest& request,
                                                     const std::vector<Allocator*>& allocators);
   /// Lets go of buffers, and of the copies a plan put in.
   void forget() noexcept;
-  /// Starts sinks, stages, then the source.
+  /// Starts sinks, stages, then the source. On an error what was started is for stop().
   Result<void> start();
-  /// Waits for what is under way, then stops the source, the stages and the sinks, in this order.
-  Result<void> stop(Deadline deadline, StreamStats& stats, PerSecond& per_second);
+  /// Waits for what is under way, then stops the source, the stages and the sinks, in this order. The error is the
+  /// first of any of them; all are stopped all the same, and every frame is counted.
+  Result<void> stop(Deadline deadline, const Cancel* cancel, StreamStats& stats, PerSecond& per_second);
 
   /// Takes one frame from the source, if there is one, and gives every branch its hold. True where there was one.
   Result<bool> take(StreamStats& stats);
+  /// Whether the source may have more frames, though it was asked often enough for one turn.
+  [[nodiscard]] bool has_more() const noexcept { return has_more_; }
+  void set_more(bool more) noexcept { has_more_ = more; }
   /// True where the frame just taken is so old that newer ones have likely come, and only the newest is wanted by
   /// stages that may take their time: then look for those first. Not without end.
   [[nodiscard]] bool is_behind() const noexcept { return behind_ > 0 && behind_ <= most_behind; }
@@ -53,6 +63,8 @@ class Stream {
   Result<void> serve_source(short revents) { return source_->dispatch(revents); }
   /// Collects reports of presented frames.
   void collect(StreamStats& stats, PerSecond& per_second) noexcept;
+  /// Brings the counters up to date: what devices dropped, what waits, what was copied.
+  void count(StreamStats& stats) noexcept;
   /// True once after any participant changed so that the plan no longer holds.
   [[nodiscard]] bool take_changed() noexcept;
 
@@ -64,17 +76,31 @@ class Stream {
     std::vector<Importer*> consumers;
     Producer* producer = nullptr;
   };
-  [[nodiscard]] std::vector<Link> links() const;
+  /// A link before it is negotiated. The source's reaches into every branch, a stage's belongs to one.
+  struct Part {
+    Link link;
+    std::optional<std::size_t> branch;  // nothing: the source's
+    std::size_t place = 0;              // in the branch's stages: right after the producer
+  };
+  [[nodiscard]] std::vector<Part> parts() const;
+  [[nodiscard]] std::vector<Importer*> consumers_in(const Branch& branch) const;
+  [[nodiscard]] bool is_copy(const void* participant) const noexcept;
+  Result<void> check_names(const StreamRequest& request, const std::vector<Allocator*>& allocators) const;
+  void finish_branch(std::size_t index, Deadline deadline, const Cancel* cancel, StreamStats& stats,
+                     Result<void>& result);
   [[nodiscard]] std::span<const Buffer> inputs_of(const Importer& consumer) const noexcept;
   [[nodiscard]] std::vector<Buffer> outputs_of(const Producer& producer) const;
   [[nodiscard]] bool is_late(const FrameInfo& info) const noexcept;
-  std::expected<Made, Refused> make(Link link);
-  bool insert_copies(const StreamRequest& request, const std::vector<Allocator*>& allocators);
+  static std::expected<Made, Refused> make(Link link);
+  bool insert_copies(const Part& part);
 
   Source* source_;
   std::vector<Branch> branches_;
   std::list<CopyStage> copies_;
   std::vector<Made> made_;
+  std::uint64_t copied_before_ = 0;  // by stages of earlier runs
+  std::uint64_t copied_ = 0;         // by all
+  std::uint64_t starts_ = 0;
   std::uint64_t next_sequence_ = 0;
   std::uint32_t behind_ = 0;  // late frames in a row
   bool may_be_behind_ = false;
@@ -82,6 +108,8 @@ class Stream {
   std::array<Presentation, 32> reports_{};  // of which collect() uses some
   bool any_frame_ = false;
   bool ended_ = false;
+  bool is_running_ = false;
+  bool has_more_ = false;
 };
 
 }  // namespace dmaflow

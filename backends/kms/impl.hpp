@@ -153,7 +153,7 @@ struct Output::Impl {
   /// The last commit is on the screen: what it replaced is let go.
   void completed() noexcept;
   void on_flip(std::uint64_t commit, std::chrono::nanoseconds when) noexcept;
-  [[nodiscard]] Result<void> drain(Deadline deadline) noexcept;
+  [[nodiscard]] Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) noexcept;
   void restore() noexcept;
   void detach_writeback() noexcept;
   /// Reads what is to be put back later, once before the first commit, and reserves the request.

@@ -5,6 +5,7 @@
 // Kernel: drivers/gpu/drm/drm_atomic_helper.c, drm_atomic_helper_setup_commit().
 #include "impl.hpp"
 
+#include "cancellable.hpp"
 #include "log.hpp"
 #include "sys/sys.hpp"
 
@@ -318,7 +319,7 @@ void Output::Impl::on_flip(std::uint64_t commit, std::chrono::nanoseconds when) 
   if (in_flight && commit == commits) completed();
 }
 
-Result<void> Output::Impl::drain(Deadline deadline) noexcept {
+Result<void> Output::Impl::drain(Deadline deadline, const Cancel* cancel) noexcept {
   is_in_step = false;
   while (true) {
     const bool is_staged = has_staged() && !device.paused;
@@ -328,12 +329,12 @@ Result<void> Output::Impl::drain(Deadline deadline) noexcept {
       if (auto result = commit(); !result) return result;
       const int fence = unread == 0 ? waiting_fence() : -1;
       if (fence < 0) continue;
-      const int ready = sys::wait(fence, POLLIN, deadline);
+      const int ready = detail::wait(fence, POLLIN, deadline, cancel);
       if (ready < 0) return std::unexpected(error(ready, "poll"));
       if (ready == 0) return std::unexpected(error(-ETIMEDOUT, "drain").detail("a frame still waits for its fence"));
       continue;
     }
-    const int ready = sys::wait(device.file.fd, POLLIN, deadline);
+    const int ready = detail::wait(device.file.fd, POLLIN, deadline, cancel);
     if (ready < 0) return std::unexpected(error(ready, "poll"));
     if (ready == 0) {
       return std::unexpected(error(-ETIMEDOUT, "drain").detail("%u commits are not on the screen yet", unread));

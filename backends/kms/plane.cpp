@@ -152,7 +152,7 @@ std::size_t Plane::take_presented(std::span<Presentation> out) noexcept {
   return count;
 }
 
-Result<void> Plane::drain(Deadline deadline) { return impl_->output.drain(deadline); }
+Result<void> Plane::drain(Deadline deadline, const Cancel* cancel) { return impl_->output.drain(deadline, cancel); }
 
 Result<void> Plane::stop() noexcept { return impl_->stop(); }
 

@@ -349,7 +349,7 @@ Deadline Output::Impl::last_frame_deadline(Deadline deadline) const noexcept {
   return Deadline::at(std::min(deadline.time(), Deadline::Clock::now() + usual));
 }
 
-Result<void> Output::drain(Deadline deadline) {
+Result<void> Output::drain(Deadline deadline, const Cancel* cancel) {
   Impl& my = *impl_;
   while (my.started) {
     if (auto submitted = my.submit(); !submitted) return submitted;
@@ -357,8 +357,9 @@ Result<void> Output::drain(Deadline deadline) {
     if (!waits && my.queue.queued() == 0) break;
     const bool is_last = !waits && my.queue.queued() == 1;
     // An empty queue reports POLLERR: it is left out.
-    std::array<pollfd, 2> polls{{{.fd = my.queue.queued() > 0 ? my.device.fd() : -1, .events = POLLOUT, .revents = 0},
-                                 {.fd = my.waiting_fence(), .events = POLLIN, .revents = 0}}};
+    std::array<pollfd, 3> polls{{{.fd = my.queue.queued() > 0 ? my.device.fd() : -1, .events = POLLOUT, .revents = 0},
+                                 {.fd = my.waiting_fence(), .events = POLLIN, .revents = 0},
+                                 {.fd = cancel != nullptr ? cancel->poll_fd() : -1, .events = POLLIN, .revents = 0}}};
     const int ready = sys::wait(polls, is_last ? my.last_frame_deadline(deadline) : deadline);
     if (ready < 0) return std::unexpected(my.device.error(-ready, "poll"));
     if (ready == 0 && is_last && deadline.remaining() > Deadline::Clock::duration::zero()) break;
@@ -366,6 +367,9 @@ Result<void> Output::drain(Deadline deadline) {
       return std::unexpected(my.device.error(ETIMEDOUT, "drain")
                                  .detail("%u frames are still in the device%s", my.queue.queued(),
                                          waits ? ", one waits for its fence or for a place" : ""));
+    }
+    if (polls[0].revents == 0 && polls[1].revents == 0 && polls[2].revents != 0) {
+      return std::unexpected(my.device.error(ECANCELED, "drain"));
     }
     if (polls[0].revents == 0) continue;
     if (auto collected = my.collect(); !collected) return collected;

@@ -113,7 +113,7 @@ struct Convert::Impl {
   void give_back(Slot& slot, const Fence& done);
   [[nodiscard]] Result<void> reclaim();
   [[nodiscard]] Result<void> finish(Slot& slot);
-  [[nodiscard]] Result<void> wait_idle(Deadline deadline);
+  [[nodiscard]] Result<void> wait_idle(Deadline deadline, const Cancel* cancel = nullptr);
   void stop() noexcept;
 };
 
@@ -687,23 +687,26 @@ Result<void> Convert::Impl::finish(Slot& slot) {
   return gpu.checked(gpu.vk.ResetFences(gpu.device, 1, &slot.fence), "vkResetFences");
 }
 
-Result<void> Convert::Impl::wait_idle(Deadline deadline) {
+Result<void> Convert::Impl::wait_idle(Deadline deadline, const Cancel* cancel) {
   for (std::uint32_t i = 0; i < options.in_flight; ++i) {
     if (!slots[i].busy) continue;
-    if (auto over = wait_for(gpu, slots[i].fence, deadline); !over) return over;
+    if (auto over = wait_for(gpu, slots[i].fence, deadline, cancel); !over) return over;
     now = Deadline::Clock::now();
     if (auto done = finish(slots[i]); !done) return done;
   }
   return {};
 }
 
-Result<void> Convert::drain(Deadline deadline) {
+Result<void> Convert::drain(Deadline deadline, const Cancel* cancel) {
   if (auto alive = impl_->gpu.alive("vulkan::Convert::drain"); !alive) return alive;
   if (impl_->pending && !impl_->finished) {
-    if (auto over = impl_->filled.wait(deadline); !over && over.error().code() == ETIMEDOUT) return over;
+    if (auto over = impl_->filled.wait(deadline, cancel);
+        !over && (over.error().code() == ETIMEDOUT || over.error().code() == ECANCELED)) {
+      return over;
+    }
     if (auto advanced = impl_->advance(); !advanced) return std::unexpected(advanced.error());
   }
-  return impl_->wait_idle(deadline);
+  return impl_->wait_idle(deadline, cancel);
 }
 
 Result<void> Convert::stop() noexcept {

@@ -198,14 +198,22 @@ Result<VkImageView> make_view(Device::Impl& device, const Image& image, const Or
   return view;
 }
 
-Result<void> wait_for(Device::Impl& device, VkFence fence, Deadline deadline) noexcept {
-  const auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline.remaining());
-  const VkResult result =
-      device.vk.WaitForFences(device.device, 1, &fence, VK_TRUE, static_cast<std::uint64_t>(left.count()));
-  if (result == VK_TIMEOUT) {
-    return std::unexpected(Error::os(ETIMEDOUT, "vkWaitForFences", device.name).detail("the GPU is still at work"));
+// Vulkan cannot wait for a fence and a descriptor at once: with a Cancel it waits in short stretches.
+Result<void> wait_for(Device::Impl& device, VkFence fence, Deadline deadline, const Cancel* cancel) noexcept {
+  constexpr std::chrono::nanoseconds stretch = std::chrono::milliseconds(10);
+  while (true) {
+    const auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline.remaining());
+    const auto now = cancel != nullptr ? std::min(left, stretch) : left;
+    const VkResult result =
+        device.vk.WaitForFences(device.device, 1, &fence, VK_TRUE, static_cast<std::uint64_t>(now.count()));
+    if (result != VK_TIMEOUT) return device.checked(result, "vkWaitForFences");
+    if (cancel != nullptr && cancel->is_set()) {
+      return std::unexpected(Error::os(ECANCELED, "vkWaitForFences", device.name));
+    }
+    if (now == left) {
+      return std::unexpected(Error::os(ETIMEDOUT, "vkWaitForFences", device.name).detail("the GPU is still at work"));
+    }
   }
-  return device.checked(result, "vkWaitForFences");
 }
 
 OverlayImage::~OverlayImage() {

@@ -77,6 +77,7 @@ class OverlayImage {
                                             const VkSamplerYcbcrConversionInfo* conversion = nullptr);
 
 /// vkWaitForFences until the deadline. Errors: ETIMEDOUT, VK_ERROR_DEVICE_LOST.
-[[nodiscard]] Result<void> wait_for(Device::Impl& device, VkFence fence, Deadline deadline) noexcept;
+[[nodiscard]] Result<void> wait_for(Device::Impl& device, VkFence fence, Deadline deadline,
+                                    const Cancel* cancel = nullptr) noexcept;
 
 }  // namespace dmaflow::vulkan

@@ -1,12 +1,24 @@
-// What a device is to the rest of the house: a source of frames, a stage that changes them, a sink that takes them.
+// The interfaces of devices: a source of frames, a stage that changes them, a sink that takes them.
 //
 // Negotiation and the pipeline know devices only through these interfaces, so a new device is a new backend and nothing
-// else. All calls come from one thread, the loop's. Everything pollable names a descriptor and what to wait for,
-// so it plugs into any event loop: wait, then dispatch() with what poll reported. No hidden threads, no signal
-// handlers.
+// else. All calls come from one thread, the loop's. There are no hidden threads and no signal handlers.
+//
+// The loop's contract, the same for every object:
+//
+//   1. Wait until poll_fd() reports poll_events(), waiting_fence() becomes readable, or wake_by() has come.
+//   2. Call dispatch() with what poll reported for poll_fd(), or with 0. A call with 0 is allowed at any time.
+//   3. Sources and stages: call take() until it returns an empty frame. So it makes no difference whether dispatch()
+//      drains the descriptor (an eventfd) or leaves it readable (a V4L2 queue): nothing is left behind either way.
+//   4. Sinks: accept() frames, then flush().
+//
+// After steps 2 and 3 an object must not ask for attention again until something new has happened: a descriptor that
+// stays readable, or a wake_by() in the past, makes the loop spin. dmaflow/testing/conformance.hpp checks all of this
+// on any Source and Sink.
 #pragma once
 
 #include <dmaflow/allocator.hpp>
+#include <dmaflow/cancel.hpp>
+#include <dmaflow/deadline.hpp>
 #include <dmaflow/error.hpp>
 #include <dmaflow/frame.hpp>
 #include <dmaflow/layout.hpp>
@@ -41,12 +53,20 @@ struct StreamConfig {
 
 /// What the user wants; everything left out is the device's choice.
 struct StreamRequest {
-  std::optional<Size> size{};
-  std::vector<PixelFormat> formats{};  ///< acceptable ones, best first; empty = any
-  std::optional<Interval> interval{};
-  std::string allocator{};    ///< only this one, by name ("display", "heap:system"); empty = any
-  std::uint32_t buffers = 0;  ///< how many; 0 = as many as needed
-  bool allow_copy = false;    ///< accept a plan that copies each frame, where nothing else works
+  std::optional<Size> size{};          ///< of the source's images
+  std::vector<PixelFormat> formats{};  ///< of the source: acceptable ones, best first; empty = any
+  std::optional<Interval> interval{};  ///< of the source
+  /// Only this allocator, by name ("display", "heap:system"), on every link that has one of this name; empty = any.
+  std::string allocator{};
+  std::uint32_t buffers = 0;  ///< how many on each link; 0 = as many as needed
+  bool allow_copy = false;    ///< accept a copy of each frame on a link where nothing else works
+};
+
+/// What a consumer asks of the buffers it imports. A wish: each is tried first, and what works without it counts too.
+struct Needs {
+  Constraints constraints{};          ///< strides, offsets, sizes, contiguous or cached memory
+  Usage usage{};                      ///< what the consumer does with them
+  std::vector<Modifier> modifiers{};  ///< those it takes of the format configured, best first; empty = not known
 };
 
 /// Something with a descriptor to wait on.
@@ -61,9 +81,10 @@ class Pollable {
   [[nodiscard]] virtual int poll_fd() const noexcept = 0;
   /// What to wait for now (POLLIN, ...); 0 = nothing now: leave the descriptor out of the wait.
   [[nodiscard]] virtual short poll_events() const noexcept = 0;
-  /// When to call dispatch(0) though nothing was reported; nothing = no need to.
+  /// When to call dispatch(0) though nothing was reported; nothing = no need to. That call moves it to a later time, or
+  /// to nothing.
   [[nodiscard]] virtual std::optional<Deadline> wake_by() const noexcept { return std::nullopt; }
-  /// Does what is to be done. @p revents: what poll reported, 0 for none. Never blocks.
+  /// Handles what happened. @p revents: what poll reported for poll_fd(), 0 for nothing. Never blocks.
   [[nodiscard]] virtual Result<void> dispatch(short revents) = 0;
   /// The sync_file this object waits for before it can go on; -1 = none. Once it is readable (POLLIN), dispatch(0) goes
   /// on, and the next wait is for another. It may differ from one call to the next, and stays the object's.
@@ -78,6 +99,9 @@ class Participant {
   /// True once after something changed so that the plan no longer holds (a camera's signal, a display's mode): the
   /// pipeline drains, negotiates again and goes on.
   [[nodiscard]] virtual bool take_changed() noexcept { return false; }
+  /// True while it waits for something outside that may take any time: a camera for its signal, a display for its VT, a
+  /// peer for another process. Then RunOptions::frame_timeout does not count.
+  [[nodiscard]] virtual bool is_waiting() const noexcept { return false; }
 
  protected:
   ~Participant() = default;
@@ -100,6 +124,11 @@ class Producer : public virtual Participant {
   [[nodiscard]] virtual Result<void> try_output(const Buffer& buffer) = 0;
   /// Buffers it keeps to itself while running.
   [[nodiscard]] virtual std::uint32_t min_buffers() const noexcept = 0;
+  /// How it writes to buffers, for allocators that place memory by use. Default: by the CPU where writes_by_cpu(), else
+  /// as a camera does.
+  [[nodiscard]] virtual Usage output_usage() const noexcept {
+    return {.capture = !writes_by_cpu(), .cpu = writes_by_cpu()};
+  }
   /// Its own allocator, or nullptr.
   [[nodiscard]] virtual Allocator* output_allocator() noexcept { return nullptr; }
   /// True where it writes through mappings of this process (CpuMap), which follow memory that moves.
@@ -116,6 +145,10 @@ class Importer : public virtual Participant {
   [[nodiscard]] virtual Result<void> check(const StreamConfig& config) = 0;
   /// Prepares for such a stream, replacing an earlier one. For a display: finds the mode and the place on the screen.
   [[nodiscard]] virtual Result<void> configure(const StreamConfig& config) = 0;
+  /// What it needs of the buffers of the stream it was configured for. Negotiation merges the needs of all consumers of
+  /// a link with the producer's constraints (the largest alignments, all usages, the modifiers that all take) and asks
+  /// the allocators for that.
+  [[nodiscard]] virtual Needs needs() const { return {}; }
   /// Really tries @p buffer, and keeps the import on the buffer for later: a second call costs no system call.
   [[nodiscard]] virtual Result<void> import(const Buffer& buffer) = 0;
   /// True where it moves an imported buffer's memory when it uses it, whoever allocated that (see MemoryTraits::moves).
@@ -128,12 +161,17 @@ class Importer : public virtual Participant {
   [[nodiscard]] virtual bool returns_in_calls() const noexcept { return false; }
   /// Its own allocator, or nullptr.
   [[nodiscard]] virtual Allocator* allocator() noexcept { return nullptr; }
+  /// Frames it accepted and let go unused since it was made: their fence failed, or the stream stopped before their
+  /// turn. A sink did not submit them, a stage gave nothing for them. Those that accept() refused or displaced do not
+  /// count. Never falls.
+  [[nodiscard]] virtual std::uint64_t dropped() const noexcept { return 0; }
 
  protected:
   ~Importer() = default;
 };
 
-/// Where frames come from. Destroying it while frames are held is allowed: they stay readable.
+/// Where frames come from: see the loop's contract at the top. Destroying it while frames are held is allowed: they
+/// stay readable.
 class Source : public Pollable, public Producer {
  public:
   /// Takes the buffers and begins. They came from its own allocator, or try_output() accepted one like them.
@@ -141,8 +179,8 @@ class Source : public Pollable, public Producer {
   [[nodiscard]] virtual Result<void> start(std::span<const Buffer> buffers) = 0;
   /// Ends the stream and lets go of the buffers. Frames still held stay valid. Stopping twice is allowed.
   virtual Result<void> stop() noexcept = 0;
-  /// The next frame, or an empty one where there is none yet. Never blocks. Call it after dispatch() was told
-  /// POLLIN, until it gives an empty one.
+  /// The next frame, or an empty one where there is none yet. Never blocks. Call it after each dispatch() until it
+  /// returns an empty frame; a call that has nothing to return should cost no system call.
   /// Errors: ENODEV (gone), EPIPE (the stream has ended), EIO and others from the device.
   [[nodiscard]] virtual Result<Frame> take() = 0;
   /// The holds of the running stream; nullptr while stopped. dispatch() gives returned buffers back to the device.
@@ -152,7 +190,7 @@ class Source : public Pollable, public Producer {
 /// When a frame reached its viewer.
 struct Presentation {
   std::uint64_t sequence = 0;             ///< FrameInfo::sequence
-  std::chrono::nanoseconds captured{0};   ///< FrameInfo::timestamp
+  std::chrono::nanoseconds captured{0};   ///< FrameInfo::timestamp, on the frame's own clock
   std::chrono::nanoseconds presented{0};  ///< CLOCK_MONOTONIC
 };
 
@@ -174,8 +212,8 @@ class Sink : public Pollable, public Importer {
   /// A buffer of the sink's own to be filled and accepted, where it works that way (a compositor's, a PipeWire node's).
   /// Default: ENOTSUP.
   [[nodiscard]] virtual Result<Frame> acquire_target();
-  /// Waits until what was submitted is shown. Errors: ETIMEDOUT.
-  virtual Result<void> drain(Deadline deadline) = 0;
+  /// Submits what was accepted and waits until it is shown. Errors: ETIMEDOUT, ECANCELED, those of the device.
+  virtual Result<void> drain(Deadline deadline, const Cancel* cancel) = 0;
   /// Ends the stream, restores what configure() and start() changed, lets go of every frame. Stopping twice is allowed.
   virtual Result<void> stop() noexcept = 0;
 };
@@ -195,8 +233,8 @@ class Stage : public Pollable, public Importer, public Producer {
   [[nodiscard]] virtual Result<void> accept(Frame frame) = 0;
   /// The next finished frame, or an empty one. Never blocks.
   [[nodiscard]] virtual Result<Frame> take() = 0;
-  /// Finishes what it holds; take() then gives the rest.
-  virtual Result<void> drain(Deadline deadline) = 0;
+  /// Finishes what it holds; take() then gives the rest. Errors: ETIMEDOUT, ECANCELED, those of the device.
+  virtual Result<void> drain(Deadline deadline, const Cancel* cancel) = 0;
   /// Lets go of every frame and buffer. Stopping twice is allowed.
   virtual Result<void> stop() noexcept = 0;
   /// Bytes it copied since start: counted, never silent.

@@ -295,7 +295,7 @@ class Plane final : public Sink {
   /// Reports are kept for the last 256 frames; older ones not taken are lost. They arrive in batches, up to 32 frames
   /// late.
   [[nodiscard]] std::size_t take_presented(std::span<Presentation> out) noexcept override;
-  [[nodiscard]] Result<void> drain(Deadline deadline) override;
+  [[nodiscard]] Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) override;
   Result<void> stop() noexcept override;
 
   [[nodiscard]] int poll_fd() const noexcept override;

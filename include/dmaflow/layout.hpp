@@ -53,7 +53,13 @@ struct Constraints {
   bool separate_objects = false;                            ///< each plane in a dma-buf of its own
   bool contiguous = false;                                  ///< physically contiguous memory
   bool cached = false;                                      ///< the CPU will read it: cached memory preferred
+
+  friend bool operator==(const Constraints&, const Constraints&) = default;
 };
+
+/// What meets both: the larger of each alignment and each least size, a size alignment that is a multiple of both, and
+/// what either asks for.
+[[nodiscard]] Constraints merge(const Constraints& a, const Constraints& b) noexcept;
 
 /// The layout of a buffer: a value. Valid only after validate() said so for the objects it is used with.
 struct Layout {

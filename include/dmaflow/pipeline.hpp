@@ -8,6 +8,7 @@
 // wait, and the devices make theirs.
 #pragma once
 
+#include <dmaflow/cancel.hpp>
 #include <dmaflow/device.hpp>
 #include <dmaflow/negotiate.hpp>
 #include <dmaflow/stats.hpp>
@@ -17,7 +18,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -39,15 +39,17 @@ struct BranchOptions {
 };
 
 struct RunOptions {
-  /// Ends the run from another thread.
-  std::stop_token stop{};
+  /// Ends the run, without an error, once it is set: from another thread or a signal handler. Outlives the run.
+  const Cancel* cancel = nullptr;
   /// Ends the run when readable (a signalfd, see stop.hpp); -1 = none. Stays the caller's, and nothing is read from it.
   int stop_fd = -1;
   /// Ends the run after this time; unset = runs until stopped.
   std::optional<std::chrono::nanoseconds> duration{};
   /// Ends the run after this many captured frames of every stream; 0 = no limit.
   std::uint64_t frames = 0;
-  /// Without any frame for this long, the run fails with ETIMEDOUT: a wait always has a deadline.
+  /// Where one of the sources gives no frame for this long, or one of the branches takes none though frames wait, the
+  /// run fails with ETIMEDOUT and names it. Each start of a stream begins anew; a participant that waits for something
+  /// outside (Participant::is_waiting) is not counted.
   std::chrono::nanoseconds frame_timeout = std::chrono::seconds(5);
   /// Called in the loop's thread about once a second.
   std::function<void(const Stats&)> progress{};
@@ -62,7 +64,8 @@ class Pipeline {
   Pipeline& operator=(Pipeline&&) noexcept;
 
   /// Adds a source, or finds it again, and adds a branch of it to @p sink.
-  /// Errors: EINVAL (the sink has a branch already; a limit out of range; no name), EBUSY (prepared already).
+  /// Errors: EINVAL (the sink has a branch already; a stage is null or stands somewhere already; a limit out of range;
+  /// no name, or one that another branch of this source has), EBUSY (prepared already).
   Result<void> connect(Source& source, Sink& sink, std::string name = "screen", BranchOptions options = {});
   /// Offers an allocator to every negotiation, beside the devices' own.
   void offer(Allocator& allocator);
@@ -76,18 +79,23 @@ class Pipeline {
 
   /// Prepares where that was not done, starts the devices, moves frames until stopped, drains and stops the devices.
   /// A source that changes under way (Participant::take_changed) is drained and negotiated anew.
-  /// Errors: the first device error that ended the run, after which all is stopped; ETIMEDOUT; those of prepare().
+  /// A camera that lost its signal (ENOLINK) is waited for. Errors: the first device error that ended the run, after
+  /// which all is stopped; ETIMEDOUT; those of prepare(), whose candidates refusal() keeps.
   Result<void> run(const RunOptions& options = {});
 
   /// For a loop of one's own, instead of run(): start(), then step() again and again, then stop().
   Result<void> start();
-  /// Waits until a device has something, or the deadline, and does it. False at the deadline.
-  Result<bool> step(Deadline deadline);
-  /// Drains up to the deadline and stops every device.
-  Result<void> stop(Deadline deadline);
+  /// Waits until a device has something, or the deadline, and does it. False at the deadline. Errors: ECANCELED, EINVAL
+  /// (not started), those of the devices.
+  Result<bool> step(Deadline deadline, const Cancel* cancel = nullptr);
+  /// Drains until the deadline or @p cancel, and stops every device in any case. Errors: ETIMEDOUT and ECANCELED (what
+  /// was under way is counted in Drops::at_stop or by_device), the first of the devices.
+  Result<void> stop(Deadline deadline, const Cancel* cancel = nullptr);
 
   /// The plans in force; empty before prepare().
   [[nodiscard]] const std::vector<Plan>& plans() const noexcept;
+  /// Why the last negotiation, in prepare(), start(), run() or step(), found no plan; empty where it found one.
+  [[nodiscard]] const std::optional<Refused>& refusal() const noexcept;
   [[nodiscard]] const Stats& stats() const noexcept;
 
  private:

@@ -39,13 +39,31 @@ class Histogram {
   std::chrono::nanoseconds max_{0};
 };
 
-/// One branch: what its viewer got.
+/// Frames that a branch let go without showing them, by reason.
+struct Drops {
+  std::uint64_t replaced = 0;    ///< a newer frame came before the sink or stage had room (Policy::latest)
+  std::uint64_t queue_full = 0;  ///< BranchOptions::max_queued others waited already (Policy::every_frame)
+  std::uint64_t by_device = 0;   ///< a stage or the sink took them and let them go unused (Importer::dropped())
+  std::uint64_t at_stop = 0;     ///< they still waited when the stream stopped or was negotiated again
+
+  [[nodiscard]] constexpr std::uint64_t total() const noexcept { return replaced + queue_full + by_device + at_stop; }
+};
+
+/// One branch: what its viewer got. Every captured frame is in exactly one of delivered, dropped, failed and held.
 struct BranchStats {
   std::string name{};
-  std::uint64_t delivered = 0;  ///< frames the sink took and submitted or still has
-  std::uint64_t presented = 0;  ///< frames reported as shown
-  std::uint64_t dropped = 0;    ///< frames this branch let go unshown, by its policy or limit
-  Histogram latency{};          ///< capture to presentation
+  std::uint64_t delivered = 0;  ///< frames the sink took and submitted, or still has to submit
+  std::uint64_t presented = 0;  ///< of those, frames reported as shown
+  Drops dropped{};
+  std::uint64_t failed = 0;  ///< frames that a stage or the sink answered with an error
+  std::uint64_t held = 0;    ///< frames that wait in the branch or are in its stages now; 0 once stopped
+  std::uint64_t added = 0;   ///< frames that stages gave beyond those they took (a deinterlacer gives two for one)
+  Histogram latency{};       ///< capture to presentation; only of frames whose time stamp is on CLOCK_MONOTONIC
+
+  /// Always StreamStats::captured.
+  [[nodiscard]] constexpr std::uint64_t captured() const noexcept {
+    return delivered + dropped.total() + failed + held - added;
+  }
 };
 
 /// One source and its branches.
@@ -59,18 +77,35 @@ struct StreamStats {
   std::vector<BranchStats> branches{};
 };
 
+/// How often something happened in each of the last few seconds. Fixed size.
+class RecentSeconds {
+ public:
+  /// Counts one in @p second. Seconds older than the last four are forgotten.
+  void add(std::uint64_t second) noexcept;
+  /// How many in @p second; 0 where that is too long ago.
+  [[nodiscard]] std::uint32_t of(std::uint64_t second) const noexcept;
+
+ private:
+  struct Entry {
+    std::uint64_t second = 0;
+    std::uint32_t count = 0;
+  };
+  std::array<Entry, 4> entries_{};
+};
+
 /// A whole pipeline.
 struct Stats {
   std::chrono::nanoseconds elapsed{0};  ///< since the first frame
   std::vector<StreamStats> streams{};
 
-  /// One line for people: rate of the last second, latency p50 and p99, dropped. Of the first branch of each stream.
+  /// One line for people: rate of the last second, latency p50 and p99, dropped; of each stream's first branch.
   [[nodiscard]] std::string line() const;
   /// JSON, with every counter, the latency distribution and the presented frames of each second.
   [[nodiscard]] std::string json() const;
 
   /// Presented frames (of every stream's first branch) in each second since the first frame; the first hour is kept.
   std::vector<std::uint32_t> per_second{};
+  RecentSeconds recent{};  ///< the same, of the last seconds, without end
 };
 
 }  // namespace dmaflow

@@ -251,7 +251,7 @@ class Output final : public Sink {
   [[nodiscard]] Result<Frame> accept(Frame frame) override;
   [[nodiscard]] Result<void> flush() override;
   [[nodiscard]] std::size_t take_presented(std::span<Presentation> out) noexcept override;
-  Result<void> drain(Deadline deadline) override;
+  Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) override;
   Result<void> stop() noexcept override;
   [[nodiscard]] int poll_fd() const noexcept override;
   [[nodiscard]] short poll_events() const noexcept override;

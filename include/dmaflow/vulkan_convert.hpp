@@ -107,7 +107,7 @@ class Convert final : public Stage {
   /// and others of Vulkan.
   [[nodiscard]] Result<void> accept(Frame frame) override;
   [[nodiscard]] Result<Frame> take() override;
-  Result<void> drain(Deadline deadline) override;
+  Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) override;
   Result<void> stop() noexcept override;
 
   /// How it reads what it was configured for: planes or sampler. RGB is one plane.

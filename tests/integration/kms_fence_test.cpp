@@ -350,7 +350,7 @@ class SlowWork final : public Stage {
     return {};
   }
   [[nodiscard]] Result<Frame> take() override { return std::move(frame_); }
-  Result<void> drain(Deadline) override { return {}; }
+  Result<void> drain(Deadline, const Cancel*) override { return {}; }
   Result<void> stop() noexcept override {
     stop_thread();
     frame_.release();

@@ -52,6 +52,7 @@ Buffer memfd_buffer(const Layout& layout, const Constraints& constraints) {
 }
 
 Result<std::vector<Buffer>> FakeAllocator::allocate(const Request& request) {
+  asked.push_back(request);
   if (refusal) return std::unexpected(*refusal);
   if (auto good = check_request(request, name_); !good) return std::unexpected(good.error());
   if (request.count > most) return std::unexpected(Error::os(ENOMEM, "allocate", name_));
@@ -96,6 +97,7 @@ Result<void> FakeSource::try_output(const Buffer& buffer) {
 }
 
 Result<void> FakeSource::start(std::span<const Buffer> buffers) {
+  if (start_error) return std::unexpected(*std::exchange(start_error, std::nullopt));
   auto holds = HoldSet::create({buffers.begin(), buffers.end()});
   if (!holds) return std::unexpected(holds.error());
   holds_ = std::move(*holds);
@@ -130,7 +132,7 @@ bool FakeSource::expose() {
   FrameInfo info;
   info.sequence = sequence;
   info.timestamp = Deadline::Clock::now().time_since_epoch();
-  info.clock = FrameInfo::Clock::monotonic;
+  info.clock = clock;
   exposed_.push_back(info);
   exposed_slots_.push_back(queued.front());
   queued.erase(queued.begin());
@@ -150,7 +152,7 @@ Result<Frame> FakeSource::take() {
     if (ended_) return std::unexpected(Error::os(EPIPE, "take", name_));
     return Frame();
   }
-  Frame frame = holds_->lend(exposed_slots_.front(), exposed_.front());
+  Frame frame = holds_->lend(exposed_slots_.front(), exposed_.front(), on_lend ? on_lend() : Fence());
   exposed_.pop_front();
   exposed_slots_.pop_front();
   if (exposed_.empty() && !ended_) clear_event(event_.get());
@@ -172,13 +174,14 @@ Result<void> FakeSink::import(const Buffer& buffer) {
 }
 
 Result<Frame> FakeSink::accept(Frame frame) {
+  if (accept_error) return std::unexpected(*accept_error);
   Frame displaced = std::move(staged_);
   staged_ = std::move(frame);
   return displaced;
 }
 
 Result<void> FakeSink::flush() {
-  if (busy || !staged_) return {};
+  if (busy || hangs || !staged_) return {};
   on_screen_ = std::move(staged_);
   shown.push_back(on_screen_.info().sequence);
   presented_.push_back(
@@ -208,16 +211,28 @@ std::size_t FakeSink::take_presented(std::span<Presentation> out) noexcept {
   return count;
 }
 
-Result<void> FakeSink::drain(Deadline) {
+Result<void> FakeSink::drain(Deadline, const Cancel*) {
+  if (hangs) return std::unexpected(Error::os(ETIMEDOUT, "drain", name_));
   busy = false;
   return flush();
 }
 
 Result<void> FakeSink::stop() noexcept {
   ++stops;
+  if (staged_) ++let_go;
   staged_.release();
   on_screen_.release();
   return {};
+}
+
+void expect_all_counted(const Stats& stats) {
+  for (const StreamStats& stream : stats.streams) {
+    for (const BranchStats& branch : stream.branches) {
+      EXPECT_EQ(branch.captured(), stream.captured)
+          << stream.name << ", " << branch.name << ": " << branch.delivered << " delivered, " << branch.dropped.total()
+          << " dropped, " << branch.failed << " failed, " << branch.held << " held, " << branch.added << " added";
+    }
+  }
 }
 
 StreamConfig small_config(PixelFormat format, Size size) {

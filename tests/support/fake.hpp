@@ -5,6 +5,7 @@
 #include "support.hpp"
 
 #include <dmaflow/device.hpp>
+#include <dmaflow/stats.hpp>
 
 #include <deque>
 #include <functional>
@@ -39,6 +40,7 @@ class FakeAllocator : public Allocator {
   [[nodiscard]] MemoryTraits traits() const noexcept override { return traits_; }
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
   Constraints own;               ///< e.g. a stride alignment it insists on
+  std::vector<Request> asked;    ///< every request it got
   std::optional<Error> refusal;  ///< every allocate() fails with it
   std::uint32_t most = 64;       ///< more at once are ENOMEM
   std::uint64_t made = 0;
@@ -54,6 +56,7 @@ class FakeSource : public Source {
   explicit FakeSource(std::vector<StreamConfig> configs, std::string name = "camera");
   [[nodiscard]] std::string_view name() const noexcept override { return name_; }
   [[nodiscard]] bool take_changed() noexcept override { return std::exchange(changed, false); }
+  [[nodiscard]] bool is_waiting() const noexcept override { return waits; }
   [[nodiscard]] Result<std::vector<StreamConfig>> offers(const StreamRequest& request) override;
   [[nodiscard]] Result<void> set_output(const StreamConfig& config) override;
   [[nodiscard]] const StreamConfig& output() const noexcept override { return output_; }
@@ -61,7 +64,7 @@ class FakeSource : public Source {
   [[nodiscard]] std::uint32_t min_buffers() const noexcept override { return 2; }
   [[nodiscard]] Allocator* output_allocator() noexcept override { return own_allocator; }
   [[nodiscard]] int poll_fd() const noexcept override { return event_.get(); }
-  [[nodiscard]] short poll_events() const noexcept override { return started ? POLLIN : 0; }
+  [[nodiscard]] short poll_events() const noexcept override { return started || waits ? POLLIN : 0; }
   [[nodiscard]] Result<void> dispatch(short revents) override;
   [[nodiscard]] Result<void> start(std::span<const Buffer> buffers) override;
   Result<void> stop() noexcept override;
@@ -78,6 +81,10 @@ class FakeSource : public Source {
   bool follows_strides = true;                        ///< set_output() takes the config's strides
   std::function<Result<void>(const Buffer&)> on_try;  ///< what it says to a buffer
   std::optional<Error> take_error;                    ///< take() fails with it
+  std::optional<Error> start_error;                   ///< start() fails with it
+  bool waits = false;                                 ///< it says that it waits for something outside
+  FrameInfo::Clock clock = FrameInfo::Clock::monotonic;
+  std::function<Fence()> on_lend;  ///< makes the fence of the next frame
   bool changed = false;
   bool started = false;
   int starts = 0;
@@ -101,8 +108,11 @@ class FakeSink : public Sink {
   explicit FakeSink(std::string name = "display");
   [[nodiscard]] std::string_view name() const noexcept override { return name_; }
   [[nodiscard]] bool take_changed() noexcept override { return std::exchange(changed, false); }
+  [[nodiscard]] bool is_waiting() const noexcept override { return waits; }
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  [[nodiscard]] Needs needs() const override { return wants; }
+  [[nodiscard]] std::uint64_t dropped() const noexcept override { return let_go; }
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
   [[nodiscard]] bool moves(const Buffer& buffer) const noexcept override { return buffer.origin() == moves_origin; }
   [[nodiscard]] std::uint32_t max_held() const noexcept override { return 2; }
@@ -115,7 +125,7 @@ class FakeSink : public Sink {
   [[nodiscard]] Result<Frame> accept(Frame frame) override;
   [[nodiscard]] Result<void> flush() override;
   [[nodiscard]] std::size_t take_presented(std::span<Presentation> out) noexcept override;
-  Result<void> drain(Deadline deadline) override;
+  Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) override;
   Result<void> stop() noexcept override;
 
   /// The screen is free again: what is staged can be shown.
@@ -125,6 +135,11 @@ class FakeSink : public Sink {
   Allocator* own_allocator = nullptr;
   std::function<Result<void>(const Buffer&)> on_import;
   std::string moves_origin = "nobody";  ///< whose memory it moves
+  Needs wants{};                        ///< what it needs of buffers
+  std::optional<Error> accept_error;    ///< accept() fails with it
+  bool hangs = false;                   ///< it shows nothing any more, and drain() gives up
+  bool waits = false;                   ///< it says that it waits for something outside
+  std::uint64_t let_go = 0;             ///< frames it took and did not show
   std::vector<std::uint64_t> shown;     ///< sequence numbers, in order
   bool busy = false;                    ///< a flip is under way: flush() parks. Otherwise it shows at once.
   bool always_busy = false;             ///< each show makes it busy until flip()
@@ -141,6 +156,9 @@ class FakeSink : public Sink {
   Frame on_screen_;
   std::vector<Presentation> presented_;
 };
+
+/// Asserts that every captured frame is in exactly one counter of each branch.
+void expect_all_counted(const Stats& stats);
 
 /// 64x48 XRGB8888 linear, strides as tight as possible.
 StreamConfig small_config(PixelFormat format = formats::xrgb8888, Size size = {64, 48});

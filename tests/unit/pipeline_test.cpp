@@ -21,6 +21,14 @@ using std::chrono::milliseconds;
 
 class PipelineTest : public testing::Test {
  protected:
+  void TearDown() override {
+    expect_all_counted(pipeline.stats());
+    static_cast<void>(pipeline.stop(Deadline::after(milliseconds(100))));
+    expect_all_counted(pipeline.stats());
+    for (const StreamStats& stream : pipeline.stats().streams) {
+      for (const BranchStats& one : stream.branches) EXPECT_EQ(one.held, 0U) << one.name;
+    }
+  }
   /// Steps until nothing more happens.
   void settle() {
     while (must(pipeline.step(Deadline::after(milliseconds(5))), "step")) {
@@ -123,7 +131,7 @@ TEST_F(PipelineTest, FramesArriveInOrderEachOnce) {
   EXPECT_EQ(display.shown, expected);
   EXPECT_EQ(pipeline.stats().streams[0].captured, 50U);
   EXPECT_EQ(branch().presented, 50U);
-  EXPECT_EQ(branch().dropped, 0U);
+  EXPECT_EQ(branch().dropped.total(), 0U);
   EXPECT_EQ(pipeline.stats().streams[0].lost, 0U);
 }
 
@@ -145,7 +153,7 @@ TEST_F(PipelineTest, LatestShowsTheNewestAndCountsTheRest) {
   display.flip();
   settle();
   EXPECT_EQ(display.shown, std::vector<std::uint64_t>{9});
-  EXPECT_EQ(branch().dropped, 9U);
+  EXPECT_EQ(branch().dropped.total(), 9U);
   EXPECT_EQ(branch().delivered, 1U);
 }
 
@@ -156,11 +164,11 @@ TEST_F(PipelineTest, ASlowRecorderDropsItsOwnFramesOnly) {
   recorder.busy = true;
   expose(10);
   EXPECT_EQ(display.shown.size(), 10U) << "the display loses nothing";
-  EXPECT_EQ(branch(0).dropped, 0U);
+  EXPECT_EQ(branch(0).dropped.total(), 0U);
   recorder.flip();
   settle();
   EXPECT_EQ(recorder.shown, (std::vector<std::uint64_t>{0, 1, 2})) << "one staged, two queued, in order";
-  EXPECT_EQ(branch(1).dropped, 7U);
+  EXPECT_EQ(branch(1).dropped.total(), 7U);
 }
 
 TEST_F(PipelineTest, ABufferOnTheScreenIsNeverQueuedToTheCamera) {
@@ -259,6 +267,7 @@ class PipelineRunTest : public testing::Test {
     must(pipeline.connect(camera, display));
     pipeline.offer(heap);
   }
+  void TearDown() override { expect_all_counted(pipeline.stats()); }
   PretendDmaBufs pretend;
   RunningSource camera{{small_config()}};
   FakeSink display;
@@ -278,20 +287,20 @@ TEST_F(PipelineRunTest, EndsAfterTheDuration) {
   EXPECT_GT(pipeline.stats().streams[0].captured, 0U);
 }
 
-TEST_F(PipelineRunTest, EndsWhenTheStopTokenIsSet) {
-  std::stop_source stop;
+TEST_F(PipelineRunTest, EndsWhenItsCancelIsSet) {
+  const Cancel cancel = must(Cancel::create());
   std::thread stopper([&] {
     std::this_thread::sleep_for(milliseconds(20));
-    stop.request_stop();
+    cancel.cancel();
   });
-  must(pipeline.run({.stop = stop.get_token()}));
+  must(pipeline.run({.cancel = &cancel}));
   stopper.join();
 }
 
-TEST_F(PipelineRunTest, EndsWhenAlreadyStopped) {
-  std::stop_source stop;
-  stop.request_stop();
-  must(pipeline.run({.stop = stop.get_token()}));
+TEST_F(PipelineRunTest, EndsWhenAlreadyCancelled) {
+  const Cancel cancel = must(Cancel::create());
+  cancel.cancel();
+  must(pipeline.run({.cancel = &cancel}));
 }
 
 TEST_F(PipelineRunTest, EndsWhenTheStopDescriptorIsReadable) {
@@ -457,7 +466,7 @@ TEST_F(PipelineTest, WhatWaitsForASlowRecorderIsRecordedAtTheEnd) {
   expose(4);
   must(pipeline.stop(Deadline::after(milliseconds(100))));
   EXPECT_EQ(recorder.shown, (std::vector<std::uint64_t>{0, 1, 2, 3}));
-  EXPECT_EQ(branch().dropped, 0U);
+  EXPECT_EQ(branch().dropped.total(), 0U);
 }
 
 TEST_F(PipelineTest, ACopyHoldsTheSamePixelsAtOtherStrides) {
@@ -527,7 +536,7 @@ struct Shuffle : Stage {
     if (held.empty()) giving = false;
     return last;
   }
-  Result<void> drain(Deadline) override {
+  Result<void> drain(Deadline, const Cancel*) override {
     draining = true;
     return {};
   }
@@ -572,7 +581,7 @@ TEST_F(PipelineTest, AStageSlowerThanTheCameraGetsTheNewestFrameNotTheOldest) {
   std::this_thread::sleep_for(milliseconds(50));
   settle();
   EXPECT_EQ(slow.accepted, (std::vector<std::uint64_t>{2}));
-  EXPECT_EQ(branch().dropped, 2U);
+  EXPECT_EQ(branch().dropped.total(), 2U);
   camera.expose();
   settle();
   EXPECT_EQ(slow.accepted.back(), 3U);

@@ -105,6 +105,7 @@ Stats some_stats() {
   Stats stats;
   stats.elapsed = 3500ms;
   stats.per_second = {58, 60, 59, 30};
+  for (int i = 0; i < 59; ++i) stats.recent.add(2);
   StreamStats stream;
   stream.name = "camera";
   stream.captured = 210;
@@ -112,7 +113,7 @@ Stats some_stats() {
   branch.name = "display";
   branch.delivered = 208;
   branch.presented = 207;
-  branch.dropped = 2;
+  branch.dropped.replaced = 2;
   for (int i = 0; i < 100; ++i) branch.latency.add(12ms);
   branch.latency.add(20ms);
   stream.branches.push_back(branch);
@@ -131,14 +132,32 @@ TEST(StatsLine, ASecondWithoutFramesIsZero) {
   EXPECT_EQ(stats.line().substr(0, 7), "0.0 fps");
 }
 
-TEST(StatsLine, BeforeTheFirstSecondAndAfterTheKeptHourItIsTheAverage) {
+TEST(StatsLine, BeforeTheFirstSecondItIsTheAverage) {
   Stats stats = some_stats();
   stats.elapsed = 500ms;
   stats.streams[0].branches[0].presented = 30;
   EXPECT_EQ(stats.line().substr(0, 8), "60.0 fps");
-  stats.elapsed = 7200s;
-  stats.streams[0].branches[0].presented = 7200 * 25;
-  EXPECT_EQ(stats.line().substr(0, 8), "25.0 fps");
+}
+
+TEST(StatsLine, AfterTheFirstHourItIsStillTheLastSecond) {
+  Stats stats = some_stats();
+  stats.elapsed = 7200500ms;
+  stats.streams[0].branches[0].presented = 7200 * 25;  // the average
+  for (int i = 0; i < 7; ++i) stats.recent.add(7199);
+  EXPECT_EQ(stats.line().substr(0, 7), "7.0 fps");
+}
+
+TEST(RecentSeconds, ForgetsWhatIsOlderThanFourSecondsAndTakesLateReports) {
+  RecentSeconds recent;
+  recent.add(1);
+  recent.add(2);
+  recent.add(1);  // a report that came late
+  EXPECT_EQ(recent.of(1), 2U);
+  EXPECT_EQ(recent.of(2), 1U);
+  recent.add(5);
+  recent.add(1);
+  EXPECT_EQ(recent.of(1), 0U);
+  EXPECT_EQ(recent.of(5), 1U);
 }
 
 TEST(StatsLine, NothingYetIsZero) {
@@ -158,7 +177,7 @@ TEST(StatsLine, SeveralStreamsAreNamed) {
   Stats stats = some_stats();
   stats.streams.push_back(stats.streams.front());
   stats.streams[1].name = "second";
-  stats.streams[1].branches[0].dropped = 7;
+  stats.streams[1].branches[0].dropped = {.at_stop = 7};
   const std::string line = stats.line();
   EXPECT_NE(line.find("camera:  latency"), std::string::npos) << line;
   EXPECT_NE(line.find("second:  latency"), std::string::npos) << line;
@@ -189,6 +208,9 @@ TEST(StatsJson, HasEveryCounter) {
   EXPECT_EQ(branch["delivered"], 208);
   EXPECT_EQ(branch["presented"], 207);
   EXPECT_EQ(branch["dropped"], 2);
+  EXPECT_EQ(branch["drops"]["replaced"], 2);
+  for (const char* none : {"queue_full", "by_device", "at_stop"}) EXPECT_EQ(branch["drops"][none], 0) << none;
+  for (const char* none : {"failed", "held", "added"}) EXPECT_EQ(branch[none], 0) << none;
   const auto& latency = branch["latency_ms"];
   EXPECT_EQ(latency["count"], 101);
   EXPECT_NEAR(latency["p50"], 12.0, 0.4);

@@ -1,0 +1,41 @@
+// Notices a stream that stands still, and says whose fault it is: a camera that gives nothing, or a display that takes
+// nothing.
+#pragma once
+
+#include "stream.hpp"
+
+#include <chrono>
+#include <span>
+#include <vector>
+
+namespace dmaflow {
+
+class ProgressWatch {
+ public:
+  using Time = Deadline::Clock::time_point;
+
+  /// @p limit: RunOptions::frame_timeout. @p streams outlive it.
+  ProgressWatch(std::span<const Stream> streams, std::chrono::nanoseconds limit, Time now);
+
+  /// Looks at every stream and branch. Errors: ETIMEDOUT, naming the participant that stood still for the limit.
+  Result<void> check(std::span<const StreamStats> stats, Time now);
+  /// When the first of them will have stood still for the limit.
+  [[nodiscard]] Time next() const noexcept;
+
+ private:
+  struct Mark {
+    std::uint64_t count = 0;
+    Time since{};
+    bool counts = true;  // false while nothing is expected of it
+  };
+  Result<void> check_source(std::size_t index, std::uint64_t captured, Time now);
+  Result<void> check_branch(const Branch& branch, Mark& mark, std::uint64_t presented, Time now) const;
+  [[nodiscard]] bool is_over(const Mark& mark, Time now) const noexcept;
+
+  std::span<const Stream> streams_;
+  std::chrono::nanoseconds limit_;
+  std::vector<Mark> sources_;
+  std::vector<std::vector<Mark>> branches_;
+};
+
+}  // namespace dmaflow
