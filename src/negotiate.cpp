@@ -186,9 +186,9 @@ Refused refuse(std::vector<Candidate> candidates, const Link& link) {
 std::string Candidate::describe() const {
   std::string text = config.describe();
   if (!allocator.empty()) {
-    const auto alignment = config.constraints.stride_alignment;
-    if (alignment > 1) text += " with strides of a multiple of " + std::to_string(alignment);
     text += " in memory of " + allocator;
+    const auto alignment = config.constraints.stride_alignment;
+    if (alignment > 1) text += " asked for strides that are multiples of " + std::to_string(alignment);
   }
   if (!refusal) return text + ": works";
   if (refused_by != refusal->device()) text += ": refused by " + refused_by;

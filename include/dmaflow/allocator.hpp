@@ -12,7 +12,7 @@ namespace dmaflow {
 
 /// What the buffers are for. A hint for allocators that place memory by use.
 struct Usage {
-  bool capture = false;  ///< a camera writes
+  bool capture = false;  ///< a V4L2 device writes or reads
   bool scanout = false;  ///< a display shows
   bool render = false;   ///< a GPU reads or writes
   bool cpu = false;      ///< the CPU reads or writes

@@ -244,6 +244,9 @@ class Output final : public Sink {
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
+  [[nodiscard]] Needs needs() const override {
+    return {.constraints = {}, .usage = {.capture = true}, .modifiers = {}};
+  }
   [[nodiscard]] std::uint32_t max_held() const noexcept override;
   [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
   [[nodiscard]] Result<void> start(std::span<const Buffer> buffers) override;

@@ -83,6 +83,7 @@ class Convert final : public Stage {
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
+  [[nodiscard]] Needs needs() const override { return {.constraints = {}, .usage = {.render = true}, .modifiers = {}}; }
   [[nodiscard]] std::uint32_t max_held() const noexcept override;
   [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
 
@@ -91,6 +92,7 @@ class Convert final : public Stage {
   [[nodiscard]] const StreamConfig& output() const noexcept override;
   [[nodiscard]] Result<void> try_output(const Buffer& buffer) override;
   [[nodiscard]] std::uint32_t min_buffers() const noexcept override;
+  [[nodiscard]] Usage output_usage() const noexcept override { return {.render = true}; }
   [[nodiscard]] Allocator* output_allocator() noexcept override;
 
   [[nodiscard]] int poll_fd() const noexcept override { return -1; }

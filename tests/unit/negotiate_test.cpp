@@ -1,5 +1,6 @@
 #include "fake.hpp"
 
+#include <dmaflow/copy_stage.hpp>
 #include <dmaflow/negotiate.hpp>
 
 #include <algorithm>
@@ -159,6 +160,97 @@ TEST_F(NegotiateTest, MemoryThatAConsumerMovesIsNotEitherWhoeverMadeIt) {
   for (const Candidate& candidate : plan.error().candidates) {
     EXPECT_EQ(candidate.refusal->code(), ENOTSUP) << candidate.allocator;
   }
+}
+
+// --- What consumers need ---------------------------------------------------------------------------------------------
+
+/// 60 pixels of 4 bytes: a stride of 240, which is no multiple of 256.
+class NeedsTest : public NegotiateTest {
+ protected:
+  NeedsTest() {
+    camera.configs = {small_config(formats::xrgb8888, {60, 48})};
+    display.wants.constraints.stride_alignment = 256;
+  }
+  /// The display takes no other strides.
+  void insist() {
+    display.on_import = [](const Buffer& buffer) -> Result<void> {
+      if (buffer.layout().planes[0].stride % 256 == 0) return {};
+      return std::unexpected(Error::os(EINVAL, "DRM_IOCTL_MODE_ADDFB2", "display"));
+    };
+  }
+};
+
+TEST_F(NeedsTest, TheStrideThatADisplayNeedsIsAskedForAndTheCameraFollows) {
+  insist();
+  const auto plan = negotiate(link());
+  ASSERT_TRUE(plan) << plan.error().explain();
+  EXPECT_EQ(plan->config.layout.planes[0].stride, 256U);
+  EXPECT_EQ(plan->request().constraints.stride_alignment, 256U) << "the whole set is made so";
+}
+
+TEST_F(NeedsTest, TheLargestOfSeveralIsAskedFor) {
+  FakeSink second("second");
+  second.wants.constraints.stride_alignment = 64;
+  second.wants.constraints.min_object_size[0] = 100000;
+  Link wanted = link();
+  wanted.consumers.push_back(&second);
+  const auto plan = negotiate(wanted);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->constraints.stride_alignment, 256U);
+  EXPECT_EQ(plan->constraints.min_object_size[0], 100000U);
+}
+
+TEST_F(NeedsTest, WhereTheCameraKeepsItsStridesTheDisplayMayTakeLessThanItAskedFor) {
+  camera.follows_strides = false;
+  const auto plan = negotiate(link());
+  ASSERT_TRUE(plan) << plan.error().explain();
+  EXPECT_EQ(plan->config.layout.planes[0].stride, 240U);
+}
+
+TEST_F(NeedsTest, WhereNeitherGivesWayBothReasonsAreKept) {
+  camera.follows_strides = false;
+  insist();
+  const auto refused = negotiate(link());
+  ASSERT_FALSE(refused);
+  const std::string text = refused.error().explain();
+  EXPECT_NE(text.find("in memory of heap asked for strides that are multiples of 256: camera: try_output"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("DRM_IOCTL_MODE_ADDFB2"), std::string::npos) << text;
+}
+
+TEST_F(NeedsTest, EveryUseIsSaid) {
+  FakeSink second("second");
+  second.wants.usage.render = true;
+  display.wants.usage.scanout = true;
+  Link wanted = link();
+  wanted.consumers.push_back(&second);
+  ASSERT_TRUE(negotiate(wanted));
+  const Usage usage = heap.asked.back().usage;
+  EXPECT_TRUE(usage.capture && usage.render && usage.scanout);
+  EXPECT_FALSE(usage.cpu);
+}
+
+TEST_F(NeedsTest, AReaderByCpuGetsCachedMemory) {
+  FakeAllocator cached{"cached", {.cached = true}};
+  camera.own_allocator = &of_camera;
+  CopyStage copy;
+  Link wanted = link();
+  wanted.consumers = {&copy};
+  wanted.allocators.push_back(&cached);
+  const auto plan = negotiate(wanted);
+  ASSERT_TRUE(plan) << plan.error().explain();
+  EXPECT_EQ(plan->allocator, &cached);
+  EXPECT_TRUE(cached.asked.back().usage.cpu);
+  EXPECT_TRUE(cached.asked.back().constraints.cached);
+}
+
+TEST_F(NeedsTest, AModifierThatOneConsumerDoesNotTakeIsNotTried) {
+  display.wants.modifiers = {Modifier::from_value(0x0100000000000001)};
+  const auto refused = negotiate(link());
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().error.device(), "display");
+  EXPECT_TRUE(heap.asked.empty());
 }
 
 TEST_F(NegotiateTest, TrialsLeaveNothingBehind) {

@@ -1,0 +1,59 @@
+// What both checks share: the findings, the buffers, and the loop as device.hpp describes it.
+#pragma once
+
+#include <dmaflow/testing/conformance.hpp>
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace dmaflow::testing {
+
+/// Descriptors that the process has open.
+[[nodiscard]] std::size_t open_descriptors();
+
+class Check {
+ public:
+  explicit Check(std::string_view name) : name_(name) {}
+
+  /// Notes a broken promise unless @p kept. Returns @p kept.
+  bool that(bool kept, const std::string& promise);
+  /// The same for a call that must succeed.
+  template <typename T>
+  bool succeeded(const Result<T>& result, const std::string& call) {
+    return that(result.has_value(), result ? call : call + " fails: " + result.error().message());
+  }
+  /// True after too much went wrong to go on.
+  [[nodiscard]] bool is_hopeless() const noexcept { return findings_.broken.size() > 20; }
+  [[nodiscard]] Findings take() && { return std::move(findings_); }
+
+ private:
+  std::string name_;
+  Findings findings_;
+};
+
+/// Waits for one object as the loop does, and notices one that asks for attention without end.
+class Waiter {
+ public:
+  Waiter(Check& check, Pollable& object, const std::function<void()>& provoke)
+      : check_(&check), object_(&object), provoke_(&provoke) {}
+
+  /// One turn: waits until @p deadline at most, then dispatch(). False at the deadline, or where nothing was to be
+  /// waited for.
+  bool turn(Deadline deadline);
+  /// To be called where a turn brought something new.
+  void note_news() noexcept { fruitless_ = 0; }
+
+ private:
+  static constexpr int most_fruitless = 100;
+  Check* check_;
+  Pollable* object_;
+  const std::function<void()>* provoke_;
+  int fruitless_ = 0;  // turns in a row that ended at once and brought nothing
+};
+
+/// @p count buffers for @p config.
+[[nodiscard]] Result<std::vector<Buffer>> make_buffers(Allocator& allocator, const StreamConfig& config, Usage usage,
+                                                       std::uint32_t count);
+
+}  // namespace dmaflow::testing
