@@ -150,7 +150,7 @@ Result<Frame> FakeSource::take() {
     if (ended_) return std::unexpected(Error::os(EPIPE, "take", name_));
     return Frame();
   }
-  Frame frame = holds_->lend(exposed_slots_.front(), exposed_.front());
+  auto frame = holds_->lend(exposed_slots_.front(), exposed_.front());
   exposed_.pop_front();
   exposed_slots_.pop_front();
   if (exposed_.empty() && !ended_) clear_event(event_.get());

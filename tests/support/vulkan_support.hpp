@@ -96,7 +96,7 @@ inline void fill_with_noise(const Buffer& buffer, unsigned seed) {
 /// A frame of a set of its own.
 inline Frame frame_of(const Buffer& buffer, const FrameInfo& info = {}, Fence ready = {}) {
   auto holds = must(HoldSet::create({buffer}), "HoldSet");
-  return holds->lend(0, info, std::move(ready));
+  return must(holds->lend(0, info, std::move(ready)));
 }
 
 }  // namespace dmaflow::test

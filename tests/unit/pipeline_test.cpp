@@ -377,7 +377,7 @@ TEST_F(PipelineTest, AStreamThatChangesFormatIsPlannedAnewAndKeepsOldFrames) {
   must(pipeline.connect(camera, display));
   start({.size = Size{64, 48}});
   expose(3);
-  Frame kept = must(camera.holds()->lend(camera.queued.back(), {.sequence = 99}).split());
+  Frame kept = must(must(camera.holds()->lend(camera.queued.back(), {.sequence = 99})).split());
   camera.queued.pop_back();
   camera.configs = {small_config(formats::xrgb8888, {32, 16})};
   camera.changed = true;
@@ -476,7 +476,7 @@ TEST_F(PipelineTest, ACopyHoldsTheSamePixelsAtOtherStrides) {
       for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 7 + p);
     }
   }
-  must(copy.accept(holds->lend(0, {.sequence = 4})));
+  must(copy.accept(must(holds->lend(0, {.sequence = 4}))));
   const Frame result = must(copy.take());
   ASSERT_TRUE(result);
   EXPECT_EQ(result.info().sequence, 4U);
