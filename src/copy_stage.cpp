@@ -16,11 +16,11 @@ const CpuMap* map_of(const std::vector<CpuMap>& maps, const Buffer& buffer) noex
   return found == maps.end() ? nullptr : &*found;
 }
 
-Result<std::vector<CpuMap>> map_all(std::span<const Buffer> buffers) {
+Result<std::vector<CpuMap>> map_all(std::span<const Buffer> buffers, Access access) {
   std::vector<CpuMap> maps;
   maps.reserve(buffers.size());
   for (const Buffer& buffer : buffers) {
-    auto map = CpuMap::create(buffer);
+    auto map = CpuMap::create(buffer, access);
     if (!map) return std::unexpected(map.error());
     maps.push_back(std::move(*map));
   }
@@ -52,7 +52,7 @@ Result<void> CopyStage::configure(const StreamConfig& config) {
 }
 
 Result<void> CopyStage::import(const Buffer& buffer) {
-  auto map = CpuMap::create(buffer);
+  auto map = CpuMap::create(buffer, Access::read);
   if (!map) return std::unexpected(map.error());
   return {};
 }
@@ -73,14 +73,18 @@ Result<void> CopyStage::set_output(const StreamConfig& config) {
   return {};
 }
 
-Result<void> CopyStage::try_output(const Buffer& buffer) { return import(buffer); }
+Result<void> CopyStage::try_output(const Buffer& buffer) {
+  auto map = CpuMap::create(buffer, Access::write);
+  if (!map) return std::unexpected(map.error());
+  return {};
+}
 
 Result<void> CopyStage::start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) {
   stop();
   bytes_copied_ = 0;
-  auto input_maps = map_all(inputs);
+  auto input_maps = map_all(inputs, Access::read);
   if (!input_maps) return std::unexpected(input_maps.error());
-  auto output_maps = map_all(outputs);
+  auto output_maps = map_all(outputs, Access::write);
   if (!output_maps) return std::unexpected(output_maps.error());
   auto pool = Pool::create(std::move(outputs));
   if (!pool) return std::unexpected(pool.error());
@@ -127,7 +131,7 @@ Result<void> CopyStage::copy(const Frame& from, const Frame& to) {
   const Layout& target = to.buffer().layout();
   for (std::uint32_t p = 0; p < source.plane_count; ++p) {
     const auto in = read->plane(p);
-    const auto out = write->plane(p);
+    const auto out = write->writable_plane(p);
     if (source.opaque_bytes != 0) {
       const std::size_t used = from.info().bytes_used[p] != 0 ? from.info().bytes_used[p] : in.size();
       const auto bytes = std::min({used, in.size(), out.size()});

@@ -89,7 +89,7 @@ inline void fill_with_noise(const Buffer& buffer, unsigned seed) {
   std::mt19937 random(seed);
   auto access = must(CpuAccess::begin(buffer, Access::write, Deadline::after(std::chrono::seconds(5))), "fill");
   for (std::uint32_t i = 0; i < buffer.object_count(); ++i) {
-    for (std::byte& byte : access.object(i)) byte = static_cast<std::byte>(random());
+    for (std::byte& byte : access.writable_object(i)) byte = static_cast<std::byte>(random());
   }
 }
 

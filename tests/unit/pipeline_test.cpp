@@ -472,7 +472,7 @@ TEST_F(PipelineTest, ACopyHoldsTheSamePixelsAtOtherStrides) {
   {
     auto write = must(CpuAccess::begin(inputs[0], CpuAccess::Mode::write, Deadline::after(milliseconds(100))));
     for (std::uint32_t p = 0; p < 2; ++p) {
-      auto bytes = write.plane(p);
+      auto bytes = write.writable_plane(p);
       for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 7 + p);
     }
   }
