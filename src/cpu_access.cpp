@@ -91,7 +91,7 @@ Error moved_from() noexcept {
 
 constexpr auto first_pause = std::chrono::microseconds(50);
 constexpr auto longest_pause = std::chrono::milliseconds(4);
-constexpr auto patience_at_end = std::chrono::seconds(1);
+constexpr auto end_timeout = std::chrono::seconds(1);
 
 int sync_once(int fd, std::uint64_t flags) noexcept {
   dma_buf_sync argument{.flags = flags};
@@ -125,7 +125,7 @@ int sync_end(int fd, std::uint64_t flags) noexcept {
   const int result = sync_once(fd, DMA_BUF_SYNC_END | flags);
   if (result != -EAGAIN) [[likely]]
     return result;
-  return sync_again(fd, DMA_BUF_SYNC_END | flags, Deadline::after(patience_at_end), nullptr);
+  return sync_again(fd, DMA_BUF_SYNC_END | flags, Deadline::after(end_timeout), nullptr);
 }
 
 }  // namespace

@@ -70,7 +70,7 @@ Result<void> Pool::shrink(std::uint32_t count) {
     leaving_.set(index);
     --count;
   };
-  std::ranges::for_each(pending_, mark);  // these come home first
+  std::ranges::for_each(pending_, mark);  // these are free first
   const auto buffers = holds_->buffers();
   for (std::uint32_t i = 0; i < buffers.size(); ++i) {
     if (buffers[i]) mark(i);  // none is free any more
@@ -78,8 +78,8 @@ Result<void> Pool::shrink(std::uint32_t count) {
   return {};
 }
 
-/// Of a buffer that nobody holds: it is free, or it leaves.
-void Pool::come_home(std::uint32_t index) noexcept {
+/// Makes a buffer free that is no longer held, or retires it where it was to be taken out.
+void Pool::put_back(std::uint32_t index) noexcept {
   if (!leaving_[index]) {
     free_.push_back(index);
     return;
@@ -92,13 +92,13 @@ void Pool::collect() noexcept {
   if (!pending_.empty()) [[unlikely]] {
     std::erase_if(pending_, [&](std::uint32_t index) {
       if (!all_done(holds_->fences(index))) return false;
-      come_home(index);
+      put_back(index);
       return true;
     });
   }
   while (const auto back = holds_->take_returned()) {
     if (all_done(back->fences)) {
-      come_home(back->index);
+      put_back(back->index);
     } else {
       pending_.push_back(back->index);
     }

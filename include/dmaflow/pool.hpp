@@ -55,7 +55,7 @@ class Pool {
  private:
   explicit Pool(std::shared_ptr<HoldSet> holds);
   void collect() noexcept;
-  void come_home(std::uint32_t index) noexcept;
+  void put_back(std::uint32_t index) noexcept;
   [[nodiscard]] std::size_t total() const noexcept { return size_ + leaving_.count(); }
 
   std::shared_ptr<HoldSet> holds_;

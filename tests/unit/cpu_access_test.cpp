@@ -1,5 +1,6 @@
 #include "fake.hpp"
 
+#include <dmaflow/copy_stage.hpp>
 #include <dmaflow/cpu_access.hpp>
 
 #include <cstdlib>
@@ -174,6 +175,20 @@ TEST_F(CpuAccessTest, AReadOnlyBufferIsReadAndWritingToItIsOneClearError) {
     EXPECT_NE(refused.error().message().find("reading only"), std::string::npos) << refused.error().message();
   }
   EXPECT_EQ(pretend.syncs.size(), sent) << "nothing was begun";
+}
+
+TEST_F(CpuAccessTest, ACopyReadsReadOnlyBuffersAndDoesNotWriteToThem) {
+  CopyStage copy;
+  must(copy.configure(small_config()));
+  EXPECT_TRUE(copy.import(read_only_buffer()));
+  EXPECT_TRUE(fails_with(copy.try_output(read_only_buffer()), EACCES));
+  const Buffer input = read_only_buffer();
+  must(copy.set_output(small_config()));
+  must(copy.start(std::span(&input, 1), {buffer}));
+  const auto holds = must(HoldSet::create({input}));
+  must(copy.accept(must(holds->lend(0, {}))));
+  EXPECT_TRUE(must(copy.take()));
+  EXPECT_TRUE(fails_with(copy.start(std::span(&buffer, 1), {input}), EACCES));
 }
 
 TEST_F(CpuAccessTest, AMapIsAsWritableAsItWasAskedToBe) {
