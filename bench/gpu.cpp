@@ -178,7 +178,7 @@ class Rig {
   /// One frame through the stage, to where both buffers are free again.
   [[gnu::always_inline]] void ours(Fence filled) {
     next_ = (next_ + 1) % buffers;
-    require(stage_->accept(holds_->lend(next_, {}, std::move(filled))).has_value(), "Convert::accept");
+    require(stage_->accept(holds_->lend(next_, {}, std::move(filled)).value()).has_value(), "Convert::accept");
     auto result = stage_->take();
     require(result && *result, "Convert::take");
     last_output_ = result->index();

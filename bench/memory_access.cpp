@@ -29,7 +29,7 @@ constexpr std::uint64_t read_write = DMA_BUF_SYNC_READ | DMA_BUF_SYNC_WRITE;
 struct Mapped {
   explicit Mapped(Buffer of)
       : buffer(std::move(of)),
-        map(must(CpuMap::create(buffer))),
+        map(must(CpuMap::create(buffer, Access::read_write))),
         bytes(buffer.size(0)),
         fd(buffer.fd(0)),
         raw(raw::map(fd, bytes)) {
@@ -112,21 +112,30 @@ class Writer {
 
 constexpr int passes = 2;  // in a batch
 
+/// The mapped bytes, as @p mode may touch them.
+template <Access mode>
+auto* bytes_of(const CpuAccess& access) {
+  if constexpr (mode == Access::read) {
+    return access.object(0).data();
+  } else {
+    return access.writable_object(0).data();
+  }
+}
+
 /// @p work: on an address.
-template <typename Work>
-Operation bandwidth(const std::string& name, const std::shared_ptr<Mapped>& mapped, Access mode, std::uint64_t flags,
-                    Work work) {
-  const auto kept = [mapped, mode, work] {
+template <Access mode, typename Work>
+Operation bandwidth(const std::string& name, const std::shared_ptr<Mapped>& mapped, std::uint64_t flags, Work work) {
+  const auto kept = [mapped, work] {
     auto access = CpuAccess::begin(mapped->map, mode, mapped->deadline);
     require(access.has_value(), "CpuAccess");
-    work(access->object(0).data());
+    work(bytes_of<mode>(*access));
     require(access->end().has_value(), "CpuAccess");
   };
   const auto same = [mapped, flags, work] { access_by_hand(mapped->fd, flags, [&] { work(mapped->raw); }); };
-  const auto anew = [mapped, mode, work] {
+  const auto anew = [mapped, work] {
     auto access = CpuAccess::begin(mapped->buffer, mode, mapped->deadline);
     require(access.has_value(), "CpuAccess");
-    work(access->object(0).data());
+    work(bytes_of<mode>(*access));
     require(access->end().has_value(), "CpuAccess");
   };
   return {.name = name,
@@ -169,8 +178,8 @@ std::vector<Operation> bandwidths(const Machine& machine) {
   const auto add = [&](const std::string& maker, const std::shared_ptr<Mapped>& mapped) {
     const auto read = [bytes = mapped->bytes](const void* memory) { read_all(memory, bytes); };
     const auto write = [writer = std::make_shared<Writer>(mapped->bytes)](void* memory) { (*writer)(memory); };
-    operations.push_back(bandwidth("read/" + maker, mapped, Access::read, DMA_BUF_SYNC_READ, read));
-    operations.push_back(bandwidth("write/" + maker, mapped, Access::write, DMA_BUF_SYNC_WRITE, write));
+    operations.push_back(bandwidth<Access::read>("read/" + maker, mapped, DMA_BUF_SYNC_READ, read));
+    operations.push_back(bandwidth<Access::write>("write/" + maker, mapped, DMA_BUF_SYNC_WRITE, write));
   };
   for (const auto& [maker, mapped] : frames(machine, full_hd)) add(maker, mapped);
   const std::size_t bytes = full_hd.bytes();

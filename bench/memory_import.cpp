@@ -280,7 +280,7 @@ std::vector<Operation> holds(const Machine& machine) {
   const auto pool = std::make_shared<dmaflow::Pool>(must(dmaflow::Pool::create(std::move(*made))));
   const auto acquire = [pool] { require(pool->acquire().has_value(), "Pool::acquire"); };
   const auto lend = [set] {
-    set->lend(0, {}).release();
+    set->lend(0, {})->release();
     require(set->take_returned().has_value(), "HoldSet::take_returned");
   };
   return {{.name = "hold/pool", .batch = 1000, .ways = {{"dmaflow", repeat(acquire)}}},

@@ -96,16 +96,26 @@ Result<Buffer> Buffer::create(const Layout& layout, std::span<Fd> objects, const
   return Buffer(std::move(impl));
 }
 
-const Layout& Buffer::layout() const noexcept { return impl_->layout; }
-std::uint32_t Buffer::object_count() const noexcept { return impl_->count; }
-std::span<const Fd> Buffer::objects() const noexcept { return {impl_->objects.data(), impl_->count}; }
-int Buffer::fd(std::uint32_t object) const noexcept { return impl_->objects[object].get(); }
-ObjectId Buffer::id(std::uint32_t object) const noexcept { return impl_->ids[object]; }
-std::uint64_t Buffer::size(std::uint32_t object) const noexcept { return impl_->sizes[object]; }
-bool Buffer::is_protected() const noexcept { return impl_->options.is_protected; }
-std::string_view Buffer::origin() const noexcept { return impl_->options.origin; }
+const Layout& Buffer::layout() const noexcept {
+  static constexpr Layout none{};
+  return impl_ ? impl_->layout : none;
+}
+std::uint32_t Buffer::object_count() const noexcept { return impl_ ? impl_->count : 0; }
+std::span<const Fd> Buffer::objects() const noexcept {
+  if (!impl_) [[unlikely]]
+    return {};
+  return {impl_->objects.data(), impl_->count};
+}
+int Buffer::fd(std::uint32_t object) const noexcept { return has(object) ? impl_->objects[object].get() : -1; }
+ObjectId Buffer::id(std::uint32_t object) const noexcept { return has(object) ? impl_->ids[object] : ObjectId{}; }
+std::uint64_t Buffer::size(std::uint32_t object) const noexcept { return has(object) ? impl_->sizes[object] : 0; }
+bool Buffer::has(std::uint32_t object) const noexcept { return impl_ && object < impl_->count; }
+bool Buffer::is_protected() const noexcept { return impl_ && impl_->options.is_protected; }
+std::string_view Buffer::origin() const noexcept { return impl_ ? impl_->options.origin : ""; }
 
 Attachment* Buffer::attachment(const AttachmentDomain& domain) const noexcept {
+  if (!impl_) [[unlikely]]
+    return nullptr;
   const auto* node = impl_->attachments.load(std::memory_order_acquire);
   for (; node != nullptr; node = node->next_in_buffer) {
     if (node->domain.get() == &domain && node->live.load(std::memory_order_acquire)) return node->attachment.get();
@@ -116,6 +126,10 @@ Attachment* Buffer::attachment(const AttachmentDomain& domain) const noexcept {
 Result<Attachment*> Buffer::attach(const std::shared_ptr<AttachmentDomain>& domain,
                                    std::unique_ptr<Attachment> attachment) const {
   const std::lock_guard lock(domain->mutex_);
+  if (!impl_) {
+    attachment->tear_down();
+    return std::unexpected(Error::os(EINVAL, "Buffer::attach").detail("the buffer is empty"));
+  }
   if (domain->detached_) {
     attachment->tear_down();
     return std::unexpected(Error::os(ENODEV, "Buffer::attach").detail("the device was closed or detached"));

@@ -21,11 +21,11 @@ const CpuMap* map_of(const std::vector<CpuMap>& maps, const Buffer& buffer) noex
   return found == maps.end() ? nullptr : &*found;
 }
 
-Result<std::vector<CpuMap>> map_all(std::span<const Buffer> buffers) {
+Result<std::vector<CpuMap>> map_all(std::span<const Buffer> buffers, Access access) {
   std::vector<CpuMap> maps;
   maps.reserve(buffers.size());
   for (const Buffer& buffer : buffers) {
-    auto map = CpuMap::create(buffer);
+    auto map = CpuMap::create(buffer, access);
     if (!map) return std::unexpected(map.error());
     maps.push_back(std::move(*map));
   }
@@ -60,7 +60,7 @@ Result<void> CopyStage::configure(const StreamConfig& config) {
 Needs CopyStage::needs() const { return {.constraints = {.cached = true}, .usage = {.cpu = true}, .modifiers = {}}; }
 
 Result<void> CopyStage::import(const Buffer& buffer) {
-  auto map = CpuMap::create(buffer);
+  auto map = CpuMap::create(buffer, Access::read);
   if (!map) return std::unexpected(map.error());
   return {};
 }
@@ -81,14 +81,18 @@ Result<void> CopyStage::set_output(const StreamConfig& config) {
   return {};
 }
 
-Result<void> CopyStage::try_output(const Buffer& buffer) { return import(buffer); }
+Result<void> CopyStage::try_output(const Buffer& buffer) {
+  auto map = CpuMap::create(buffer, Access::write);
+  if (!map) return std::unexpected(map.error());
+  return {};
+}
 
 Result<void> CopyStage::start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) {
   stop();
   bytes_copied_ = 0;
-  auto input_maps = map_all(inputs);
+  auto input_maps = map_all(inputs, Access::read);
   if (!input_maps) return std::unexpected(input_maps.error());
-  auto output_maps = map_all(outputs);
+  auto output_maps = map_all(outputs, Access::write);
   if (!output_maps) return std::unexpected(output_maps.error());
   auto pool = Pool::create(std::move(outputs));
   if (!pool) return std::unexpected(pool.error());
@@ -176,7 +180,7 @@ void CopyStage::move_pixels(const CpuAccess& read, const CpuAccess& write) {
   const Layout& target = target_.buffer().layout();
   for (std::uint32_t p = 0; p < source.plane_count; ++p) {
     const auto in = read.plane(p);
-    const auto out = write.plane(p);
+    const auto out = write.writable_plane(p);
     if (source.opaque_bytes != 0) {
       const std::size_t used = waiting_.info().bytes_used[p] != 0 ? waiting_.info().bytes_used[p] : in.size();
       const auto bytes = std::min({used, in.size(), out.size()});

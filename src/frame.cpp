@@ -9,7 +9,21 @@
 
 namespace dmaflow {
 
+namespace {
+
+Error empty_frame(const char* operation) noexcept {
+  return Error::os(EINVAL, operation).detail("the frame is empty: it was released, or moved from");
+}
+
+}  // namespace
+
+const Frame::None& Frame::none() noexcept {
+  static const None none;
+  return none;
+}
+
 Result<Frame> Frame::split() {
+  if (!set_) return std::unexpected(empty_frame("Frame::split"));
   auto& hold = set_->holds_[index_];
   auto made = hold.holds_made.load(std::memory_order_relaxed);
   do {
@@ -22,10 +36,13 @@ Result<Frame> Frame::split() {
   return Frame(set_, index_);
 }
 
-bool Frame::is_sole() const noexcept { return set_->holds_[index_].holders.load(std::memory_order_acquire) == 1; }
+bool Frame::is_sole() const noexcept {
+  return set_ && set_->holds_[index_].holders.load(std::memory_order_acquire) == 1;
+}
 
-Result<void> Frame::describe(const FrameInfo& info, Fence ready) noexcept {
+Result<void> Frame::describe(const FrameInfo& info, Fence&& ready) noexcept {
   if (!is_sole()) {
+    if (!set_) return std::unexpected(empty_frame("Frame::describe"));
     return std::unexpected(Error::os(EPERM, "Frame::describe").detail("the frame was split: other holders read it"));
   }
   auto& hold = set_->holds_[index_];
@@ -45,30 +62,55 @@ void Frame::release(Fence done) noexcept {
   if (hold.holders.fetch_sub(1, std::memory_order_acq_rel) == 1) set->give_back(index_);
 }
 
-HoldSet::HoldSet(std::vector<Buffer> buffers, Fd wake)
-    : buffers_(std::move(buffers)), holds_(std::make_unique<Hold[]>(buffers_.size())), wake_(std::move(wake)) {}
+HoldSet::HoldSet(std::vector<Buffer> buffers, std::size_t room, Fd wake)
+    : room_(room),
+      count_(buffers.size()),
+      buffers_(std::make_unique<Buffer[]>(room)),
+      holds_(std::make_unique<Hold[]>(room)),
+      wake_(std::move(wake)) {
+  std::ranges::move(buffers, buffers_.get());
+  for (Hold& hold : std::span(holds_.get(), count_)) hold.is_free = true;
+}
 
 HoldSet::~HoldSet() = default;
 
-Result<std::shared_ptr<HoldSet>> HoldSet::create(std::vector<Buffer> buffers) {
-  if (buffers.empty() || buffers.size() > max_buffers) {
+Result<std::shared_ptr<HoldSet>> HoldSet::create(std::vector<Buffer> buffers, std::size_t room) {
+  room = std::max(room, buffers.size());
+  if (buffers.empty() || room > max_buffers) {
     return std::unexpected(
-        Error::os(EINVAL, "HoldSet::create").detail("%zu buffers; 1 to %zu are possible", buffers.size(), max_buffers));
+        Error::os(EINVAL, "HoldSet::create")
+            .detail("%zu buffers with room for %zu; 1 to %zu are possible", buffers.size(), room, max_buffers));
   }
   if (std::ranges::any_of(buffers, [](const Buffer& buffer) { return !buffer; })) {
-    return std::unexpected(Error::os(EINVAL, "HoldSet::create").detail("one of the buffers is none"));
+    return std::unexpected(Error::os(EINVAL, "HoldSet::create").detail("one of the buffers is empty"));
   }
   const int wake = sys::eventfd(EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake < 0) return std::unexpected(Error::os(-wake, "eventfd"));
-  return std::shared_ptr<HoldSet>(new HoldSet(std::move(buffers), Fd::adopt(wake)));
+  return std::shared_ptr<HoldSet>(new HoldSet(std::move(buffers), room, Fd::adopt(wake)));
 }
 
-Frame HoldSet::lend(std::uint32_t index, const FrameInfo& info, Fence ready) noexcept {
-  if (index >= buffers_.size() || !buffers_[index]) return {};
+void HoldSet::drop_fences(Hold& hold) noexcept {
+  const auto count = hold.fence_count.exchange(0, std::memory_order_relaxed);
+  for (Fence& fence : std::span(hold.fences).first(count)) fence = Fence();
+}
+
+Error HoldSet::not_free(const char* operation, std::uint32_t index) const noexcept {
+  if (index >= count_) {
+    return Error::os(EINVAL, operation).detail("there is no buffer %u, only 0 to %zu", index, count_ - 1);
+  }
+  if (!buffers_[index]) return Error::os(EINVAL, operation).detail("buffer %u was retired", index);
+  if (holds_[index].holders.load(std::memory_order_acquire) != 0) {
+    return Error::os(EBUSY, operation).detail("buffer %u is lent", index);
+  }
+  return Error::os(EBUSY, operation).detail("buffer %u came back, but take_returned() has not given it yet", index);
+}
+
+Result<Frame> HoldSet::lend(std::uint32_t index, const FrameInfo& info, Fence&& ready) noexcept {
+  if (!is_free(index)) [[unlikely]]
+    return std::unexpected(not_free("HoldSet::lend", index));
   auto& hold = holds_[index];
-  if (hold.holders.load(std::memory_order_acquire) != 0) return {};
-  for (Fence& fence : fences(index)) fence = Fence();
-  hold.fence_count.store(0, std::memory_order_relaxed);
+  hold.is_free = false;
+  drop_fences(hold);
   hold.info = info;
   hold.ready = std::move(ready);
   hold.holds_made.store(1, std::memory_order_relaxed);
@@ -77,10 +119,24 @@ Frame HoldSet::lend(std::uint32_t index, const FrameInfo& info, Fence ready) noe
   return Frame(shared_from_this(), index);
 }
 
-Result<void> HoldSet::retire(std::uint32_t index) noexcept {
-  if (index >= buffers_.size() || holds_[index].holders.load(std::memory_order_acquire) != 0) {
-    return std::unexpected(Error::os(EBUSY, "HoldSet::retire").detail("buffer %u is lent, or there is none", index));
+Result<std::uint32_t> HoldSet::add(const Buffer& buffer) noexcept {
+  if (!buffer) return std::unexpected(Error::os(EINVAL, "HoldSet::add").detail("the buffer is empty"));
+  std::uint32_t index = 0;
+  while (index < count_ && buffers_[index]) ++index;
+  if (index == room_) {
+    return std::unexpected(
+        Error::os(ENOSPC, "HoldSet::add").detail("the set was created with room for %zu buffers", room_));
   }
+  if (index == count_) ++count_;
+  buffers_[index] = buffer;
+  holds_[index].is_free = true;
+  return index;
+}
+
+Result<void> HoldSet::retire(std::uint32_t index) noexcept {
+  if (!is_free(index)) return std::unexpected(not_free("HoldSet::retire", index));
+  holds_[index].is_free = false;
+  drop_fences(holds_[index]);
   buffers_[index] = Buffer();
   return {};
 }
@@ -114,10 +170,12 @@ std::optional<HoldSet::Returned> HoldSet::take_returned() noexcept {
   const auto index = in_order_;
   auto& hold = holds_[index];
   in_order_ = hold.next;
+  hold.is_free = true;
   return Returned{index, fences(index)};
 }
 
 std::span<Fence> HoldSet::fences(std::uint32_t index) noexcept {
+  if (!is_free(index)) return {};  // holders may be adding theirs
   auto& hold = holds_[index];
   return std::span(hold.fences).first(hold.fence_count.load(std::memory_order_relaxed));
 }

@@ -6,7 +6,8 @@
 namespace dmaflow {
 namespace {
 
-/// True once nobody waits for anything: a failed fence counts too, for nothing more will come of it.
+/// True once nobody waits for anything: a failed fence counts too, for nothing more will come of it. So does one that
+/// cannot be asked: that is no sync_file, and never will be.
 bool all_done(std::span<Fence> fences) noexcept {
   return std::ranges::all_of(fences, [](const Fence& fence) {
     const auto ended = fence.has_ended();
@@ -16,10 +17,17 @@ bool all_done(std::span<Fence> fences) noexcept {
 
 }  // namespace
 
+Pool::Pool(std::shared_ptr<HoldSet> holds)
+    : holds_(std::move(holds)), size_(static_cast<std::uint32_t>(holds_->buffers().size())) {
+  free_.reserve(HoldSet::max_buffers);
+  pending_.reserve(HoldSet::max_buffers);
+  for (std::uint32_t i = size_; i > 0; --i) free_.push_back(i - 1);
+}
+
 Result<Pool> Pool::create(std::vector<Buffer> buffers) {
-  Pool pool;
-  if (auto grown = pool.grow(std::move(buffers)); !grown) return std::unexpected(grown.error());
-  return pool;
+  auto holds = HoldSet::create(std::move(buffers), HoldSet::max_buffers);
+  if (!holds) return std::unexpected(holds.error());
+  return Pool(std::move(*holds));
 }
 
 Result<Pool> Pool::create(Allocator& allocator, const Request& request) {
@@ -28,16 +36,22 @@ Result<Pool> Pool::create(Allocator& allocator, const Request& request) {
   return create(std::move(*buffers));
 }
 
-Result<void> Pool::grow(std::vector<Buffer> buffers) {
-  const auto count = static_cast<std::uint32_t>(buffers.size());
-  auto holds = HoldSet::create(std::move(buffers));
-  if (!holds) return std::unexpected(holds.error());
-  Group group{.holds = std::move(*holds), .free = {}, .pending = {}, .live = count};
-  group.free.reserve(count);  // so that frames come back without an allocation
-  group.pending.reserve(count);
-  for (std::uint32_t i = count; i > 0; --i) group.free.push_back(i - 1);
-  groups_.push_back(std::move(group));
-  size_ += count;
+Result<void> Pool::grow(const std::vector<Buffer>& buffers) {
+  if (buffers.empty() || std::ranges::any_of(buffers, [](const Buffer& buffer) { return !buffer; })) {
+    return std::unexpected(Error::os(EINVAL, "Pool::grow").detail("no buffers, or one of them is empty"));
+  }
+  collect();  // those that have left make room
+  if (total() + buffers.size() > HoldSet::max_buffers) {
+    return std::unexpected(
+        Error::os(ENOSPC, "Pool::grow")
+            .detail("%zu buffers and %zu more; a pool has %zu at most", total(), buffers.size(), HoldSet::max_buffers));
+  }
+  for (const Buffer& buffer : buffers) {
+    const auto index = holds_->add(buffer);
+    if (!index) return std::unexpected(index.error());  // cannot be: there is room
+    free_.push_back(*index);
+    ++size_;
+  }
   return {};
 }
 
@@ -45,54 +59,67 @@ Result<void> Pool::shrink(std::uint32_t count) {
   if (count > size_) {
     return std::unexpected(Error::os(EINVAL, "Pool::shrink").detail("%u asked for, the pool has %u", count, size_));
   }
-  size_ -= count;
-  leaving_ += count;
   collect();
+  size_ -= count;
+  for (; count > 0 && !free_.empty(); --count) {
+    static_cast<void>(holds_->retire(free_.back()));  // cannot fail: it is free
+    free_.pop_back();
+  }
+  const auto mark = [&](std::uint32_t index) {
+    if (count == 0 || leaving_[index]) return;
+    leaving_.set(index);
+    --count;
+  };
+  std::ranges::for_each(pending_, mark);  // these are free first
+  const auto buffers = holds_->buffers();
+  for (std::uint32_t i = 0; i < buffers.size(); ++i) {
+    if (buffers[i]) mark(i);  // none is free any more
+  }
   return {};
 }
 
-// Brings home what was returned, and lets those leave that are to.
+/// Makes a buffer free that is no longer held, or retires it where it was to be taken out.
+void Pool::put_back(std::uint32_t index) noexcept {
+  if (!leaving_[index]) {
+    free_.push_back(index);
+    return;
+  }
+  leaving_.reset(index);
+  static_cast<void>(holds_->retire(index));  // cannot fail: it was taken
+}
+
 void Pool::collect() noexcept {
-  const bool has_left = leaving_ > 0;  // only then may a group have become empty
-  for (Group& group : groups_) {
-    while (const auto back = group.holds->take_returned()) {
-      (all_done(back->fences) ? group.free : group.pending).push_back(back->index);
-    }
-    if (!group.pending.empty()) {
-      std::erase_if(group.pending, [&](std::uint32_t index) {
-        if (!all_done(group.holds->fences(index))) return false;
-        group.free.push_back(index);
-        return true;
-      });
-    }
-    if (leaving_ == 0) continue;
-    while (leaving_ > 0 && !group.free.empty()) {
-      static_cast<void>(group.holds->retire(group.free.back()));
-      group.free.pop_back();
-      --group.live;
-      --leaving_;
+  if (!pending_.empty()) [[unlikely]] {
+    std::erase_if(pending_, [&](std::uint32_t index) {
+      if (!all_done(holds_->fences(index))) return false;
+      put_back(index);
+      return true;
+    });
+  }
+  while (const auto back = holds_->take_returned()) {
+    if (all_done(back->fences)) {
+      put_back(back->index);
+    } else {
+      pending_.push_back(back->index);
     }
   }
-  if (has_left) std::erase_if(groups_, [](const Group& group) { return group.live == 0; });
 }
 
 Result<Frame> Pool::acquire(const FrameInfo& info) noexcept {
   collect();
-  for (Group& group : groups_) {
-    if (group.free.empty()) continue;
-    const auto index = group.free.back();
-    group.free.pop_back();
-    ++stats_.acquired;
-    return group.holds->lend(index, info);
+  if (free_.empty()) {
+    ++stats_.starved;
+    return std::unexpected(Error::os(EAGAIN, "Pool::acquire").detail("all %u buffers are held", size_));
   }
-  ++stats_.starved;
-  return std::unexpected(Error::os(EAGAIN, "Pool::acquire").detail("all %u buffers are held", size_));
+  const auto index = free_.back();
+  free_.pop_back();
+  ++stats_.acquired;
+  return holds_->lend(index, info);
 }
 
-std::uint32_t Pool::held() const noexcept {
-  std::uint32_t held = 0;
-  for (const Group& group : groups_) held += group.holds->lent() + static_cast<std::uint32_t>(group.pending.size());
-  return held;
+std::uint32_t Pool::held() noexcept {
+  collect();
+  return static_cast<std::uint32_t>(total() - free_.size());
 }
 
 }  // namespace dmaflow

@@ -184,7 +184,7 @@ bool faults(const std::byte* mapped) noexcept {
 // per device; the screen is then as it was before.
 Result<void> Plane::Impl::find_whether_memory_moves(const Buffer& buffer, std::uint32_t framebuffer) {
   if (is_lit() || output.has_touched || device().paused) return {};
-  const auto map = CpuMap::create(buffer);
+  const auto map = CpuMap::create(buffer, Access::read);
   if (!map) return {};  // nothing to be learnt; the import itself is fine
   const std::byte* const first = map->object(0).data();
   faults(first);  // the page is there from now on, unless the memory moves

@@ -37,7 +37,8 @@ class Buffer {
     const char* origin = "";    ///< who allocated it, for reports; static storage
   };
 
-  /// No buffer.
+  /// An empty handle: no buffer. So is one that was moved from. Every call on it is safe: it has an empty layout, no
+  /// objects, no attachments and the origin "".
   Buffer() = default;
 
   /// Takes @p objects, in the order the layout's planes name them. Two descriptors of one dma-buf become one object,
@@ -54,10 +55,11 @@ class Buffer {
   [[nodiscard]] std::uint32_t object_count() const noexcept;
   /// Their descriptors; owned by the buffer.
   [[nodiscard]] std::span<const Fd> objects() const noexcept;
-  /// The descriptor of an object; owned by the buffer. Dup it to pass it on.
+  /// The descriptor of an object; owned by the buffer. Dup it to pass it on. -1 where there is no such object.
   [[nodiscard]] int fd(std::uint32_t object) const noexcept;
+  /// All zero where there is no such object.
   [[nodiscard]] ObjectId id(std::uint32_t object) const noexcept;
-  /// Bytes of an object, as the kernel reports them.
+  /// Bytes of an object, as the kernel reports them; 0 where there is no such object.
   [[nodiscard]] std::uint64_t size(std::uint32_t object) const noexcept;
   [[nodiscard]] bool is_protected() const noexcept;
   [[nodiscard]] std::string_view origin() const noexcept;
@@ -65,7 +67,8 @@ class Buffer {
   /// What @p domain's device attached, or nullptr. No system call, no lock, no hash: a walk over the few devices.
   [[nodiscard]] Attachment* attachment(const AttachmentDomain& domain) const noexcept;
   /// Hangs an imported form on the buffer and on its device. Where the domain has one here already, that one is kept
-  /// and returned, and the new one is torn down. Errors: ENODEV (the domain was detached; the new one is torn down).
+  /// and returned, and the new one is torn down. Errors, after which the new one is torn down: ENODEV (the domain was
+  /// detached), EINVAL (this handle is empty).
   Result<Attachment*> attach(const std::shared_ptr<AttachmentDomain>& domain,
                              std::unique_ptr<Attachment> attachment) const;
 
@@ -76,6 +79,7 @@ class Buffer {
 
  private:
   explicit Buffer(std::shared_ptr<const Impl> impl) noexcept : impl_(std::move(impl)) {}
+  [[nodiscard]] bool has(std::uint32_t object) const noexcept;
   std::shared_ptr<const Impl> impl_;
 };
 

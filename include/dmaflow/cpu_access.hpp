@@ -8,48 +8,72 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <span>
 #include <utility>
 
 namespace dmaflow {
 
 /// The objects of a buffer in the address space: one mapping per distinct object, whole. Holds the buffer.
-/// Keep one to access a buffer again and again without mapping it each time. Move-only; not synchronised.
+/// Keep one to access a buffer again and again without mapping it each time. Move-only; not synchronised. A map that
+/// was moved from has no bytes.
 class CpuMap {
  public:
-  /// Errors: EACCES (protected buffer), ENOMEM, those of mmap (EINVAL: the exporter cannot be mapped).
-  [[nodiscard]] static Result<CpuMap> create(const Buffer& buffer);
+  /// Maps for reading (Access::read), or for reading and writing (the others). Access::write alone maps for reading
+  /// too: mmap() refuses a descriptor that cannot be read whatever the protection, and processors have no write-only
+  /// pages. Errors: EACCES (protected buffer; or @p access writes and a descriptor of the buffer is open for reading
+  /// only), EINVAL (the buffer is empty; the exporter cannot be mapped), ENOMEM and others of mmap().
+  [[nodiscard]] static Result<CpuMap> create(const Buffer& buffer, Access access);
   CpuMap(CpuMap&& other) noexcept;
   CpuMap& operator=(CpuMap&& other) noexcept;
   ~CpuMap();
 
   [[nodiscard]] const Buffer& buffer() const noexcept { return buffer_; }
-  /// All bytes of an object.
-  [[nodiscard]] std::span<std::byte> object(std::uint32_t index) const noexcept { return objects_[index]; }
-  /// A plane's bytes, from its first row to the end of its last.
-  [[nodiscard]] std::span<std::byte> plane(std::uint32_t index) const noexcept;
+  /// False where it was created for Access::read.
+  [[nodiscard]] bool is_writable() const noexcept { return is_writable_; }
+
+  /// All bytes of an object; none where there is no such object.
+  [[nodiscard]] std::span<const std::byte> object(std::uint32_t index) const noexcept { return bytes_of_object(index); }
+  /// A plane's bytes, from its first row to the end of its last; none where there is no such plane.
+  [[nodiscard]] std::span<const std::byte> plane(std::uint32_t index) const noexcept { return bytes_of_plane(index); }
+  /// The same to write to; none where the map is not writable.
+  [[nodiscard]] std::span<std::byte> writable_object(std::uint32_t index) const noexcept {
+    return is_writable_ ? bytes_of_object(index) : std::span<std::byte>();
+  }
+  [[nodiscard]] std::span<std::byte> writable_plane(std::uint32_t index) const noexcept {
+    return is_writable_ ? bytes_of_plane(index) : std::span<std::byte>();
+  }
 
  private:
-  explicit CpuMap(Buffer buffer) : buffer_(std::move(buffer)) {}
+  CpuMap(Buffer buffer, bool is_writable) : buffer_(std::move(buffer)), is_writable_(is_writable) {}
   void unmap() noexcept;
+  [[nodiscard]] std::span<std::byte> bytes_of_object(std::uint32_t index) const noexcept {
+    return index < objects_.size() ? objects_[index] : std::span<std::byte>();
+  }
+  [[nodiscard]] std::span<std::byte> bytes_of_plane(std::uint32_t index) const noexcept;
   Buffer buffer_;
   std::array<std::span<std::byte>, max_planes> objects_{};
+  bool is_writable_;
 };
 
 /// A stretch of time in which the CPU may touch the buffer. Reads and writes outside it may see stale caches or be
 /// lost. begin() first waits, with wait_idle(), for the implicit fences on every object: for writers to read, for
 /// readers too to write. DMA_BUF_IOCTL_SYNC alone would wait for them without a deadline, and still does for work that
 /// another thread or process starts in between. Destroying the object ends the access.
-/// Kernel rules: include/uapi/linux/dma-buf.h. Move-only; not synchronised.
+/// Kernel rules: include/uapi/linux/dma-buf.h. Move-only; not synchronised. An access that was moved from has no bytes.
 class [[nodiscard("the access ends when this object is destroyed")]] CpuAccess {
  public:
   using Mode = Access;
 
-  /// Maps for this access alone. Errors: those of CpuMap::create; ETIMEDOUT and ECANCELED (devices
-  /// still use it); those of DMA_BUF_IOCTL_SYNC. After an error nothing is mapped and nothing begun.
+  /// Maps for this access alone, as CpuMap::create() does. Errors: those of CpuMap::create(); ETIMEDOUT and ECANCELED
+  /// (devices still use the buffer, or its driver still answers EAGAIN); those of DMA_BUF_IOCTL_SYNC. After an error
+  /// nothing is mapped and nothing begun.
   [[nodiscard]] static Result<CpuAccess> begin(const Buffer& buffer, Mode mode, Deadline deadline,
                                                const Cancel* cancel = nullptr);
-  /// Uses a mapping the caller keeps, which must outlive the access.
+  /// Uses a mapping the caller keeps, which must outlive the access. Errors: EACCES (@p mode writes and the map was
+  /// created for Access::read), EINVAL (the map was moved from); ETIMEDOUT, ECANCELED and those of DMA_BUF_IOCTL_SYNC
+  /// as above. After an error nothing is begun.
   [[nodiscard]] static Result<CpuAccess> begin(const CpuMap& map, Mode mode, Deadline deadline,
                                                const Cancel* cancel = nullptr);
 
@@ -57,20 +81,35 @@ class [[nodiscard("the access ends when this object is destroyed")]] CpuAccess {
   CpuAccess& operator=(CpuAccess&& other) noexcept;
   ~CpuAccess();
 
-  [[nodiscard]] std::span<std::byte> object(std::uint32_t index) const noexcept { return map().object(index); }
-  [[nodiscard]] std::span<std::byte> plane(std::uint32_t index) const noexcept { return map().plane(index); }
-  /// Ends the access now and says whether the kernel took it. A second call does nothing and succeeds.
+  /// As of CpuMap. What an access with Access::write reads before it wrote it is undefined: caches may be stale.
+  [[nodiscard]] std::span<const std::byte> object(std::uint32_t index) const noexcept {
+    return map_ != nullptr ? map_->object(index) : std::span<const std::byte>();
+  }
+  [[nodiscard]] std::span<const std::byte> plane(std::uint32_t index) const noexcept {
+    return map_ != nullptr ? map_->plane(index) : std::span<const std::byte>();
+  }
+  /// None where the access is for reading, also on a writable map: the kernel was not told of writes, so they would not
+  /// reach the device.
+  [[nodiscard]] std::span<std::byte> writable_object(std::uint32_t index) const noexcept {
+    return writes() ? map_->writable_object(index) : std::span<std::byte>();
+  }
+  [[nodiscard]] std::span<std::byte> writable_plane(std::uint32_t index) const noexcept {
+    return writes() ? map_->writable_plane(index) : std::span<std::byte>();
+  }
+  /// Ends the access now and says whether the kernel took it. A second call does nothing and succeeds. Where the driver
+  /// answers EAGAIN it tries again for a second; neither the deadline nor the Cancel of begin() cuts that short, for an
+  /// access that was begun must be ended. Errors: ETIMEDOUT (EAGAIN for a second), those of DMA_BUF_IOCTL_SYNC.
   Result<void> end() noexcept;
 
  private:
   CpuAccess() = default;
-  [[nodiscard]] const CpuMap& map() const noexcept;
+  [[nodiscard]] bool writes() const noexcept;
   Result<void> start(Mode mode, Deadline deadline, const Cancel* cancel) noexcept;
 
-  std::unique_ptr<CpuMap> own_;     // the mapping made for this access alone
-  const CpuMap* shared_ = nullptr;  // or the caller's
-  std::uint64_t flags_ = 0;         // DMA_BUF_SYNC_READ/WRITE
-  std::uint32_t begun_ = 0;         // objects whose START was sent and whose END was not
+  std::unique_ptr<CpuMap> own_;  // the mapping made for this access alone
+  const CpuMap* map_ = nullptr;  // that, or the caller's
+  std::uint64_t flags_ = 0;      // DMA_BUF_SYNC_READ/WRITE
+  std::uint32_t begun_ = 0;      // objects whose START was sent and whose END was not
 };
 
 }  // namespace dmaflow

@@ -47,8 +47,9 @@ struct FrameInfo {
 
 class HoldSet;
 
-/// One hold on one buffer. Move-only; empty after a move. Destroying it lets go. A Frame may be moved to and destroyed
-/// in any thread; one Frame object is not synchronised. It may outlive its source.
+/// One hold on one buffer. Move-only; empty after a move, after release() and by default. Destroying it lets go. A
+/// Frame may be moved to and destroyed in any thread; one Frame object is not synchronised. It may outlive its source.
+/// Every call on an empty Frame is safe and says below what it does.
 class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
  public:
   Frame() = default;
@@ -67,38 +68,58 @@ class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
   }
 
   explicit operator bool() const noexcept { return set_ != nullptr; }
+  // The references below are valid while this frame is held. After release() the source may change what they refer to.
+  /// An empty frame has an empty buffer.
   [[nodiscard]] const Buffer& buffer() const noexcept;
+  /// An empty frame has default values.
   [[nodiscard]] const FrameInfo& info() const noexcept;
-  /// The buffer may be read once this has signalled. Null for cameras: V4L2 hands out finished images.
+  /// The buffer may be read once this has signalled. Null for cameras (V4L2 hands out finished images) and for an empty
+  /// frame.
   [[nodiscard]] const Fence& ready() const noexcept;
-  /// The slot of the buffer in its source, 0 to count - 1.
+  /// The slot of the buffer in its source: below HoldSet::max_buffers, different for each buffer the source has, and
+  /// the same while the source has the buffer. Without meaning for an empty frame.
   [[nodiscard]] std::uint32_t index() const noexcept { return index_; }
 
   /// Another hold on the same image. From then on every holder only reads. The buffer goes back when the last has let
   /// go, and the source then waits for the fences of all of them.
-  /// Errors: EMFILE (more than HoldSet::max_holders holds were made of one image).
+  /// Errors: EMFILE (more than HoldSet::max_holders holds were made of one image), EINVAL (this frame is empty).
   [[nodiscard]] Result<Frame> split();
-  /// True for the only holder: it may write. False once split, until the others have let go.
+  /// True for the only holder: it may write. False once split, until the others have let go, and for an empty frame.
   [[nodiscard]] bool is_sole() const noexcept;
   /// Says what was written to the buffer and from when it may be read. For the sole holder, before it passes the frame
-  /// on. Errors: EPERM (split: others are reading).
-  Result<void> describe(const FrameInfo& info, Fence ready = {}) noexcept;
+  /// on. On an error @p ready is still the caller's.
+  /// Errors: EPERM (split: others are reading), EINVAL (this frame is empty).
+  Result<void> describe(const FrameInfo& info, Fence&& ready = {}) noexcept;
 
   /// Lets go now. Does nothing on an empty frame.
   void release() noexcept;
-  /// Lets go now, and the buffer may be written again once @p done has signalled.
+  /// Lets go now, and the buffer may be written again once @p done has signalled. On an empty frame it only drops
+  /// @p done.
   void release(Fence done) noexcept;
 
  private:
   friend class HoldSet;
+  struct None;  // what an empty frame answers with
+  static const None& none() noexcept;
   Frame(std::shared_ptr<HoldSet> set, std::uint32_t index) noexcept : set_(std::move(set)), index_(index) {}
   std::shared_ptr<HoldSet> set_;
   std::uint32_t index_ = 0;
 };
 
-/// The source's side: a fixed set of buffers, lent and returned without an allocation, a lock or, on the source's own
-/// thread, a system call. lend(), take_returned(), arm() and disarm() belong to the source's thread; frames return
-/// from any.
+struct Frame::None {
+  Buffer buffer;
+  FrameInfo info;
+  Fence ready;
+};
+
+/// The source's side: a set of buffers, lent and returned without an allocation, a lock or, on the source's own thread,
+/// a system call. Frames return from any thread; every call on the set belongs to the source's thread.
+///
+/// Each buffer is free, lent, or returned:
+///
+///     free -- lend() --> lent -- the last Frame lets go --> returned -- take_returned() --> free
+///
+/// Only a free buffer can be lent or retired. Everything else is refused with EBUSY and changes nothing.
 class HoldSet : public std::enable_shared_from_this<HoldSet> {
  public:
   /// The most holds on one image, over its whole life.
@@ -109,28 +130,39 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
   /// A buffer that came back, and what to wait for before it is written.
   struct Returned {
     std::uint32_t index = 0;
-    std::span<Fence> fences;  ///< valid until the buffer is lent again
+    std::span<Fence> fences;  ///< valid until the buffer is lent again or retired
   };
 
-  /// Errors: EINVAL (no buffers, or over max_buffers), EMFILE (no eventfd).
-  [[nodiscard]] static Result<std::shared_ptr<HoldSet>> create(std::vector<Buffer> buffers);
+  /// @p room: how many buffers the set can have at once, for add(); fewer than @p buffers means just these.
+  /// Errors: EINVAL (no buffers, an empty one, over max_buffers), EMFILE (no eventfd).
+  [[nodiscard]] static Result<std::shared_ptr<HoldSet>> create(std::vector<Buffer> buffers, std::size_t room = 0);
   HoldSet(const HoldSet&) = delete;
   HoldSet& operator=(const HoldSet&) = delete;
   ~HoldSet();
 
-  [[nodiscard]] std::span<const Buffer> buffers() const noexcept { return buffers_; }
-  /// Lends buffer @p index, which must not be lent. @p ready: from when it may be read.
-  [[nodiscard]] Frame lend(std::uint32_t index, const FrameInfo& info, Fence ready = {}) noexcept;
-  /// What to wait for before buffer @p index, which came back, is written. Valid until it is lent again.
+  /// By index. A retired buffer's place holds an empty Buffer.
+  [[nodiscard]] std::span<const Buffer> buffers() const noexcept { return {buffers_.get(), count_}; }
+  /// Lends buffer @p index. @p ready: from when it may be read; still the caller's on an error.
+  /// Errors: EBUSY (it is lent, or came back and take_returned() has not given it yet), EINVAL (there is no such
+  /// buffer, or it was retired).
+  [[nodiscard]] Result<Frame> lend(std::uint32_t index, const FrameInfo& info, Fence&& ready = {}) noexcept;
+  /// What to wait for before the free buffer @p index is written. Valid until it is lent again or retired. Empty for a
+  /// buffer that is not free.
   [[nodiscard]] std::span<Fence> fences(std::uint32_t index) noexcept;
-  /// The next buffer that came back, in the order they came, or nothing.
+  /// The next buffer that came back, in the order they came, or nothing. The buffer is free from then on.
   [[nodiscard]] std::optional<Returned> take_returned() noexcept;
-  /// Lets go of a buffer's memory for good; it must not be lent, now or later. EBUSY where it is lent.
+  /// Adds a buffer, free, and returns its index: that of a retired buffer where there is one. Allocates nothing.
+  /// Errors: EINVAL (the buffer is empty), ENOSPC (the set has as many buffers as create() made room for).
+  [[nodiscard]] Result<std::uint32_t> add(const Buffer& buffer) noexcept;
+  /// Lets go of the memory of free buffer @p index, and closes its release fences.
+  /// Errors: EBUSY (it is lent, or came back and take_returned() has not given it yet), EINVAL (there is no such
+  /// buffer, or it was retired before).
   Result<void> retire(std::uint32_t index) noexcept;
   /// Buffers lent and not yet returned.
   [[nodiscard]] std::uint32_t lent() const noexcept { return lent_.load(std::memory_order_acquire); }
 
-  /// Whether a buffer came back that take_returned() has not given yet. Any thread's; one's own is seen for certain.
+  /// Whether a buffer came back, from whichever thread, that take_returned() has not given yet. One that this thread
+  /// returned is seen for certain.
   [[nodiscard]] bool has_returned() const noexcept {
     return in_order_ != none || returned_.load(std::memory_order_relaxed) != none;
   }
@@ -152,13 +184,19 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
     FrameInfo info;
     Fence ready;
     std::uint32_t next = none;  // link in the stack of returned holds
+    bool is_free = false;       // the source's thread only. Neither free nor with holders: returned, or no buffer
   };
   static constexpr std::uint32_t none = ~0U;
 
-  explicit HoldSet(std::vector<Buffer> buffers, Fd wake);
+  HoldSet(std::vector<Buffer> buffers, std::size_t room, Fd wake);
   void give_back(std::uint32_t index) noexcept;
+  static void drop_fences(Hold& hold) noexcept;
+  [[nodiscard]] bool is_free(std::uint32_t index) const noexcept { return index < count_ && holds_[index].is_free; }
+  [[nodiscard]] Error not_free(const char* operation, std::uint32_t index) const noexcept;
 
-  std::vector<Buffer> buffers_;
+  std::size_t room_;
+  std::size_t count_;                  // places in use, those of retired buffers too
+  std::unique_ptr<Buffer[]> buffers_;  // never moved: frames in other threads refer to them
   std::unique_ptr<Hold[]> holds_;
   Fd wake_;
   std::atomic<std::uint32_t> returned_{none};  // stack of returned holds, newest first; any thread pushes
@@ -167,8 +205,8 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
   std::atomic<bool> armed_{false};
 };
 
-inline const Buffer& Frame::buffer() const noexcept { return set_->buffers_[index_]; }
-inline const FrameInfo& Frame::info() const noexcept { return set_->holds_[index_].info; }
-inline const Fence& Frame::ready() const noexcept { return set_->holds_[index_].ready; }
+inline const Buffer& Frame::buffer() const noexcept { return set_ ? set_->buffers_[index_] : none().buffer; }
+inline const FrameInfo& Frame::info() const noexcept { return set_ ? set_->holds_[index_].info : none().info; }
+inline const Fence& Frame::ready() const noexcept { return set_ ? set_->holds_[index_].ready : none().ready; }
 
 }  // namespace dmaflow

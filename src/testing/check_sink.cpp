@@ -77,7 +77,9 @@ class SinkRun {
     const auto index = free_.front();
     free_.erase(free_.begin());
     {
-      const auto displaced = sink_.accept(holds_->lend(index, info));
+      auto frame = holds_->lend(index, info);
+      if (!check_.succeeded(frame, "HoldSet::lend()")) return false;
+      const auto displaced = sink_.accept(std::move(*frame));
       if (!check_.succeeded(displaced, "accept() while it is ready")) return false;
       check_.that(!*displaced, "displaced a frame though it was ready");
     }

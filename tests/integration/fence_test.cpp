@@ -598,7 +598,7 @@ TEST(RealFence, AHundredThousandFramesWithFencesLeaveNoDescriptor) {
       must(HoldSet::create(must(heap->allocate({.size = {64, 64}, .format = formats::xrgb8888, .count = 3}))));
   SwSync work;
   for (std::uint32_t i = 0; i < 100'000; ++i) {
-    Frame frame = holds->lend(i % 3, {.sequence = i}, work.fence(2 * i + 1));
+    Frame frame = must(holds->lend(i % 3, {.sequence = i}, work.fence(2 * i + 1)));
     ASSERT_TRUE(frame) << i;
     ASSERT_LT(frame.ready().poll_fd(), 64) << "descriptors grow";
     Frame other = must(frame.split());

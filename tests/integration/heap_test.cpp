@@ -1,12 +1,15 @@
 #include "allocator_checks.hpp"
 
+#include <dmaflow/cpu_access.hpp>
 #include <dmaflow/heap.hpp>
 
 #include <algorithm>
 #include <memory>
 #include <string>
 
+#include <fcntl.h>
 #include <linux/dma-heap.h>
+#include <sys/ioctl.h>
 
 namespace dmaflow {
 namespace {
@@ -79,6 +82,31 @@ TEST_F(Heap, BuffersOutliveTheAllocator) {
   const auto buffers = must(opened->allocate(request_of(formats::xrgb8888, {64, 64})), "allocate");
   opened.reset();
   EXPECT_TRUE(test::is_all_zero(buffers[0]));
+}
+
+// The heap exports with the access that the caller of the ioctl asks for.
+TEST_F(Heap, AReadOnlyDmaBufIsReadAndNotWritten) {
+  const test::LeakCheck leaks;
+  const Fd device = Fd::adopt(::open("/dev/dma_heap/system", O_RDONLY | O_CLOEXEC));
+  ASSERT_TRUE(device);
+  const Layout layout = must(Layout::linear(formats::xrgb8888, {64, 64}), "layout");
+  dma_heap_allocation_data request{};
+  request.len = layout.object_sizes()[0];
+  request.fd_flags = O_RDONLY | O_CLOEXEC;
+  ASSERT_EQ(::ioctl(device.get(), DMA_HEAP_IOCTL_ALLOC, &request), 0);
+  Fd fd = Fd::adopt(static_cast<int>(request.fd));
+  const Buffer buffer = must(Buffer::create(layout, fd, {}), "buffer");
+  const auto soon = Deadline::after(std::chrono::seconds(5));
+  {
+    const auto access = must(CpuAccess::begin(buffer, Access::read, soon), "read");
+    EXPECT_TRUE(std::ranges::all_of(access.plane(0), [](std::byte byte) { return byte == std::byte{0}; }));
+    EXPECT_TRUE(access.writable_plane(0).empty());
+  }
+  EXPECT_TRUE(test::fails_with(CpuAccess::begin(buffer, Access::write, soon), EACCES));
+  EXPECT_TRUE(test::fails_with(CpuAccess::begin(buffer, Access::read_write, soon), EACCES));
+  const CpuMap map = must(CpuMap::create(buffer, Access::read), "map");
+  EXPECT_TRUE(test::fails_with(CpuAccess::begin(map, Access::write, soon), EACCES));
+  EXPECT_TRUE(CpuAccess::begin(map, Access::read, soon));
 }
 
 TEST_F(Heap, IsFoundByProperty) {

@@ -288,7 +288,7 @@ TEST_F(CpuWaits, UntilCancelledAndThenNothingIsMappedOrBegun) {
   });
   EXPECT_TRUE(fails_with(CpuAccess::begin(memory.buffer, Access::read, soon(), &cancel), ECANCELED));
   stop.join();
-  const CpuMap map = must(CpuMap::create(memory.buffer));
+  const CpuMap map = must(CpuMap::create(memory.buffer, Access::write));
   EXPECT_TRUE(fails_with(CpuAccess::begin(map, Access::write, soon(), &cancel), ECANCELED));
   vgem.signal(fence);
   EXPECT_TRUE(CpuAccess::begin(map, Access::write, soon(), &cancel)) << "what is ready is reported as ready";

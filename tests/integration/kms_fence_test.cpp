@@ -222,7 +222,7 @@ void expect_the_picture_back(Screen& screen) {
   Frame frame = screen.next();
   {
     auto access = must(CpuAccess::begin(frame.buffer(), CpuAccess::Mode::write, Screen::soon()));
-    const auto bytes = access.object(0);
+    const auto bytes = access.writable_object(0);
     for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 7 / 4 % 251);
     must(access.end());
   }

@@ -336,7 +336,7 @@ class V4l2OutputFences : public ::testing::Test {
   Frame frame(std::uint32_t sequence, Fence ready = {}) {
     FrameInfo info;
     info.sequence = sequence;
-    return holds->lend(sequence, info, std::move(ready));
+    return must(holds->lend(sequence, info, std::move(ready)));
   }
   void show(Frame next) {
     displaced = must(output->accept(std::move(next)), "accept");

@@ -819,7 +819,7 @@ TEST_F(VulkanConvert, AFrameWhoseFenceFailedIsLetGo) {
   const Buffer buffer = heap_buffer({32, 32}, formats::xrgb8888);
   auto stage = start_stage(*gpu, std::span(&buffer, 1), {});
   auto holds = must(HoldSet::create({buffer}), "HoldSet");
-  Frame frame = holds->lend(0, {}, producer.fence(1));
+  Frame frame = must(holds->lend(0, {}, producer.fence(1)));
   producer.fail();
   must(stage.convert->accept(std::move(frame)));
   EXPECT_FALSE(must(stage.convert->take()));
@@ -831,7 +831,7 @@ TEST_F(VulkanConvert, TheFrameItReadGoesBackWithTheFenceOfTheReading) {
   const Buffer buffer = heap_buffer({32, 32}, formats::xrgb8888);
   auto stage = start_stage(*gpu, std::span(&buffer, 1), {});
   auto holds = must(HoldSet::create({buffer}), "HoldSet");
-  const Frame result = convert_one(*stage.convert, holds->lend(0, {}));
+  const Frame result = convert_one(*stage.convert, must(holds->lend(0, {})));
   auto back = holds->take_returned();
   ASSERT_TRUE(back);
   for (const Fence& fence : back->fences) EXPECT_TRUE(fence.wait(Deadline::after(5s)));
@@ -845,7 +845,7 @@ TEST_F(VulkanConvert, WithEveryPlaceTakenItIsNotReadyUntilOneIsFree) {
   auto holds = must(HoldSet::create({buffer}), "HoldSet");
   EXPECT_TRUE(stage.convert->ready());
   EXPECT_EQ(stage.convert->waiting_fence(), -1);
-  must(stage.convert->accept(holds->lend(0, {})), "accept");
+  must(stage.convert->accept(must(holds->lend(0, {}))), "accept");
   Frame result = must(stage.convert->take(), "take");
   ASSERT_TRUE(result);
   EXPECT_FALSE(stage.convert->ready());

@@ -90,7 +90,7 @@ class Rig {
   /// Lends the next buffer, has it converted, waits and lets go.
   void frame(FrameInfo info, Fence filled) {
     info.sequence = ++count_;
-    must(stage_.convert->accept(holds_->lend(count_ % 3, info, std::move(filled))), "accept");
+    must(stage_.convert->accept(must(holds_->lend(count_ % 3, info, std::move(filled)))), "accept");
     Frame result = must(stage_.convert->take(), "take");
     const auto late = Deadline::after(20s);
     while (!result && late.remaining() > 0s) {  // what the loop does for a software device: wait, dispatch, take

@@ -150,7 +150,7 @@ void expect_let_go(vulkan::Device& gpu, const Buffer& buffer, Fence own, const s
   auto stage = HeapStage::started(gpu, std::span(&buffer, 1));
   auto holds = must(HoldSet::create({buffer}), "HoldSet");
   const Warnings warnings;
-  const auto accepted = stage.convert->accept(holds->lend(0, {.has_implicit_fences = true}, std::move(own)));
+  const auto accepted = stage.convert->accept(must(holds->lend(0, {.has_implicit_fences = true}, std::move(own))));
   ASSERT_TRUE(accepted) << what << ": " << accepted.error().message();
   after_accept();
   const auto taken = stage.convert->take();
@@ -208,7 +208,7 @@ TEST_F(VulkanFences, TheOutputCarriesTheFenceOfTheWorkWhereThatIsAskedFor) {
     const Buffer buffer = heap_buffer({32, 32}, formats::xrgb8888);
     auto stage = HeapStage::started(*gpu, std::span(&buffer, 1), {.implicit_fences = asked});
     auto holds = must(HoldSet::create({buffer}), "HoldSet");
-    must(stage.convert->accept(holds->lend(0, {})), "accept");
+    must(stage.convert->accept(must(holds->lend(0, {}))), "accept");
     const Frame result = must(stage.convert->take(), "take");
     ASSERT_TRUE(result);
     EXPECT_EQ(must(result.ready().status()), Fence::Status::active) << "handed on at once";

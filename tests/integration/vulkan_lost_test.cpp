@@ -103,7 +103,7 @@ TEST_F(VulkanLost, InTheSubmission) {
     expect_works(stage);
     auto holds = must(HoldSet::create({input}), "HoldSet");
     VulkanCalls::lose(*gpu);
-    EXPECT_TRUE(says_lost([&] { return stage.convert->accept(holds->lend(0, {})); }));
+    EXPECT_TRUE(says_lost([&] { return stage.convert->accept(must(holds->lend(0, {}))); }));
     EXPECT_EQ(holds->lent(), 0U) << "the frame came back";
     expect_all_is_over(*gpu, *stage.convert);
     EXPECT_TRUE(stage.convert->stop());
@@ -128,10 +128,11 @@ TEST_F(VulkanLost, InEachCallThatCanTell) {
       outputs = stage.outputs;
       expect_works(stage);
       VulkanCalls::answer(call, VK_ERROR_DEVICE_LOST);
-      EXPECT_TRUE(says_lost([&] { return stage.convert->accept(holds->lend(0, {})); })) << name;
+      EXPECT_TRUE(says_lost([&] { return stage.convert->accept(must(holds->lend(0, {}))); })) << name;
       EXPECT_EQ(holds->lent(), 0U) << name << ": the frame came back";
       EXPECT_TRUE(gpu->is_lost()) << name;
-      EXPECT_TRUE(says_lost([&] { return stage.convert->accept(holds->lend(0, {})); })) << name;
+      ASSERT_TRUE(holds->take_returned()) << name;
+      EXPECT_TRUE(says_lost([&] { return stage.convert->accept(must(holds->lend(0, {}))); })) << name;
       EXPECT_EQ(holds->lent(), 0U) << name << ": and the next";
       VulkanCalls::answer(call, VK_SUCCESS);  // so that the layer knows that the GPU is idle
     }
@@ -154,7 +155,7 @@ TEST_F(VulkanLost, WithFramesHeld) {
     VulkanCalls::answer(VulkanCall::GetFenceStatus, VK_NOT_READY);  // the GPU takes its time
     must(stage.convert->accept(frame_of(input)), "accept");
     Frame shown = must(stage.convert->take(), "take");
-    must(stage.convert->accept(holds->lend(0, {}, producer.fence(1))), "accept");
+    must(stage.convert->accept(must(holds->lend(0, {}, producer.fence(1)))), "accept");
     EXPECT_EQ(holds->lent(), 1U) << "it waits for its producer";
     VulkanCalls::lose(*gpu);
     EXPECT_TRUE(says_lost([&] { return stage.convert->dispatch(0); }));

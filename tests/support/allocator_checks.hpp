@@ -84,7 +84,7 @@ inline bool is_all_zero(const Buffer& buffer) {
   const auto access =
       must(CpuAccess::begin(buffer, CpuAccess::Mode::read_write, Deadline::after(std::chrono::seconds(5))),
            "CpuAccess::begin");
-  const auto bytes = access.object(0);
+  const auto bytes = access.writable_object(0);
   const bool zero = std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
   std::ranges::fill(bytes, std::byte{0xaa});  // dirty the pages for the next round
   return zero;

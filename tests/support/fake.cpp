@@ -152,7 +152,7 @@ Result<Frame> FakeSource::take() {
     if (ended_) return std::unexpected(Error::os(EPIPE, "take", name_));
     return Frame();
   }
-  Frame frame = holds_->lend(exposed_slots_.front(), exposed_.front(), on_lend ? on_lend() : Fence());
+  auto frame = holds_->lend(exposed_slots_.front(), exposed_.front(), on_lend ? on_lend() : Fence());
   exposed_.pop_front();
   exposed_slots_.pop_front();
   if (exposed_.empty() && !ended_) clear_event(event_.get());

@@ -156,9 +156,9 @@ struct Screen {
     const std::uint32_t index = free.back();
     free.pop_back();
     ++sequence;
-    return holds->lend(index, {.sequence = sequence,
-                               .timestamp = std::chrono::milliseconds(10 * sequence),
-                               .clock = FrameInfo::Clock::monotonic});
+    return must(holds->lend(index, {.sequence = sequence,
+                                    .timestamp = std::chrono::milliseconds(10 * sequence),
+                                    .clock = FrameInfo::Clock::monotonic}));
   }
   /// Shows one frame and waits until it is on the screen.
   Result<void> show() {

@@ -21,7 +21,7 @@ inline void paint(const Buffer& buffer, const std::array<std::uint32_t, 4>& colo
   const Layout& layout = buffer.layout();
   const auto access =
       must(CpuAccess::begin(buffer, CpuAccess::Mode::write, Deadline::after(std::chrono::seconds(5))), "CpuAccess");
-  const auto bytes = access.object(0);
+  const auto bytes = access.writable_object(0);
   for (std::uint32_t y = 0; y < layout.size.height; ++y) {
     std::byte* const row = bytes.data() + layout.planes[0].offset + std::size_t{y} * layout.planes[0].stride;
     for (std::uint32_t x = 0; x < layout.size.width; ++x) {

@@ -89,14 +89,14 @@ inline void fill_with_noise(const Buffer& buffer, unsigned seed) {
   std::mt19937 random(seed);
   auto access = must(CpuAccess::begin(buffer, Access::write, Deadline::after(std::chrono::seconds(5))), "fill");
   for (std::uint32_t i = 0; i < buffer.object_count(); ++i) {
-    for (std::byte& byte : access.object(i)) byte = static_cast<std::byte>(random());
+    for (std::byte& byte : access.writable_object(i)) byte = static_cast<std::byte>(random());
   }
 }
 
 /// A frame of a set of its own.
 inline Frame frame_of(const Buffer& buffer, const FrameInfo& info = {}, Fence ready = {}) {
   auto holds = must(HoldSet::create({buffer}), "HoldSet");
-  return holds->lend(0, info, std::move(ready));
+  return must(holds->lend(0, info, std::move(ready)));
 }
 
 }  // namespace dmaflow::test

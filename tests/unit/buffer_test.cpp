@@ -160,6 +160,38 @@ TEST_F(BufferTest, EachDeviceFindsItsOwnAttachmentWithoutASystemCall) {
   EXPECT_EQ(calls.calls(), 0U);
 }
 
+TEST_F(BufferTest, EveryCallOnAnEmptyHandleIsSafe) {
+  const PretendDmaBufs pretend;
+  const auto domain = AttachmentDomain::create();
+  Buffer moved_from = memfd_buffer(layout);
+  const Buffer kept = std::move(moved_from);
+  for (const Buffer& empty : {moved_from, Buffer()}) {  // NOLINT(bugprone-use-after-move)
+    EXPECT_FALSE(empty);
+    EXPECT_EQ(empty.layout(), Layout());
+    EXPECT_EQ(empty.object_count(), 0U);
+    EXPECT_TRUE(empty.objects().empty());
+    EXPECT_EQ(empty.fd(0), -1);
+    EXPECT_EQ(empty.id(0), ObjectId());
+    EXPECT_EQ(empty.size(0), 0U);
+    EXPECT_FALSE(empty.is_protected());
+    EXPECT_EQ(empty.origin(), "");
+    EXPECT_EQ(empty.attachment(*domain), nullptr);
+    int torn = 0;
+    EXPECT_TRUE(fails_with(empty.attach(domain, std::make_unique<Marker>(&torn)), EINVAL));
+    EXPECT_EQ(torn, 1);
+  }
+}
+
+TEST_F(BufferTest, AnObjectThatIsNotThereHasNothing) {
+  const PretendDmaBufs pretend;
+  const Buffer buffer = memfd_buffer(layout);
+  for (const std::uint32_t object : {1U, 4U, ~0U}) {
+    EXPECT_EQ(buffer.fd(object), -1);
+    EXPECT_EQ(buffer.id(object), ObjectId());
+    EXPECT_EQ(buffer.size(object), 0U);
+  }
+}
+
 // Meant for ThreadSanitizer: both ends go at once, and each attachment still ends exactly once.
 TEST_F(BufferTest, BufferAndDeviceMayGoAtTheSameTime) {
   const PretendDmaBufs pretend;

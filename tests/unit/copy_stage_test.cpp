@@ -64,7 +64,7 @@ class CopyStageTest : public testing::Test {
 };
 
 TEST_F(CopyStageTest, WaitsForTheFenceInTheLoop) {
-  must(copy.accept(holds->lend(0, {}, devices.fence())));
+  must(copy.accept(must(holds->lend(0, {}, devices.fence()))));
   EXPECT_FALSE(must(copy.take()));
   EXPECT_GE(copy.waiting_fence(), 0);
   devices.end_fence(1);
@@ -74,12 +74,12 @@ TEST_F(CopyStageTest, WaitsForTheFenceInTheLoop) {
 }
 
 TEST_F(CopyStageTest, ASignalledFenceIsNotWaitedForWhileTheFollowerKeepsEveryBuffer) {
-  must(copy.accept(holds->lend(0, {})));
+  must(copy.accept(must(holds->lend(0, {}))));
   const Frame kept = must(copy.take());
   ASSERT_TRUE(kept);
   while (holds->take_returned()) {
   }
-  must(copy.accept(holds->lend(0, {}, devices.fence())));
+  must(copy.accept(must(holds->lend(0, {}, devices.fence()))));
   devices.end_fence(1);
   EXPECT_FALSE(must(copy.take()));
   EXPECT_TRUE(asks_for_nothing()) << "the loop would spin";
@@ -87,7 +87,7 @@ TEST_F(CopyStageTest, ASignalledFenceIsNotWaitedForWhileTheFollowerKeepsEveryBuf
 
 TEST_F(CopyStageTest, ABufferThatADeviceStillUsesIsWaitedForInTheLoopNotInTake) {
   devices.busy = true;
-  must(copy.accept(holds->lend(0, {})));
+  must(copy.accept(must(holds->lend(0, {}))));
   EXPECT_FALSE(must(copy.take()));
   EXPECT_GE(copy.poll_fd(), 0);
   EXPECT_EQ(copy.poll_events(), POLLIN) << "a reader waits for writers";
@@ -99,7 +99,7 @@ TEST_F(CopyStageTest, ABufferThatADeviceStillUsesIsWaitedForInTheLoopNotInTake) 
 
 TEST_F(CopyStageTest, WhereTheKernelAsksToTryAgainATimeIsNamed) {
   devices.sync_answers = {EAGAIN};
-  must(copy.accept(holds->lend(0, {})));
+  must(copy.accept(must(holds->lend(0, {}))));
   EXPECT_FALSE(must(copy.take()));
   EXPECT_TRUE(copy.wake_by());
   EXPECT_TRUE(must(copy.take()));
@@ -107,7 +107,7 @@ TEST_F(CopyStageTest, WhereTheKernelAsksToTryAgainATimeIsNamed) {
 }
 
 TEST_F(CopyStageTest, AFrameWhoseFenceFailedIsDroppedAndNotCopied) {
-  must(copy.accept(holds->lend(0, {}, devices.fence())));
+  must(copy.accept(must(holds->lend(0, {}, devices.fence()))));
   devices.end_fence(-EIO);
   EXPECT_FALSE(must(copy.take()));
   EXPECT_EQ(copy.dropped(), 1U);
@@ -116,7 +116,7 @@ TEST_F(CopyStageTest, AFrameWhoseFenceFailedIsDroppedAndNotCopied) {
 }
 
 TEST_F(CopyStageTest, DrainingEndsAtItsDeadlineAndWithItsCancel) {
-  must(copy.accept(holds->lend(0, {}, devices.fence())));
+  must(copy.accept(must(holds->lend(0, {}, devices.fence()))));
   EXPECT_TRUE(fails_with(copy.drain(Deadline::passed()), ETIMEDOUT));
   const Cancel cancel = must(Cancel::create());
   cancel.cancel();

@@ -4,10 +4,15 @@
 
 #include <thread>
 
+#include <sys/eventfd.h>
+
 using namespace dmaflow;
 using namespace dmaflow::test;
 
 namespace {
+
+/// A fence that nobody asks anything.
+Fence some_fence() { return Fence::adopt_unchecked(Fd::adopt(::eventfd(0, EFD_CLOEXEC))); }
 
 class FrameTest : public testing::Test {
  protected:
@@ -21,7 +26,7 @@ class FrameTest : public testing::Test {
 
 TEST_F(FrameTest, ComesBackWhenDropped) {
   {
-    const Frame frame = set->lend(1, {.sequence = 7});
+    const Frame frame = must(set->lend(1, {.sequence = 7}));
     EXPECT_EQ(frame.info().sequence, 7U);
     EXPECT_EQ(set->lent(), 1U);
     EXPECT_FALSE(set->take_returned());
@@ -34,14 +39,14 @@ TEST_F(FrameTest, ComesBackWhenDropped) {
 }
 
 TEST_F(FrameTest, ABufferThatIsLentCannotBeLentAgain) {
-  const Frame frame = set->lend(0, {});
-  EXPECT_FALSE(set->lend(0, {}));
+  const Frame frame = must(set->lend(0, {}));
+  EXPECT_TRUE(fails_with(set->lend(0, {}), EBUSY));
   EXPECT_EQ(set->lent(), 1U);
 }
 
 TEST_F(FrameTest, MovingAFrameOverAnotherReturnsTheOther) {
-  Frame kept = set->lend(0, {});
-  kept = set->lend(1, {});
+  Frame kept = must(set->lend(0, {}));
+  kept = must(set->lend(1, {}));
   EXPECT_EQ(set->take_returned()->index, 0U);
   EXPECT_EQ(kept.index(), 1U);
   Frame& same = kept;
@@ -50,9 +55,9 @@ TEST_F(FrameTest, MovingAFrameOverAnotherReturnsTheOther) {
 }
 
 TEST_F(FrameTest, ReturnsInTheOrderOfLettingGo) {
-  Frame a = set->lend(0, {});
-  Frame b = set->lend(1, {});
-  Frame c = set->lend(2, {});
+  Frame a = must(set->lend(0, {}));
+  Frame b = must(set->lend(1, {}));
+  Frame c = must(set->lend(2, {}));
   b.release();
   c.release();
   a.release();
@@ -62,7 +67,7 @@ TEST_F(FrameTest, ReturnsInTheOrderOfLettingGo) {
 }
 
 TEST_F(FrameTest, SplitHoldsEndWithTheLastHolder) {
-  Frame screen = set->lend(0, {.sequence = 3});
+  Frame screen = must(set->lend(0, {.sequence = 3}));
   EXPECT_TRUE(screen.is_sole());
   Frame recorder = must(screen.split());
   EXPECT_FALSE(screen.is_sole());
@@ -76,7 +81,7 @@ TEST_F(FrameTest, SplitHoldsEndWithTheLastHolder) {
 }
 
 TEST_F(FrameTest, OnlyTheSoleHolderDescribesTheContents) {
-  Frame frame = set->lend(0, {});
+  Frame frame = must(set->lend(0, {}));
   Frame other = must(frame.split());
   EXPECT_TRUE(fails_with(frame.describe({.sequence = 9}), EPERM));
   other.release();
@@ -85,18 +90,18 @@ TEST_F(FrameTest, OnlyTheSoleHolderDescribesTheContents) {
 }
 
 TEST_F(FrameTest, TooManySplitsAreRefusedAndHarmNothing) {
-  Frame frame = set->lend(0, {});
+  Frame frame = must(set->lend(0, {}));
   std::vector<Frame> holders;
   for (std::uint32_t i = 1; i < HoldSet::max_holders; ++i) holders.push_back(must(frame.split()));
   EXPECT_TRUE(fails_with(frame.split(), EMFILE));
   holders.clear();
   frame.release();
   EXPECT_TRUE(set->take_returned());
-  EXPECT_TRUE(set->lend(0, {}).split()) << "the next image starts anew";
+  EXPECT_TRUE(must(set->lend(0, {})).split()) << "the next image starts anew";
 }
 
 TEST_F(FrameTest, OutlivesItsSource) {
-  Frame frame = set->lend(2, {.sequence = 5});
+  Frame frame = must(set->lend(2, {.sequence = 5}));
   set.reset();
   EXPECT_EQ(frame.info().sequence, 5U);
   EXPECT_GT(frame.buffer().size(0), 0U);
@@ -106,13 +111,13 @@ TEST_F(FrameTest, NothingLeaksWhenSetAndFramesGo) {
   const LeakCheck leaks;
   const auto layout = small_config().layout;
   auto other = must(HoldSet::create({memfd_buffer(layout)}));
-  Frame frame = other->lend(0, {});
+  Frame frame = must(other->lend(0, {}));
   other.reset();
   frame.release();
 }
 
 TEST_F(FrameTest, ReturnFromAnotherThreadWakesAnArmedLoop) {
-  Frame frame = set->lend(0, {});
+  Frame frame = must(set->lend(0, {}));
   ASSERT_TRUE(set->arm());
   std::thread other([moved = std::move(frame)]() mutable { moved.release(); });
   const int ready = sys::wait(set->wake_fd(), POLLIN, Deadline::after(std::chrono::seconds(5)));
@@ -126,14 +131,14 @@ TEST_F(FrameTest, ReturnFromAnotherThreadWakesAnArmedLoop) {
 TEST_F(FrameTest, ReturnOnTheLoopsOwnThreadMakesNoSystemCall) {
   const CountCalls calls;  // takes the pretender's place: all buffers are made
   for (int i = 0; i < 1000; ++i) {
-    set->lend(0, {}).release();
+    must(set->lend(0, {})).release();
     ASSERT_TRUE(set->take_returned());
   }
   EXPECT_EQ(calls.calls(), 0U);
 }
 
 TEST_F(FrameTest, ArmSaysWhenThereIsNoNeedToSleep) {
-  set->lend(0, {}).release();
+  must(set->lend(0, {})).release();
   EXPECT_FALSE(set->arm());
 }
 
@@ -141,13 +146,170 @@ TEST_F(FrameTest, RetiredBuffersLetGoOfTheirMemory) {
   const LeakCheck leaks;
   auto other = must(HoldSet::create({memfd_buffer(small_config().layout), memfd_buffer(small_config().layout)}));
   const auto before = open_fds().size();
-  Frame held = other->lend(1, {});
+  Frame held = must(other->lend(1, {}));
   EXPECT_TRUE(fails_with(other->retire(1), EBUSY));
   EXPECT_TRUE(other->retire(0));
   EXPECT_EQ(open_fds().size(), before - 1);
-  EXPECT_FALSE(other->lend(0, {}));
+  EXPECT_TRUE(fails_with(other->lend(0, {}), EINVAL));
+  EXPECT_TRUE(fails_with(other->retire(0), EINVAL));
   held.release();
   other.reset();
+}
+
+// Once, 2 buffers came back 1000 times: a buffer that is still in the list was put into it again.
+TEST_F(FrameTest, ABufferThatCameBackIsNotLentBeforeItIsTaken) {
+  must(set->lend(0, {})).release();
+  must(set->lend(1, {})).release();
+  EXPECT_TRUE(fails_with(set->lend(0, {}), EBUSY)) << "in the stack";
+  EXPECT_TRUE(fails_with(set->lend(1, {}), EBUSY)) << "in the stack";
+  ASSERT_TRUE(set->take_returned());
+  EXPECT_TRUE(fails_with(set->lend(1, {}), EBUSY)) << "in the list in order";
+  EXPECT_TRUE(fails_with(set->retire(1), EBUSY));
+  EXPECT_EQ(set->lent(), 0U);
+  const auto last = set->take_returned();
+  ASSERT_TRUE(last);
+  EXPECT_EQ(last->index, 1U);
+  EXPECT_FALSE(set->take_returned());
+  EXPECT_TRUE(set->lend(1, {}));
+}
+
+TEST_F(FrameTest, ABufferThatIsNotThereIsNeitherLentNorRetired) {
+  for (const std::uint32_t index : {3U, 63U, 64U, ~0U}) {
+    EXPECT_TRUE(fails_with(set->lend(index, {}), EINVAL)) << index;
+    EXPECT_TRUE(fails_with(set->retire(index), EINVAL)) << index;
+    EXPECT_TRUE(set->fences(index).empty()) << index;
+  }
+}
+
+TEST_F(FrameTest, ARefusedFenceStaysTheCallers) {
+  const Frame frame = must(set->lend(0, {}));
+  Fence ready = some_fence();
+  EXPECT_TRUE(fails_with(set->lend(0, {}, std::move(ready)), EBUSY));
+  EXPECT_FALSE(ready.is_null());
+  Frame lent = must(set->lend(1, {}));
+  const Frame other = must(lent.split());
+  EXPECT_TRUE(fails_with(lent.describe({}, std::move(ready)), EPERM));
+  EXPECT_FALSE(ready.is_null());
+}
+
+TEST_F(FrameTest, ReleaseFencesAreGivenForFreeBuffersOnlyUntilTheNextLoan) {
+  Frame frame = must(set->lend(0, {}));
+  Frame other = must(frame.split());
+  frame.release(some_fence());
+  EXPECT_TRUE(set->fences(0).empty()) << "lent: the other holder may be adding its own";
+  other.release(some_fence());
+  EXPECT_TRUE(set->fences(0).empty()) << "not taken yet";
+  ASSERT_TRUE(set->take_returned());
+  EXPECT_EQ(set->fences(0).size(), 2U);
+  const Frame again = must(set->lend(0, {}));
+  EXPECT_TRUE(set->fences(0).empty());
+}
+
+TEST_F(FrameTest, ARetiredBuffersReleaseFencesAreClosed) {
+  const auto before = open_fds().size();
+  must(set->lend(0, {})).release(some_fence());
+  ASSERT_TRUE(set->take_returned());
+  EXPECT_EQ(open_fds().size(), before + 1);
+  must(set->retire(0));
+  EXPECT_EQ(open_fds().size(), before - 1) << "the buffer's descriptor and the fence's";
+}
+
+TEST_F(FrameTest, EveryCallOnAnEmptyFrameIsSafe) {
+  Frame moved_from = must(set->lend(0, {.sequence = 3}));
+  const Frame kept = std::move(moved_from);
+  Frame released = must(set->lend(1, {.sequence = 4}));
+  released.release();
+  Frame never;
+  for (Frame* empty : {&moved_from, &released, &never}) {  // NOLINT(bugprone-use-after-move)
+    EXPECT_FALSE(*empty);
+    EXPECT_FALSE(empty->buffer());
+    EXPECT_EQ(empty->info().sequence, 0U);
+    EXPECT_TRUE(empty->ready().is_null());
+    EXPECT_FALSE(empty->is_sole());
+    EXPECT_TRUE(fails_with(empty->split(), EINVAL));
+    EXPECT_TRUE(fails_with(empty->describe({}), EINVAL));
+    empty->release();
+    empty->release(some_fence());
+  }
+  EXPECT_EQ(set->lent(), 1U);
+}
+
+TEST_F(FrameTest, AddedBuffersTakeTheIndicesOfRetiredOnesFirst) {
+  const auto layout = small_config().layout;
+  auto other = must(HoldSet::create({memfd_buffer(layout), memfd_buffer(layout)}, 3));
+  EXPECT_TRUE(fails_with(other->add(Buffer()), EINVAL));
+  EXPECT_EQ(must(other->add(memfd_buffer(layout))), 2U);
+  EXPECT_TRUE(fails_with(other->add(memfd_buffer(layout)), ENOSPC));
+  must(other->retire(1));
+  const Buffer second = memfd_buffer(layout);
+  EXPECT_EQ(must(other->add(second)), 1U);
+  EXPECT_EQ(must(other->lend(1, {})).buffer(), second);
+  EXPECT_TRUE(fails_with(HoldSet::create({second}, HoldSet::max_buffers + 1), EINVAL));
+}
+
+// Run under ThreadSanitizer as well: the source misuses every call while other threads split, read and let go.
+TEST_F(FrameTest, MisuseAmongManyThreadsIsRefusedAndLosesNothing) {
+  constexpr int rounds = 3'000;
+  const auto layout = small_config().layout;
+  const auto own = must(HoldSet::create({memfd_buffer(layout), memfd_buffer(layout), memfd_buffer(layout)}, 4));
+  enum class State : std::uint8_t { free, away };
+  std::vector<State> states(3, State::free);
+  std::array<std::atomic<Frame*>, 3> hand_over{};
+  std::atomic<bool> done{false};
+  std::vector<std::thread> threads;
+  for (auto& slot : hand_over) {
+    threads.emplace_back([&] {
+      while (!done || slot.load() != nullptr) {
+        const std::unique_ptr<Frame> frame(slot.exchange(nullptr));
+        if (!frame) {
+          std::this_thread::yield();
+          continue;
+        }
+        EXPECT_TRUE(frame->buffer());
+        EXPECT_EQ(frame->info().sequence, frame->index());
+        frame->release(some_fence());
+      }
+    });
+  }
+  int lent = 0;
+  const auto take = [&] {
+    while (const auto back = own->take_returned()) {
+      ASSERT_EQ(states.at(back->index), State::away) << "came back twice";
+      EXPECT_EQ(back->fences.size(), 2U);
+      states[back->index] = State::free;
+    }
+  };
+  for (std::uint32_t i = 0; lent < rounds; i = (i + 1) % static_cast<std::uint32_t>(states.size())) {
+    auto frame = own->lend(i, {.sequence = i});
+    ASSERT_EQ(frame.has_value(), states[i] == State::free) << "only a free buffer is lent";
+    if (frame) {
+      states[i] = State::away;
+      auto& slot = hand_over[static_cast<std::size_t>(++lent) % hand_over.size()];
+      auto other = std::make_unique<Frame>(must(frame->split()));
+      Frame* none = nullptr;
+      if (slot.compare_exchange_strong(none, other.get())) {
+        static_cast<void>(other.release());
+      } else {
+        other->release(some_fence());
+      }
+      frame->release(some_fence());
+    } else {
+      EXPECT_TRUE(fails_with(frame, EBUSY));
+      EXPECT_TRUE(fails_with(own->retire(i), EBUSY));
+      EXPECT_TRUE(own->fences(i).empty());
+      std::this_thread::yield();
+    }
+    if (lent == rounds / 2 && states.size() == 3) {  // while frames are read in other threads
+      EXPECT_EQ(must(own->add(memfd_buffer(layout))), 3U);
+      states.push_back(State::free);
+    }
+    if (i == 0) take();
+  }
+  done = true;
+  for (auto& thread : threads) thread.join();
+  take();
+  EXPECT_EQ(states, std::vector(4, State::free));
+  EXPECT_EQ(own->lent(), 0U);
 }
 
 // Run under ThreadSanitizer as well: many threads let go while the source takes back and lends again.
@@ -180,7 +342,7 @@ TEST_F(FrameTest, ManyThreadsReturnAndNothingIsLostOrDoubled) {
     for (std::uint32_t i = 0; i < 3; ++i) {
       if (!home[i]) continue;
       home[i] = false;
-      auto frame = std::make_unique<Frame>(set->lend(i, {}));
+      auto frame = std::make_unique<Frame>(must(set->lend(i, {})));
       ASSERT_TRUE(*frame);
       Frame other = must(frame->split());
       Frame* none = nullptr;

@@ -386,7 +386,7 @@ TEST_F(PipelineTest, AStreamThatChangesFormatIsPlannedAnewAndKeepsOldFrames) {
   must(pipeline.connect(camera, display));
   start({.size = Size{64, 48}});
   expose(3);
-  Frame kept = must(camera.holds()->lend(camera.queued.back(), {.sequence = 99}).split());
+  Frame kept = must(must(camera.holds()->lend(camera.queued.back(), {.sequence = 99})).split());
   camera.queued.pop_back();
   camera.configs = {small_config(formats::xrgb8888, {32, 16})};
   camera.changed = true;
@@ -481,11 +481,11 @@ TEST_F(PipelineTest, ACopyHoldsTheSamePixelsAtOtherStrides) {
   {
     auto write = must(CpuAccess::begin(inputs[0], CpuAccess::Mode::write, Deadline::after(milliseconds(100))));
     for (std::uint32_t p = 0; p < 2; ++p) {
-      auto bytes = write.plane(p);
+      auto bytes = write.writable_plane(p);
       for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 7 + p);
     }
   }
-  must(copy.accept(holds->lend(0, {.sequence = 4})));
+  must(copy.accept(must(holds->lend(0, {.sequence = 4}))));
   const Frame result = must(copy.take());
   ASSERT_TRUE(result);
   EXPECT_EQ(result.info().sequence, 4U);
