@@ -140,9 +140,9 @@ class Client final : public Pollable {
   /// The same, with the payload as a T. What T does not take is counted, and goes to the default handler.
   template <Payload T, std::invocable<const T&, const Message&> F>
   [[nodiscard]] Subscription subscribe(F handler) {
-    return subscribe_typed(PayloadTraits<T>::id, [handler = std::move(handler)](const Message& message) mutable {
+    return subscribe_typed(PayloadTraits<T>::id, [call = std::move(handler)](const Message& message) mutable {
       const auto value = PayloadTraits<T>::parse(message.payload);
-      if (value) handler(*value, message);
+      if (value) call(*value, message);
       return value.has_value();
     });
   }
@@ -187,8 +187,8 @@ class Client final : public Pollable {
   /// The other role: the kernel asks, @p handler answers, now or later. Groups are joined apart.
   template <AnswerRule R, std::invocable<const Message&, const Answerer&> F>
   [[nodiscard]] Subscription respond(CbId id, F handler) {
-    return subscribe(id, [core = std::weak_ptr(core_), handler = std::move(handler)](const Message& question) mutable {
-      handler(question, Answerer(core, question, R::answer(question), &R::refusal));
+    return subscribe(id, [core = std::weak_ptr(core_), call = std::move(handler)](const Message& question) mutable {
+      call(question, Answerer(core, question, R::answer(question), &R::refusal));
     });
   }
 

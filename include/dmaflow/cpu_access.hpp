@@ -55,6 +55,8 @@ class [[nodiscard("the access ends when this object is destroyed")]] CpuAccess {
 
   CpuAccess(CpuAccess&& other) noexcept;
   CpuAccess& operator=(CpuAccess&& other) noexcept;
+  CpuAccess(const CpuAccess&) = delete;
+  CpuAccess& operator=(const CpuAccess&) = delete;
   ~CpuAccess();
 
   [[nodiscard]] std::span<std::byte> object(std::uint32_t index) const noexcept { return map().object(index); }

@@ -71,8 +71,8 @@ class GemRegistry {
   void end_hold(std::uint32_t handle) noexcept;
   void remove(const Entry& entry) noexcept;
 
-  std::mutex mutex_;
-  std::vector<Entry> entries_;
+  std::mutex mutex_{};
+  std::vector<Entry> entries_{};
   int fd_;
 };
 
