@@ -7,6 +7,8 @@
 // own. Kernel: drivers/gpu/drm/drm_prime.c, drm_gem_prime_fd_to_handle().
 #pragma once
 
+#include <dmaflow/cpp23.hpp>
+
 #include <cstdint>
 #include <memory>
 #include <mutex>
