@@ -10,6 +10,9 @@ target_compile_options(dmaflow_flags INTERFACE
   # Clang blames us for what std::stable_sort of GCC 12's library uses.
   $<$<CXX_COMPILER_ID:Clang>:-Wno-deprecated-declarations>
   $<$<BOOL:${DMAFLOW_WERROR}>:-Werror>)
+if(CMAKE_SIZEOF_VOID_P EQUAL 4)  # our own code only: no public header has off_t, ino_t, time_t or what is made of them
+  target_compile_definitions(dmaflow_flags INTERFACE _FILE_OFFSET_BITS=64 _TIME_BITS=64)
+endif()
 if(DMAFLOW_SANITIZE)
   target_compile_options(dmaflow_flags INTERFACE -fsanitize=${DMAFLOW_SANITIZE} -fno-omit-frame-pointer
                          -fno-sanitize-recover=all)

@@ -8,13 +8,4 @@ Deadline::Clock::duration Deadline::remaining() const noexcept {
   return point_ > now ? point_ - now : Clock::duration::zero();
 }
 
-timespec Deadline::remaining_timespec() const noexcept {
-  const auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(remaining());
-  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
-  timespec result{};
-  result.tv_sec = seconds.count();
-  result.tv_nsec = (left - seconds).count();
-  return result;
-}
-
 }  // namespace dmaflow

@@ -1,3 +1,5 @@
+#include "errno_name.hpp"
+
 #include <dmaflow/error.hpp>
 
 #include <algorithm>
@@ -5,6 +7,7 @@
 #include <climits>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 namespace dmaflow {
@@ -58,10 +61,8 @@ const char* vk_result_name(int code) noexcept {
 }
 
 std::string os_reason(int code) {
-  const char* text = strerrordesc_np(code);
-  const char* name = strerrorname_np(code);
-  if (text == nullptr || name == nullptr) return "unknown error " + std::to_string(code);
-  return std::string(text) + " (" + name + ")";
+  const char* name = detail::errno_name(code);
+  return name == nullptr ? "unknown error " + std::to_string(code) : detail::errno_text(code) + " (" + name + ")";
 }
 
 std::string vulkan_reason(int code) {

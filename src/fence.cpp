@@ -66,22 +66,22 @@ class Parts {
 };
 
 /// What the parts come to together.
-struct State {
+struct Outcome {
   bool has_ended = true;
   int error = 0;  ///< of the first part that failed
 };
 
 /// Read from the parts: the kernel's own answer for a merged fence forgets errors.
-Result<State> state_of(int fd) noexcept {
+Result<Outcome> outcome_of(int fd) noexcept {
   Parts parts;
   const auto all = parts.read(fd);
   if (!all) return std::unexpected(all.error());
-  State state;
+  Outcome outcome;
   for (const sync_fence_info& part : *all) {
-    if (part.status == 0) state.has_ended = false;
-    if (part.status < 0 && state.error == 0) state.error = -part.status;
+    if (part.status == 0) outcome.has_ended = false;
+    if (part.status < 0 && outcome.error == 0) outcome.error = -part.status;
   }
-  return state;
+  return outcome;
 }
 
 Error failure_of(int error, const char* operation) noexcept {
@@ -116,12 +116,12 @@ Result<Fence> Fence::dup() const noexcept {
   return Fence(Fd::adopt(copy));
 }
 
-Result<Fence::Status> Fence::status() const noexcept {
-  if (is_null()) return Status::signalled;
-  const auto state = state_of(fd_.get());
+Result<Fence::State> Fence::state() const noexcept {
+  if (is_null()) return State::signalled;
+  const auto state = outcome_of(fd_.get());
   if (!state) return std::unexpected(state.error());
-  if (state->error != 0) return Status::failed;
-  return state->has_ended ? Status::signalled : Status::active;
+  if (state->error != 0) return State::failed;
+  return state->has_ended ? State::signalled : State::active;
 }
 
 Result<bool> Fence::has_ended() const noexcept {
@@ -133,13 +133,13 @@ Result<bool> Fence::has_ended() const noexcept {
 
 Result<void> Fence::wait(Deadline deadline, const Cancel* cancel) const noexcept {
   if (is_null()) return {};
-  auto state = state_of(fd_.get());
+  auto state = outcome_of(fd_.get());
   if (state && !state->has_ended) {
     const int ready = detail::wait(fd_.get(), POLLIN, deadline, cancel);
     if (ready == -ECANCELED) return std::unexpected(Error::os(ECANCELED, "Fence::wait").detail("not signalled yet"));
     if (ready < 0) return std::unexpected(Error::os(-ready, "poll"));
     if (ready == 0) return std::unexpected(Error::os(ETIMEDOUT, "Fence::wait").detail("not signalled by the deadline"));
-    state = state_of(fd_.get());  // how it ended: poll does not tell
+    state = outcome_of(fd_.get());  // how it ended: poll does not tell
   }
   if (!state) return std::unexpected(state.error());
   if (state->error != 0) return std::unexpected(failure_of(state->error, "Fence::wait"));
@@ -187,7 +187,7 @@ struct Merged {
 /// An input, or nothing where it has signalled.
 Result<Merged> look_at(const Fence& fence) noexcept {
   if (fence.is_null()) return Merged{};
-  const auto state = state_of(fence.poll_fd());
+  const auto state = outcome_of(fence.poll_fd());
   if (!state) return std::unexpected(state.error());
   if (state->error != 0) return std::unexpected(failure_of(state->error, "merge"));
   if (state->has_ended) return Merged{};

@@ -10,8 +10,8 @@
 
 namespace dmaflow::connector::detail {
 
-using TypedHandler = std::move_only_function<bool(const Message&)>;
-using MatchFunction = std::move_only_function<Match(const Sent&, const Message&)>;
+using TypedHandler = Function<bool(const Message&)>;
+using MatchFunction = Function<Match(const Sent&, const Message&)>;
 
 struct Subscriber {
   CbId id{};

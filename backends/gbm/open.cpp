@@ -2,6 +2,7 @@
 #include "impl.hpp"
 
 #include "access.hpp"
+#include "errno_name.hpp"
 #include "sys/drm_ioctl.hpp"
 
 #include <algorithm>
@@ -97,7 +98,8 @@ Result<std::unique_ptr<Device>> open_first(const Options& options) {
     if (works) return device;
     const Error& why = works.error();
     reasons.append(reasons.empty() ? "" : "; ").append(path).append(": ").append(why.operation());
-    reasons.append(" ").append(::strerrorname_np(why.code()));
+    const char* name = dmaflow::detail::errno_name(why.code());
+    reasons.append(" ").append(name != nullptr ? name : std::to_string(why.code()));
   }
   return std::unexpected(Error::os(ENODEV, "open", options.directory).detail("no node works: %s", reasons.c_str()));
 }

@@ -50,8 +50,8 @@ bool Plane::Impl::is_committable() noexcept {
     staged.wait = FenceWait::nobody;
     return true;
   }
-  const auto status = fence.status();
-  if (status && *status == Fence::Status::active) {
+  const auto state = fence.state();
+  if (state && *state == Fence::State::active) {
     // Implicit ones are waited for here: the memory managers of some drivers would see them too, and wait inside the
     // commit (bochs of 6.12: 15 s each time).
     const bool in_kernel =
@@ -60,7 +60,7 @@ bool Plane::Impl::is_committable() noexcept {
     return in_kernel;
   }
   staged.wait = FenceWait::nobody;
-  if (status && *status == Fence::Status::signalled) return true;
+  if (state && *state == Fence::State::signalled) return true;
   detail::log(LogLevel::warning, "%s: frame %llu is not shown: the work on it failed", name.c_str(),
               static_cast<unsigned long long>(staged.frame.info().sequence));
   // Other parts of it may be at work still: until they end, nobody may write to the buffer.

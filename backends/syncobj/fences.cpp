@@ -131,9 +131,9 @@ Result<void> import_fence(const Syncobj& object, std::uint64_t point, const Fenc
   if (result < 0) return std::unexpected(object.error(result, "DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE", point));
   // By transfer, a fence that had failed has become one that succeeded: nobody who waits would learn of it.
   if (point == 0 || object.file->point_fences.load(std::memory_order_relaxed) == Ability::present) return {};
-  const auto status = fence.status();
-  if (!status) return std::unexpected(status.error());
-  if (*status != Fence::Status::failed) return {};
+  const auto state = fence.state();
+  if (!state) return std::unexpected(state.error());
+  if (*state != Fence::State::failed) return {};
   const auto has_ended = fence.has_ended();  // one of which a part is at work still keeps its parts, and their errors
   if (!has_ended) return std::unexpected(has_ended.error());
   return *has_ended ? fence.wait(Deadline::passed()) : Result<void>{};

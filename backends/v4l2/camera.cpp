@@ -395,7 +395,7 @@ Result<bool> Camera::Impl::give_back(const HoldSet::Returned& returned) noexcept
     if (fence.is_null()) continue;
     const auto status = ended_as(fence, device, "a release fence");
     if (!status) return std::unexpected(status.error());
-    if (*status == Fence::Status::active) return false;
+    if (*status == Fence::State::active) return false;
     fence = {};  // where it failed, whoever read the buffer is gone: it may be written all the same
   }
   if (auto queued = queue.queue(slot_of_hold[returned.index]); !queued) return std::unexpected(queued.error());

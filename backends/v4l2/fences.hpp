@@ -10,14 +10,14 @@ namespace dmaflow::v4l2 {
 
 /// Looks without waiting. One system call for a fence that is active or has signalled. @p what: whose fence, for the
 /// log.
-inline Result<Fence::Status> ended_as(const Fence& fence, const Device& device, const char* what) noexcept {
-  const auto status = fence.status();
-  if (!status || *status != Fence::Status::failed) return status;
+inline Result<Fence::State> ended_as(const Fence& fence, const Device& device, const char* what) noexcept {
+  const auto state = fence.state();
+  if (!state || *state != Fence::State::failed) return state;
   const auto ended = fence.has_ended();  // a part of it may have failed, and others go on
   if (!ended) return std::unexpected(ended.error());
-  if (!*ended) return Fence::Status::active;
+  if (!*ended) return Fence::State::active;
   detail::log(LogLevel::warning, "%s: %s ended with an error", device.name().c_str(), what);
-  return status;
+  return state;
 }
 
 }  // namespace dmaflow::v4l2

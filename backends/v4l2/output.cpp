@@ -292,8 +292,8 @@ Result<void> Output::Impl::submit() {
   if (!waiting.ready().is_null()) {
     const auto status = ended_as(waiting.ready(), device, "the fence of a frame to be shown");
     if (!status) return std::unexpected(status.error());
-    spoilt = *status == Fence::Status::failed;
-    if (*status != Fence::Status::signalled) return {};
+    spoilt = *status == Fence::State::failed;
+    if (*status != Fence::State::signalled) return {};
   }
   const std::uint32_t slot = slot_of(waiting);
   auto queued = queue.queue(slot, waiting.info().timestamp);

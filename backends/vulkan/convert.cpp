@@ -542,8 +542,8 @@ Result<Fence> Convert::Impl::fence_of(const Frame& frame) const {
   auto merged = merge(both);
   if (merged) return merged;
   for (Fence& one : both) {
-    const auto status = one.status();
-    if (status && *status == Fence::Status::failed) return std::move(one);
+    const auto state = one.state();
+    if (state && *state == Fence::State::failed) return std::move(one);
   }
   return merged;
 }
@@ -551,16 +551,16 @@ Result<Fence> Convert::Impl::fence_of(const Frame& frame) const {
 /// Whether the frame's fence can be left to the GPU or is over. A frame whose fence has failed is let go.
 Result<bool> Convert::Impl::may_submit() {
   if (filled.is_null()) return true;
-  auto status = filled.status();
-  if (!status) return std::unexpected(status.error());
-  if (*status == Fence::Status::failed) {
+  auto state = filled.state();
+  if (!state) return std::unexpected(state.error());
+  if (*state == Fence::State::failed) {
     detail::log(LogLevel::warning, "%s: frame %llu is let go: the work that was to fill it failed", name.c_str(),
                 static_cast<unsigned long long>(pending.info().sequence));
     pending.release();
     filled = {};
     return false;
   }
-  if (*status == Fence::Status::signalled) filled = {};
+  if (*state == Fence::State::signalled) filled = {};
   return filled.is_null() || gpu_waits();
 }
 

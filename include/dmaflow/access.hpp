@@ -1,6 +1,8 @@
 // Access: what somebody does with a buffer, in the words in which the kernel orders accesses.
 #pragma once
 
+#include <dmaflow/cpp23.hpp>
+
 #include <cstdint>
 
 namespace dmaflow {

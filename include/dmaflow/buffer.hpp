@@ -11,8 +11,6 @@
 #include <span>
 #include <string_view>
 
-#include <sys/types.h>
-
 namespace dmaflow {
 
 class Attachment;
@@ -22,8 +20,8 @@ class AttachmentDomain;
 /// for numbers are recycled. Equal ids are the same dma-buf. Different ids do not prove different memory: exporting a
 /// V4L2 buffer twice gives two dma-bufs.
 struct ObjectId {
-  dev_t device = 0;
-  ino_t inode = 0;
+  std::uint64_t device = 0;  ///< a dev_t
+  std::uint64_t inode = 0;   ///< an ino_t, which is narrower in some 32-bit programs
   friend auto operator<=>(const ObjectId&, const ObjectId&) = default;
 };
 

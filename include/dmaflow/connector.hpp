@@ -18,10 +18,10 @@
 #include <dmaflow/deadline.hpp>
 #include <dmaflow/device.hpp>
 #include <dmaflow/error.hpp>
+#include <dmaflow/function.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -36,12 +36,12 @@ class Core;
 
 /// Called with a message, from dispatch() and ask(). It may subscribe, unsubscribe itself and others, destroy its own
 /// token, send, request, and even destroy the Client; it may not call dispatch() or ask() of the same Client (EDEADLK)
-/// nor throw.
-using MessageHandler = std::move_only_function<void(const Message&)>;
+/// nor throw. Never copied: it may own a Frame or an Fd.
+using MessageHandler = Function<void(const Message&)>;
 /// Called with what becomes of a request. The same rules.
-using ReplyHandler = std::move_only_function<void(const Reply&)>;
+using ReplyHandler = Function<void(const Reply&)>;
 /// Called where messages were lost, with their number, between those that came before and those that came after.
-using LossHandler = std::move_only_function<void(std::uint64_t lost)>;
+using LossHandler = Function<void(std::uint64_t lost)>;
 
 /// A message to be sent. A view: the payload stays the caller's.
 struct Outgoing {
@@ -140,9 +140,9 @@ class Client final : public Pollable {
   /// The same, with the payload as a T. What T does not take is counted, and goes to the default handler.
   template <Payload T, std::invocable<const T&, const Message&> F>
   [[nodiscard]] Subscription subscribe(F handler) {
-    return subscribe_typed(PayloadTraits<T>::id, [handler = std::move(handler)](const Message& message) mutable {
+    return subscribe_typed(PayloadTraits<T>::id, [call = std::move(handler)](const Message& message) mutable {
       const auto value = PayloadTraits<T>::parse(message.payload);
-      if (value) handler(*value, message);
+      if (value) call(*value, message);
       return value.has_value();
     });
   }
@@ -187,8 +187,8 @@ class Client final : public Pollable {
   /// The other role: the kernel asks, @p handler answers, now or later. Groups are joined apart.
   template <AnswerRule R, std::invocable<const Message&, const Answerer&> F>
   [[nodiscard]] Subscription respond(CbId id, F handler) {
-    return subscribe(id, [core = std::weak_ptr(core_), handler = std::move(handler)](const Message& question) mutable {
-      handler(question, Answerer(core, question, R::answer(question), &R::refusal));
+    return subscribe(id, [core = std::weak_ptr(core_), call = std::move(handler)](const Message& question) mutable {
+      call(question, Answerer(core, question, R::answer(question), &R::refusal));
     });
   }
 
@@ -202,8 +202,8 @@ class Client final : public Pollable {
   [[nodiscard]] Result<void> dispatch(short revents) override;
 
  private:
-  using MatchFunction = std::move_only_function<Match(const Sent&, const Message&)>;
-  using TypedHandler = std::move_only_function<bool(const Message&)>;
+  using MatchFunction = Function<Match(const Sent&, const Message&)>;
+  using TypedHandler = Function<bool(const Message&)>;
 
   explicit Client(std::shared_ptr<detail::Core> core) noexcept;
   static Result<std::unique_ptr<Client>> create(Socket socket, const ClientOptions& options);

@@ -6,6 +6,8 @@
 // checked against what came.
 #pragma once
 
+#include <dmaflow/cpp23.hpp>
+
 #include <compare>
 #include <concepts>
 #include <cstddef>

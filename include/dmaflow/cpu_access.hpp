@@ -79,6 +79,8 @@ class [[nodiscard("the access ends when this object is destroyed")]] CpuAccess {
 
   CpuAccess(CpuAccess&& other) noexcept;
   CpuAccess& operator=(CpuAccess&& other) noexcept;
+  CpuAccess(const CpuAccess&) = delete;
+  CpuAccess& operator=(const CpuAccess&) = delete;
   ~CpuAccess();
 
   /// As of CpuMap. What an access with Access::write reads before it wrote it is undefined: caches may be stale.

@@ -1,9 +1,9 @@
 // Every wait in dmaflow ends: it takes a Deadline, a point on the monotonic clock.
 #pragma once
 
-#include <chrono>
+#include <dmaflow/cpp23.hpp>
 
-#include <time.h>
+#include <chrono>
 
 namespace dmaflow {
 
@@ -24,8 +24,6 @@ class Deadline {
   [[nodiscard]] Clock::time_point time() const noexcept { return point_; }
   /// Time left; never negative.
   [[nodiscard]] Clock::duration remaining() const noexcept;
-  /// Time left, as ppoll() and timerfd_settime() take it.
-  [[nodiscard]] timespec remaining_timespec() const noexcept;
 
  private:
   explicit Deadline(Clock::time_point point) noexcept : point_(point) {}

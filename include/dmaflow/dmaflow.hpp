@@ -19,6 +19,7 @@
 #include <dmaflow/fence.hpp>
 #include <dmaflow/format.hpp>
 #include <dmaflow/frame.hpp>
+#include <dmaflow/function.hpp>
 #include <dmaflow/gem.hpp>
 #include <dmaflow/implicit_fences.hpp>
 #include <dmaflow/layout.hpp>

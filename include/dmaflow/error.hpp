@@ -5,6 +5,8 @@
 // that an error on the hot path or under memory pressure is as cheap and safe as any return value.
 #pragma once
 
+#include <dmaflow/cpp23.hpp>
+
 #include <cstdint>
 #include <expected>
 #include <string>

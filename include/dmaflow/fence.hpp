@@ -36,7 +36,7 @@ struct FenceInfo {
 /// failed, whatever the others do, though the kernel's own answer may forget that.
 class Fence {
  public:
-  enum class Status : std::uint8_t {
+  enum class State : std::uint8_t {
     active,     ///< work is going on
     signalled,  ///< the work is done
     failed,     ///< it, or a part of it, ended with an error; other parts may be at work still (has_ended() tells)
@@ -65,7 +65,7 @@ class Fence {
   /// still go on.
   [[nodiscard]] Result<void> wait(Deadline deadline, const Cancel* cancel = nullptr) const noexcept;
   /// Looks without waiting: the worst of the parts. Errors: those of SYNC_IOC_FILE_INFO.
-  [[nodiscard]] Result<Status> status() const noexcept;
+  [[nodiscard]] Result<State> state() const noexcept;
   /// Looks without waiting: whether the work is over, well or not, so that nobody touches the buffer for it any more.
   [[nodiscard]] Result<bool> has_ended() const noexcept;
   /// Readable (POLLIN) once the fence has ended, also with an error; -1 for null. Owned by the fence.

@@ -9,6 +9,8 @@
 // Sources: include/uapi/drm/drm_fourcc.h, include/uapi/linux/videodev2.h.
 #pragma once
 
+#include <dmaflow/cpp23.hpp>
+
 #include <array>
 #include <compare>
 #include <cstddef>

@@ -7,6 +7,8 @@
 // own. Kernel: drivers/gpu/drm/drm_prime.c, drm_gem_prime_fd_to_handle().
 #pragma once
 
+#include <dmaflow/cpp23.hpp>
+
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -71,8 +73,8 @@ class GemRegistry {
   void end_hold(std::uint32_t handle) noexcept;
   void remove(const Entry& entry) noexcept;
 
-  std::mutex mutex_;
-  std::vector<Entry> entries_;
+  std::mutex mutex_{};
+  std::vector<Entry> entries_{};
   int fd_;
 };
 

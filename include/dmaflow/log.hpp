@@ -1,6 +1,8 @@
 // What the library has to say beside its results. Silent unless a program sets a hook.
 #pragma once
 
+#include <dmaflow/cpp23.hpp>
+
 #include <cstdint>
 #include <string_view>
 

@@ -1,6 +1,8 @@
 // What a running pipeline counts. Plain counters and fixed tables: counting allocates nothing.
 #pragma once
 
+#include <dmaflow/cpp23.hpp>
+
 #include <array>
 #include <chrono>
 #include <cstddef>

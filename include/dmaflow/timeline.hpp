@@ -119,7 +119,7 @@ class [[nodiscard]] TimelinePoint {
   friend struct detail::PointAccess;
   TimelinePoint(std::shared_ptr<const detail::Syncobj> object, std::uint64_t value) noexcept
       : object_(std::move(object)), value_(value) {}
-  std::shared_ptr<const detail::Syncobj> object_;
+  std::shared_ptr<const detail::Syncobj> object_{};
   std::uint64_t value_ = 0;
 };
 

@@ -17,6 +17,10 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+// The build asks for both on 32 bit (cmake/DmaflowTargets.cmake): dma-bufs may have over 2 GiB, and time goes on after
+// 2038.
+static_assert(sizeof(off_t) == 8 && sizeof(time_t) == 8, "-D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64");
+
 namespace dmaflow::sys {
 namespace {
 
@@ -236,7 +240,7 @@ int timerfd_set(int fd, const Deadline* deadline) noexcept {
   if (const int error = before("timerfd_settime", fd)) return unmade(error);
   itimerspec time{};
   if (deadline != nullptr) {
-    time.it_value = deadline->remaining_timespec();
+    time.it_value = timespec_of(deadline->remaining());
     // All zero would switch it off.
     if (time.it_value.tv_sec == 0 && time.it_value.tv_nsec == 0) time.it_value.tv_nsec = 1;
   }
@@ -246,6 +250,14 @@ int timerfd_set(int fd, const Deadline* deadline) noexcept {
 ssize_t random(void* buffer, std::size_t size) noexcept {
   if (const int error = before("getrandom")) return unmade(error);
   return retried([&] { return ::getrandom(buffer, size, 0); });
+}
+
+timespec timespec_of(std::chrono::nanoseconds span) noexcept {
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(span);
+  timespec result{};  // by members: its nanoseconds are a long, with padding on 32 bit
+  result.tv_sec = static_cast<decltype(result.tv_sec)>(seconds.count());
+  result.tv_nsec = static_cast<decltype(result.tv_nsec)>((span - seconds).count());
+  return result;
 }
 
 int wait(std::span<pollfd> fds, Deadline deadline) noexcept {
@@ -258,7 +270,7 @@ int wait(std::span<pollfd> fds, Deadline deadline) noexcept {
     const auto left = deadline.remaining();
     int ready = 0;
     if (left < fine) {
-      const timespec time{.tv_sec = 0, .tv_nsec = std::chrono::nanoseconds(left).count()};
+      const timespec time = timespec_of(left);
       ready = ::ppoll(fds.data(), fds.size(), &time, nullptr);
     } else {
       const auto time = std::chrono::ceil<milliseconds>(std::min(left, most));

@@ -22,6 +22,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 namespace dmaflow::sys {
@@ -145,6 +146,8 @@ ssize_t random(void* buffer, std::size_t size) noexcept;  // getrandom
 int signalfd(const sigset_t& signals) noexcept;           // nonblocking, CLOEXEC
 int block_signals(const sigset_t& signals) noexcept;      // for the calling thread, beside those it blocks already
 
+/// As ppoll() and timerfd_settime() take it. @p span: not negative.
+timespec timespec_of(std::chrono::nanoseconds span) noexcept;
 /// Polls until something happens or the deadline: the number of ready entries, 0 at the deadline (or up to 1 ms later,
 /// where that is far), or -errno. EINTR-transparent. A deadline that has passed only looks.
 int wait(std::span<pollfd> fds, Deadline deadline) noexcept;

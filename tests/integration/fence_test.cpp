@@ -42,7 +42,7 @@ namespace {
 using namespace dmaflow;
 using namespace dmaflow::test;
 using namespace std::chrono_literals;
-using enum Fence::Status;
+using enum Fence::State;
 
 Deadline soon() { return Deadline::after(20s); }
 constexpr const char* page = "docs/synchronization.md";
@@ -78,13 +78,13 @@ TEST(RealFence, IsActiveUntilItsWorkIsDone) {
   const LeakCheck leaks;
   SwSync device;
   const Fence fence = device.fence(2);
-  EXPECT_EQ(must(fence.status()), active);
+  EXPECT_EQ(must(fence.state()), active);
   EXPECT_TRUE(fails_with(fence.wait(Deadline::after(5ms)), ETIMEDOUT));
   device.advance();
-  EXPECT_EQ(must(fence.status()), active) << "not that far yet";
+  EXPECT_EQ(must(fence.state()), active) << "not that far yet";
   EXPECT_FALSE(must(fence.has_ended()));
   device.advance();
-  EXPECT_EQ(must(fence.status()), signalled);
+  EXPECT_EQ(must(fence.state()), signalled);
   EXPECT_TRUE(must(fence.has_ended()));
   EXPECT_TRUE(fence.wait(Deadline::passed()));
 }
@@ -100,7 +100,7 @@ TEST(RealFence, WaitingForASignalledOneCostsOneSystemCallAndNoMemory) {
   EXPECT_TRUE(last.wait(soon()));
   EXPECT_EQ(calls.calls(), 1U);
   EXPECT_TRUE(must(last.has_ended()));
-  EXPECT_EQ(must(last.status()), signalled);
+  EXPECT_EQ(must(last.state()), signalled);
   EXPECT_EQ(calls.calls(), 3U);
   EXPECT_EQ(allocations, before);
 }
@@ -118,7 +118,7 @@ TEST(RealFence, AFailedDeviceEndsTheWaitWithItsError) {
   const int error = part_of(fence.poll_fd()).status;
   ASSERT_LT(error, 0) << "sw_sync gives no error";
   EXPECT_TRUE(fails_with(result, -error));
-  EXPECT_EQ(must(fence.status()), failed);
+  EXPECT_EQ(must(fence.state()), failed);
   EXPECT_TRUE(must(fence.has_ended()));
   EXPECT_TRUE(fails_with(fence.wait(soon()), -error)) << "as often as one asks";
   EXPECT_EQ(must(fence.info()).at(0).status, error);
@@ -266,7 +266,7 @@ TEST(RealWait, UnderSignalsEveryMillisecondEveryOtherCallWorksToo) {
     std::array<Fence, 3> inputs{device.fence(i), other.fence(1), device.fence(i + 1)};
     const Fence copy = must(inputs[0].dup());
     const Fence merged = must(merge(inputs));
-    ASSERT_EQ(must(merged.status()), active);
+    ASSERT_EQ(must(merged.state()), active);
     ASSERT_EQ(must(merged.info()).size(), 2U);
     device.advance();
     ASSERT_TRUE(copy.wait(soon()));
@@ -288,7 +288,7 @@ TEST(RealWait, AnotherThreadEndsIt) {
   EXPECT_TRUE(is_cancelled);
   other.join();
   EXPECT_TRUE(fails_with(result, ECANCELED));
-  EXPECT_EQ(must(fence.status()), active) << "the wait is cancelled, not the work";
+  EXPECT_EQ(must(fence.state()), active) << "the wait is cancelled, not the work";
   device.advance();
   EXPECT_TRUE(fence.wait(soon(), &cancel)) << "what is done is reported as done";
 }
@@ -331,10 +331,10 @@ TEST(RealMerge, EndsWhenAllHaveEnded) {
     EXPECT_TRUE(std::ranges::all_of(inputs, &Fence::is_null));
     EXPECT_EQ(must(merged.info()).size(), count);
     for (auto& device : devices) {
-      ASSERT_EQ(must(merged.status()), active);
+      ASSERT_EQ(must(merged.state()), active);
       device->advance();
     }
-    EXPECT_EQ(must(merged.status()), signalled);
+    EXPECT_EQ(must(merged.state()), signalled);
     EXPECT_TRUE(merged.wait(soon()));
   }
 }
@@ -346,7 +346,7 @@ TEST(RealMerge, TheSameFenceTwiceIsThatFence) {
   std::array<Fence, 3> inputs{must(fence.dup()), must(fence.dup()), std::move(fence)};
   const Fence merged = must(merge(inputs));
   observe("a fence merged with itself stays one part", must(merged.info()).size() == 1);
-  EXPECT_EQ(must(merged.status()), active);
+  EXPECT_EQ(must(merged.state()), active);
   device.advance();
   EXPECT_TRUE(merged.wait(soon()));
 }
@@ -357,9 +357,9 @@ TEST(RealMerge, OfOneTimelineTheLatestDecidesForTheyEndInOrder) {
   const Fence merged = must(merge(inputs));
   observe("of two fences of one timeline a merge keeps the later", must(merged.info()).size() == 1, page);
   device.advance();
-  EXPECT_EQ(must(merged.status()), active);
+  EXPECT_EQ(must(merged.state()), active);
   device.advance();
-  EXPECT_EQ(must(merged.status()), signalled);
+  EXPECT_EQ(must(merged.state()), signalled);
 }
 
 TEST(RealMerge, WhatHasSignalledIsLeftOutAndNullIsLeftOfNothing) {
@@ -382,8 +382,8 @@ TEST(RealMerge, AFenceThatFailedBeforeIsTheErrorThoughTheKernelForgetsIt) {
   std::array<Fence, 2> inputs{good.fence(1), bad->fence(1)};
   bad->fail();
   EXPECT_TRUE(fails_with(merge(inputs), error_of_sw_sync()));
-  EXPECT_EQ(must(inputs[0].status()), active) << "still the caller's";
-  EXPECT_EQ(must(inputs[1].status()), failed);
+  EXPECT_EQ(must(inputs[0].state()), active) << "still the caller's";
+  EXPECT_EQ(must(inputs[1].state()), failed);
 
   // What the kernel would have made of it, and why merge() looks first.
   sync_merge_data data{};
@@ -391,7 +391,7 @@ TEST(RealMerge, AFenceThatFailedBeforeIsTheErrorThoughTheKernelForgetsIt) {
   ASSERT_EQ(::ioctl(inputs[0].poll_fd(), SYNC_IOC_MERGE, &data), 0);
   const Fence forgetful = Fence::adopt_unchecked(Fd::adopt(data.fence));
   good.advance();
-  observe("SYNC_IOC_MERGE keeps the error of a fence that had failed", must(forgetful.status()) == failed, page);
+  observe("SYNC_IOC_MERGE keeps the error of a fence that had failed", must(forgetful.state()) == failed, page);
 }
 
 TEST(RealMerge, AFenceThatFailsAfterwardsFailsTheMergedOne) {
@@ -403,13 +403,13 @@ TEST(RealMerge, AFenceThatFailsAfterwardsFailsTheMergedOne) {
     if (bad_first) std::swap(inputs[0], inputs[1]);
     const Fence merged = must(merge(inputs));
     bad->fail();
-    EXPECT_EQ(must(merged.status()), failed) << "the worst part counts";
+    EXPECT_EQ(must(merged.state()), failed) << "the worst part counts";
     EXPECT_FALSE(must(merged.has_ended())) << "the other device is at work still";
     EXPECT_TRUE(fails_with(merged.wait(Deadline::after(5ms)), ETIMEDOUT));
     good.advance();
     EXPECT_TRUE(must(merged.has_ended()));
     EXPECT_TRUE(fails_with(merged.wait(soon()), error_of_sw_sync()));
-    EXPECT_EQ(must(merged.status()), failed);
+    EXPECT_EQ(must(merged.state()), failed);
   }
 }
 
@@ -419,8 +419,8 @@ TEST(RealMerge, AClosedInputIsAnErrorAndNothingOfTheOthersIsLost) {
   std::array<Fence, 3> inputs{device.fence(1), other.fence(1), other.fence(2)};
   ::close(inputs[1].poll_fd());
   EXPECT_TRUE(fails_with(merge(inputs), EBADF));
-  EXPECT_EQ(must(inputs[0].status()), active);
-  EXPECT_EQ(must(inputs[2].status()), active);
+  EXPECT_EQ(must(inputs[0].state()), active);
+  EXPECT_EQ(must(inputs[2].state()), active);
   static_cast<void>(std::move(inputs[1]).take_fd().release());  // closed already
 }
 
@@ -466,7 +466,7 @@ class MergeModel {
     for (const Modelled& one : all_) {
       const bool pending = any(one, 0);
       const auto expected = has_failed(one) ? failed : pending ? active : signalled;
-      ASSERT_EQ(must(one.fence.status()), expected);
+      ASSERT_EQ(must(one.fence.state()), expected);
       ASSERT_EQ(must(one.fence.has_ended()), !pending);
     }
   }

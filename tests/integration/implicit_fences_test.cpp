@@ -44,7 +44,7 @@ void expect_waits(const Buffer& buffer, Access access, bool waits, const std::st
   EXPECT_TRUE(waits ? fails_with(idle, ETIMEDOUT) : testing::AssertionResult(bool{idle})) << what << ", by poll";
   const Fence fence = must(export_fence(buffer, access), "export_fence");
   EXPECT_EQ(must(fence.has_ended()), !waits) << what << ", by export";
-  EXPECT_EQ(must(fence.status()), waits ? Fence::Status::active : Fence::Status::signalled) << what;
+  EXPECT_EQ(must(fence.state()), waits ? Fence::State::active : Fence::State::signalled) << what;
 }
 
 void expect_row(const Buffer& buffer, const Row& row, bool done) {
@@ -109,11 +109,11 @@ TEST(ImplicitFences, AnExportIsASnapshot) {
   ASSERT_TRUE(import_fence(memory.buffer, second.fence(1), Access::write));
   const Fence late = must(export_fence(memory.buffer, Access::write));
 
-  EXPECT_EQ(must(empty.status()), Fence::Status::signalled) << "what came later is not in it";
-  EXPECT_EQ(must(early.status()), Fence::Status::active);
+  EXPECT_EQ(must(empty.state()), Fence::State::signalled) << "what came later is not in it";
+  EXPECT_EQ(must(early.state()), Fence::State::active);
   first.advance();
-  EXPECT_EQ(must(early.status()), Fence::Status::signalled) << "the second write came later";
-  EXPECT_EQ(must(late.status()), Fence::Status::active);
+  EXPECT_EQ(must(early.state()), Fence::State::signalled) << "the second write came later";
+  EXPECT_EQ(must(late.state()), Fence::State::active);
   EXPECT_TRUE(fails_with(wait_idle(memory.buffer, Access::read, Deadline::passed()), ETIMEDOUT))
       << "poll is no snapshot";
   second.advance();
@@ -130,7 +130,7 @@ TEST(ImplicitFences, AnExportHoldsItsFencesWhenTheBufferIsGone) {
     ASSERT_TRUE(import_fence(memory.buffer, device.fence(1), Access::write));
     fence = must(export_fence(memory.buffer, Access::read));
   }
-  EXPECT_EQ(must(fence.status()), Fence::Status::active);
+  EXPECT_EQ(must(fence.state()), Fence::State::active);
   device.advance();
   EXPECT_TRUE(fence.wait(soon()));
 }

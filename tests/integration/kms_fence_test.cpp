@@ -185,7 +185,7 @@ TEST(KmsOutFence, SignalsOnceTheCommitIsOnTheScreen) {
     offer(screen, frame_of(screen, work.fence(1)));
     const Fence out = screen.output->take_out_fence();
     ASSERT_FALSE(out.is_null()) << driver;
-    EXPECT_EQ(must(out.status()), Fence::Status::active) << driver << ": its frame is not ready";
+    EXPECT_EQ(must(out.state()), Fence::State::active) << driver << ": its frame is not ready";
     work.advance();
     EXPECT_TRUE(out.wait(Screen::soon())) << driver;
     must(screen.plane->drain(Screen::soon()));

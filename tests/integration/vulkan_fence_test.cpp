@@ -211,17 +211,17 @@ TEST_F(VulkanFences, TheOutputCarriesTheFenceOfTheWorkWhereThatIsAskedFor) {
     must(stage.convert->accept(must(holds->lend(0, {}))), "accept");
     const Frame result = must(stage.convert->take(), "take");
     ASSERT_TRUE(result);
-    EXPECT_EQ(must(result.ready().status()), Fence::Status::active) << "handed on at once";
+    EXPECT_EQ(must(result.ready().state()), Fence::State::active) << "handed on at once";
     EXPECT_FALSE(result.info().has_implicit_fences) << "it has one of its own";
     const Fence on_memory = must(export_fence(result.buffer(), Access::read), "export_fence");
-    EXPECT_EQ(must(on_memory.status()), asked ? Fence::Status::active : Fence::Status::signalled);
+    EXPECT_EQ(must(on_memory.state()), asked ? Fence::State::active : Fence::State::signalled);
     const auto back = holds->take_returned();
     ASSERT_TRUE(back) << "the input goes back at once";
     ASSERT_EQ(back->fences.size(), 1U) << "with the fence of the reading";
-    EXPECT_EQ(must(back->fences[0].status()), Fence::Status::active);
+    EXPECT_EQ(must(back->fences[0].state()), Fence::State::active);
     work.advance();
     for (const Fence* fence : {&result.ready(), &on_memory, &std::as_const(back->fences[0])}) {
-      EXPECT_EQ(must(fence->status()), Fence::Status::signalled);
+      EXPECT_EQ(must(fence->state()), Fence::State::signalled);
     }
   }
 }

@@ -104,9 +104,9 @@ TEST_F(VulkanHardware, WorkThatIsHandedOnIsStillUnderWay) {
   int pending = 0;
   for (int i = 0; i < 10; ++i) {
     const Frame frame = converted(*convert, frame_of(picture));
-    if (must(frame.ready().status()) == Fence::Status::active) ++pending;
+    if (must(frame.ready().state()) == Fence::State::active) ++pending;
     ASSERT_TRUE(frame.ready().wait(Deadline::after(10s)));
-    EXPECT_EQ(must(frame.ready().status()), Fence::Status::signalled);
+    EXPECT_EQ(must(frame.ready().state()), Fence::State::signalled);
     must(convert->dispatch(0), "dispatch");
   }
   if (pending == 0) GTEST_SKIP() << "ten times 4K, and each was over at once: nothing is known";

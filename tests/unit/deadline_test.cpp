@@ -19,7 +19,7 @@ TEST(Deadline, PassedHasNothingLeft) {
   EXPECT_EQ(Deadline::after(-1h).remaining(), 0ns);
   EXPECT_EQ(Deadline::after(Deadline::Clock::duration::min()).remaining(), 0ns);
   EXPECT_EQ(Deadline::at(Deadline::Clock::time_point::min()).remaining(), 0ns);
-  const timespec left = Deadline::passed().remaining_timespec();
+  const timespec left = sys::timespec_of(Deadline::passed().remaining());
   EXPECT_EQ(left.tv_sec, 0);
   EXPECT_EQ(left.tv_nsec, 0);
 }
@@ -27,7 +27,7 @@ TEST(Deadline, PassedHasNothingLeft) {
 TEST(Deadline, FarAwayDoesNotOverflow) {
   EXPECT_GT(Deadline::after(Deadline::Clock::duration::max()).remaining(), 24h);
   EXPECT_GT(Deadline::at(Deadline::Clock::time_point::max()).remaining(), 24h);
-  const timespec left = Deadline::after(Deadline::Clock::duration::max()).remaining_timespec();
+  const timespec left = sys::timespec_of(Deadline::after(Deadline::Clock::duration::max()).remaining());
   EXPECT_GT(left.tv_sec, 24 * 3600);
   EXPECT_LT(left.tv_nsec, 1'000'000'000);
 }
@@ -37,7 +37,7 @@ TEST(Deadline, RemainingIsWhatIsLeft) {
   EXPECT_LE(deadline.remaining(), 1h);
   EXPECT_GT(deadline.remaining(), 30min);
   EXPECT_EQ(Deadline::at(deadline.time()).time(), deadline.time());
-  const timespec left = deadline.remaining_timespec();
+  const timespec left = sys::timespec_of(deadline.remaining());
   EXPECT_GE(left.tv_sec, 1800);
   EXPECT_GE(left.tv_nsec, 0);
   EXPECT_LT(left.tv_nsec, 1'000'000'000);

@@ -1,3 +1,5 @@
+#include "errno_name.hpp"
+
 #include <dmaflow/error.hpp>
 
 #include <cerrno>
@@ -22,6 +24,14 @@ TEST(Error, MessageLeavesOutWhatIsEmpty) {
 }
 
 TEST(Error, UnknownErrnoIsStillReadable) { EXPECT_EQ(Error::os(5000, "ioctl").message(), "ioctl: unknown error 5000"); }
+
+#ifdef DMAFLOW_HAS_STRERRORNAME
+TEST(Error, TheTableForOtherCLibrariesHasTheNamesOfGlibc) {
+  for (int code = -1; code < 600; ++code) {
+    EXPECT_STREQ(detail::errno_name_by_table(code), code == 0 ? nullptr : ::strerrorname_np(code)) << code;
+  }
+}
+#endif
 
 TEST(Error, OsCodeIsNeverZeroNorNegative) {
   EXPECT_EQ(Error::os(0, "ioctl").code(), EIO);

@@ -122,7 +122,7 @@ TEST_F(FenceTest, ANullFenceCostsNoSystemCallWhateverIsAsked) {
     const Fence fence;
     EXPECT_TRUE(fence.is_null());
     EXPECT_TRUE(fence.wait(Deadline::passed()));
-    EXPECT_EQ(must(fence.status()), Fence::Status::signalled);
+    EXPECT_EQ(must(fence.state()), Fence::State::signalled);
     EXPECT_TRUE(must(fence.has_ended()));
     EXPECT_TRUE(must(fence.dup()).is_null());
     EXPECT_TRUE(must(fence.info()).empty());
@@ -142,7 +142,7 @@ TEST_F(FenceTest, WaitingForASignalledOneCostsOneSystemCall) {
   const Fence fence = kernel.fence({1});
   EXPECT_TRUE(fence.wait(soon()));
   EXPECT_EQ(kernel.calls, 1U);
-  EXPECT_EQ(must(fence.status()), Fence::Status::signalled);
+  EXPECT_EQ(must(fence.state()), Fence::State::signalled);
   EXPECT_EQ(kernel.calls, 2U);
   const Fence merged = kernel.fence(std::vector<int>(16, 1));
   EXPECT_TRUE(merged.wait(soon()));
@@ -150,14 +150,14 @@ TEST_F(FenceTest, WaitingForASignalledOneCostsOneSystemCall) {
 }
 
 TEST_F(FenceTest, AStatusIsThatOfTheWorstPart) {
-  using enum Fence::Status;
-  const std::vector<std::pair<std::vector<int>, Fence::Status>> table = {
+  using enum Fence::State;
+  const std::vector<std::pair<std::vector<int>, Fence::State>> table = {
       {{1}, signalled}, {{0}, active},       {{-EIO}, failed},       {{1, 1}, signalled},
       {{1, 0}, active}, {{1, -EIO}, failed}, {{0, -EIO, 1}, failed}, {{-EIO, 0}, failed},
   };
   for (const auto& [parts, status] : table) {
     const Fence fence = kernel.fence(parts);
-    EXPECT_EQ(must(fence.status()), status) << testing::PrintToString(parts);
+    EXPECT_EQ(must(fence.state()), status) << testing::PrintToString(parts);
     EXPECT_EQ(must(fence.has_ended()), std::ranges::count(parts, 0) == 0) << testing::PrintToString(parts);
   }
 }
@@ -186,7 +186,7 @@ TEST_F(FenceTest, MergedFencesOfManyPartsAreReadWhole) {
   for (const std::size_t count : {15U, 16U, 17U, 256U}) {
     std::vector<int> parts(count, 1);
     const Fence fence = kernel.fence(parts);
-    EXPECT_EQ(must(fence.status()), Fence::Status::signalled) << count;
+    EXPECT_EQ(must(fence.state()), Fence::State::signalled) << count;
     parts.back() = -EIO;
     kernel.set(fence, parts);
     EXPECT_TRUE(fails_with(fence.wait(soon()), EIO)) << count;
@@ -228,7 +228,7 @@ TEST_F(FenceTest, AnEinvalThatManyPartsDoNotExplainIsAnErrorNotALoop) {
     std::size_t& asked;
   } refusing(asked);
   sys::set_hook(&refusing);
-  EXPECT_TRUE(fails_with(fence.status(), EINVAL));
+  EXPECT_TRUE(fails_with(fence.state(), EINVAL));
   sys::set_hook(nullptr);
   EXPECT_LE(asked, 3U);
 }
