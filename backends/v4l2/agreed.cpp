@@ -158,6 +158,7 @@ Result<std::uint32_t> request_as_agreed(const Device& device, Queue& queue, cons
 
 Interval restore_interval(const Device& device, Interval agreed) noexcept {
   const Interval now = current_interval(device);
+  if (now == Interval{}) return agreed;  // it does not say
   if (agreed == Interval{} || now == agreed || same_rate(now, agreed)) return now;
   return set_interval(device, agreed);
 }
