@@ -37,9 +37,6 @@ int main(int argc, char** argv) try {
   CLI11_PARSE(app, argc, argv);
 
   const dmaflow::Fd stop = dmaflow::stop_on_signals().value();
-  for (const auto& device : dmaflow::v4l2::list()) {
-    if (camera_path.empty() && device.capture) camera_path = device.path;
-  }
   const auto camera = dmaflow::v4l2::Camera::open(camera_path).value();
   const auto card = dmaflow::kms::Device::open(display_path).value();
   dmaflow::kms::Plane* const screen = card->output().value()->plane().value();

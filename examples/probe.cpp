@@ -30,12 +30,7 @@ int no(const std::string& reason) {
 }
 
 int verdict(const std::string& camera_path, const std::string& display_path) {
-  std::string camera = camera_path;
-  for (const auto& device : dmaflow::v4l2::list()) {
-    if (camera.empty() && device.capture && device.streaming) camera = device.path;
-  }
-  if (camera.empty()) return no("this machine has no camera that may be opened");
-  const auto opened = dmaflow::v4l2::Camera::open(camera);
+  const auto opened = dmaflow::v4l2::Camera::open(camera_path);
   if (!opened) return no(opened.error().message());
   const auto display = dmaflow::kms::Device::open(display_path);
   if (!display) {

@@ -119,16 +119,16 @@ Result<void> CopyStage::advance() {
   if (!waiting_ || !pool_ || finished_) return {};
   busy_ = {};
   if (!fence_ended_) {
-    const auto status = waiting_.ready().status();
-    if (!status) return std::unexpected(status.error());
-    if (*status == Fence::Status::failed) {
+    const auto state = waiting_.ready().state();
+    if (!state) return std::unexpected(state.error());
+    if (*state == Fence::State::failed) {
       detail::log(LogLevel::warning, "copy: the fence of frame %llu failed: not copied",
                   static_cast<unsigned long long>(waiting_.info().sequence));
       ++dropped_;
       reset();
       return {};
     }
-    if (*status == Fence::Status::active) return {};
+    if (*state == Fence::State::active) return {};
     fence_ended_ = true;
   }
   if (!target_) {

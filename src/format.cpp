@@ -595,7 +595,7 @@ ColorInfo::Matrix matrix_of(std::uint32_t colorspace, std::uint32_t encoding) no
   }
 }
 
-ColorInfo::Range range_of(std::uint32_t colorspace, std::uint32_t quantization, bool is_rgb) noexcept {
+ColorInfo::Range range_of(std::uint32_t colorspace, std::uint32_t quantization, V4l2Values values) noexcept {
   using enum ColorInfo::Range;
   switch (quantization) {
     case quant_full:
@@ -603,10 +603,22 @@ ColorInfo::Range range_of(std::uint32_t colorspace, std::uint32_t quantization, 
     case quant_limited:
       return limited;
     case quant_default:
-      return is_rgb || colorspace == cs_jpeg ? full : limited;  // V4L2_MAP_QUANTIZATION_DEFAULT
+      break;
     default:
       return unspecified;
   }
+  switch (values) {  // V4L2_MAP_QUANTIZATION_DEFAULT
+    case V4l2Values::rgb:
+    case V4l2Values::hsv:
+    case V4l2Values::jpeg:
+      return full;
+    case V4l2Values::yuv:
+    case V4l2Values::video:
+      return colorspace == cs_jpeg ? full : limited;
+    case V4l2Values::unknown:
+      break;
+  }
+  return unspecified;
 }
 
 ColorInfo::Transfer transfer_of(std::uint32_t colorspace, std::uint32_t xfer_func) noexcept {
@@ -651,19 +663,81 @@ ColorInfo::Transfer transfer_of(std::uint32_t colorspace, std::uint32_t xfer_fun
 }  // namespace
 
 ColorInfo color_from_v4l2(std::uint32_t colorspace, std::uint32_t ycbcr_enc, std::uint32_t quantization,
-                          std::uint32_t xfer_func, bool is_rgb) noexcept {
-  // A driver that leaves the colorspace open has said nothing, and the defaults of the rest hang on it.
+                          std::uint32_t xfer_func, V4l2Values values) noexcept {
+  // A driver that leaves the colorspace open has said nothing, and the defaults of the rest depend on it. Compressed
+  // formats have a default of their own: a JPEG file is BT.601 and full range (JFIF), video limited range.
   const bool silent = colorspace == cs_default || colorspace > cs_dci_p3;
+  const bool is_jpeg = values == V4l2Values::jpeg;
+  const bool has_own_range = is_jpeg || values == V4l2Values::video;
   ColorInfo color;
   color.primaries = primaries_of(colorspace);
-  if (is_rgb) {
+  if (values == V4l2Values::rgb) {
     color.matrix = ColorInfo::Matrix::identity;
-  } else if (!silent || ycbcr_enc != enc_default) {
-    color.matrix = matrix_of(colorspace, ycbcr_enc);
+  } else if (is_jpeg && ycbcr_enc == enc_default) {
+    color.matrix = ColorInfo::Matrix::bt601;
+  } else if (values != V4l2Values::hsv && (ycbcr_enc != enc_default || (!silent && values != V4l2Values::unknown))) {
+    color.matrix = matrix_of(colorspace, ycbcr_enc);  // of HSV the same field has hsv_enc, which is no matrix
   }
-  if (!silent || quantization != quant_default) color.range = range_of(colorspace, quantization, is_rgb);
+  if (!silent || has_own_range || quantization != quant_default) {
+    color.range = range_of(colorspace, quantization, values);
+  }
   if (!silent || xfer_func != xfer_default) color.transfer = transfer_of(colorspace, xfer_func);
   return color;
+}
+
+// --- What V4L2's codes hold -----------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr std::uint32_t big_endian = 1U << 31U;  // v4l2_fourcc_be()
+
+// Codes for which the table has no entry; videodev2.h has them all.
+// clang-format off: families read best side by side
+constexpr std::uint32_t other_rgb[] = {
+    code("RGBQ"), code("RGBR"), code("AR15") | big_endian, code("XR15") | big_endian, code("BGRH"),
+    code("PAL8"), code("RGB6"), code("BGR6"), code("B312"), code("B412"),
+    // Bayer: raw samples of red, green and blue
+    code("BA81"), code("GBRG"), code("GRBG"), code("RGGB"), code("BG10"), code("GB10"), code("BA10"), code("RG10"),
+    code("pBAA"), code("pGAA"), code("pgAA"), code("pRAA"), code("aBA8"), code("aGA8"), code("agA8"), code("aRA8"),
+    code("bBA8"), code("bGA8"), code("BD10"), code("bRA8"), code("BG12"), code("GB12"), code("BA12"), code("RG12"),
+    code("pBCC"), code("pGCC"), code("pgCC"), code("pRCC"), code("BG14"), code("GB14"), code("GR14"), code("RG14"),
+    code("pBEE"), code("pGEE"), code("pgEE"), code("pREE"), code("BYR2"), code("GB16"), code("GR16"), code("RG16"),
+    code("ip3b"), code("ip3g"), code("ip3G"), code("ip3r"),
+};
+constexpr std::uint32_t other_yuv[] = {
+    // Grey is the Y' of Y'CbCr, also where DRM has it as R8.
+    code("GREY"), code("Y04 "), code("Y06 "), code("Y10 "), code("Y12 "), code("Y012"), code("Y14 "), code("Y16 "),
+    code("Y16 ") | big_endian, code("Y10B"), code("Y10P"), code("Y12P"), code("Y14P"), code("ip3y"), code("Y8I "),
+    code("Y12I"), code("Y16I"),
+    code("UV8 "), code("YYUV"), code("Y41P"), code("Y444"), code("YUVO"), code("YUVP"), code("YUV4"), code("AYUV"),
+    code("XYUV"), code("M420"), code("VT12"), code("HM12"), code("T010"), code("NA12"), code("NT12") | big_endian,
+    code("HI24"), code("S920"), code("CITV"), code("KONI"), code("MT21"), code("Q10C"), code("MT2T"), code("MT2R"),
+};
+constexpr std::uint32_t jpeg_codes[] = {code("MJPG"), code("JPEG"), code("PJPG"), code("JPGL")};
+constexpr std::uint32_t other_video[] = {
+    code("dvsd"), code("MPEG"), code("M264"), code("H263"), code("MG2S"), code("XVID"), code("VC1G"), code("VC1L"),
+    code("SFWH"), code("RV30"), code("RV40"), code("AV01"),
+};
+// clang-format on
+
+bool is_among(std::span<const std::uint32_t> codes, std::uint32_t code) noexcept {
+  return std::ranges::find(codes, code) != codes.end();
+}
+
+}  // namespace
+
+V4l2Values v4l2_values(std::uint32_t v4l2) noexcept {
+  using enum V4l2Values;
+  if (is_among(jpeg_codes, v4l2)) return jpeg;
+  if (is_among(other_yuv, v4l2)) return yuv;
+  if (is_among(other_rgb, v4l2)) return rgb;
+  if (is_among(other_video, v4l2)) return video;
+  if (v4l2 == code("HSV3") || v4l2 == code("HSV4")) return hsv;
+  const V4l2Row* row = find_code(v4l2);
+  const FormatInfo* info = row != nullptr ? format_info({row->drm}) : nullptr;
+  if (info == nullptr) return unknown;
+  if (info->is_opaque) return video;
+  return info->is_yuv ? yuv : rgb;
 }
 
 }  // namespace dmaflow

@@ -36,8 +36,16 @@ Error bad_size(const char* operation, Size size) noexcept {
                                    max_dimension);
 }
 
-std::uint64_t row_bytes_of(const PlaneInfo& plane, std::uint32_t width) noexcept {
-  return divide_up(divide_up(width, plane.horizontal_sub), plane.block_width) * plane.block_bytes;
+/// The kernel's smallest stride (drm_format_info_min_pitch() in drivers/gpu/drm/drm_fourcc.c): NV15 and P030 pack their
+/// samples, so a last block that is not full needs only the bytes of its samples. Two pixels of YUYV and its kin share
+/// their chroma, which ends with the block: those need all of it, where the kernel counts half a block for the last
+/// pixel of an odd width.
+std::uint64_t row_bytes_of(const FormatInfo& info, std::size_t index, std::uint32_t width) noexcept {
+  const PlaneInfo& plane = info.planes[index];
+  const std::uint64_t samples = divide_up(width, plane.horizontal_sub);
+  const bool shares_chroma = info.plane_count == 1;
+  if (shares_chroma) return divide_up(samples, plane.block_width) * plane.block_bytes;
+  return divide_up(samples * plane.block_bytes, plane.block_width);
 }
 
 /// Rows are one after another as far as anybody can tell: what linear is, and what the kernel checks of an implicit
@@ -68,7 +76,7 @@ using Strides = std::array<std::uint64_t, max_planes>;
 Strides tight_strides(const FormatInfo& info, std::uint32_t width, const Constraints& constraints) noexcept {
   Strides strides{};
   for (std::size_t i = 0; i < info.plane_count; ++i) {
-    const std::uint64_t least = std::max<std::uint64_t>(row_bytes_of(info.planes[i], width), constraints.min_stride[i]);
+    const std::uint64_t least = std::max<std::uint64_t>(row_bytes_of(info, i, width), constraints.min_stride[i]);
     strides[i] = align_up(least, constraints.stride_alignment);
   }
   return strides;
@@ -271,7 +279,7 @@ std::uint32_t Layout::object_count() const noexcept {
 std::uint32_t Layout::row_bytes(std::uint32_t plane) const noexcept {
   const FormatInfo* info = format_info(format);
   if (info == nullptr || info->is_opaque || plane >= info->plane_count) return 0;
-  const std::uint64_t bytes = row_bytes_of(info->planes[plane], size.width);
+  const std::uint64_t bytes = row_bytes_of(*info, plane, size.width);
   return static_cast<std::uint32_t>(std::min(bytes, max32));
 }
 

@@ -10,9 +10,9 @@ CameraAllocator::CameraAllocator(const Device& device, Queue& queue)
 
 CameraAllocator::~CameraAllocator() { domain_->detach(); }
 
-Result<void> CameraAllocator::configure(const StreamFormat& format, const StreamConfig& config) {
+Result<void> CameraAllocator::configure(const Agreed& agreed, const StreamConfig& config) {
   if (auto closed = close(); !closed) return closed;
-  format_ = format;
+  agreed_ = agreed;
   config_ = config;
   return {};
 }
@@ -32,7 +32,7 @@ Result<void> CameraAllocator::close() noexcept {
 Result<void> CameraAllocator::check(const Request& request) const {
   if (auto checked = check_request(request, name()); !checked) return checked;
   const auto refuse = [&](int code) { return device_.error(code, "allocate"); };
-  if (!format_)
+  if (!agreed_)
     return std::unexpected(
         refuse(EINVAL).detail("set_output() comes first: a camera allocates for the stream it is set to"));
   if (queue_.is_streaming()) return std::unexpected(refuse(EBUSY).detail("the camera is streaming"));
@@ -59,7 +59,7 @@ Result<void> CameraAllocator::check(const Request& request) const {
           i, plane.offset, plane.stride, asked.min_stride[i], asked.stride_alignment, asked.offset_alignment));
     }
   }
-  if (asked.separate_objects && layout.plane_count > 1 && format_->planes == 1) {
+  if (asked.separate_objects && layout.plane_count > 1 && agreed_->format.planes == 1) {
     return std::unexpected(refuse(EINVAL).detail("the camera keeps all planes in one buffer"));
   }
   return {};
@@ -71,12 +71,12 @@ Result<std::uint32_t> CameraAllocator::reserve(std::uint32_t count) {
   std::uint32_t first = 0;
   std::uint32_t got = count;
   if (extend) {
-    auto begin = queue_.extend(got, format_->raw);
+    auto begin = queue_.extend(got, agreed_->format.raw);
     if (!begin) return std::unexpected(begin.error());
     first = *begin;
   } else {
     if (auto closed = close(); !closed) return std::unexpected(closed.error());
-    auto slots = queue_.request(V4L2_MEMORY_MMAP, count);
+    auto slots = request_as_agreed(device_, queue_, *agreed_, V4L2_MEMORY_MMAP, count);
     if (!slots) return std::unexpected(slots.error());
     got = *slots;
     set_ = std::make_shared<SlotSet>();
@@ -91,12 +91,12 @@ Result<std::uint32_t> CameraAllocator::reserve(std::uint32_t count) {
 
 Result<Buffer> CameraAllocator::make(std::uint32_t slot) {
   std::array<Fd, max_planes> objects;
-  for (std::uint32_t plane = 0; plane < format_->planes; ++plane) {
+  for (std::uint32_t plane = 0; plane < agreed_->format.planes; ++plane) {
     auto fd = queue_.export_plane(slot, plane);
     if (!fd) return std::unexpected(fd.error());
     objects[plane] = std::move(*fd);
   }
-  auto buffer = Buffer::create(config_.layout, std::span(objects).first(format_->planes),
+  auto buffer = Buffer::create(config_.layout, std::span(objects).first(agreed_->format.planes),
                                {.is_protected = false, .origin = "camera"});
   if (!buffer) return buffer;
   auto attached = buffer->attach(domain_, std::make_unique<SlotMark>(set_, slot));

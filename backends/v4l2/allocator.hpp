@@ -5,7 +5,7 @@
 // memory and are from then on like anybody's.
 #pragma once
 
-#include "queue.hpp"
+#include "agreed.hpp"
 
 #include <dmaflow/attachment.hpp>
 
@@ -46,7 +46,9 @@ class CameraAllocator final : public Allocator {
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
 
   /// The stream to allocate for; what was made for an earlier one becomes foreign.
-  Result<void> configure(const StreamFormat& format, const StreamConfig& config);
+  Result<void> configure(const Agreed& agreed, const StreamConfig& config);
+  /// No stream any more: allocate() fails until the next configure().
+  void forget() noexcept { agreed_.reset(); }
   /// The slot of a buffer that is in the queue as it is now.
   [[nodiscard]] std::optional<std::uint32_t> slot_of(const Buffer& buffer) const noexcept;
   /// Closes the queue; the buffers made from it become foreign.
@@ -61,7 +63,7 @@ class CameraAllocator final : public Allocator {
   Queue& queue_;
   std::shared_ptr<AttachmentDomain> domain_;
   std::shared_ptr<SlotSet> set_;  // of the queue as it is now; null where it is not MMAP
-  std::optional<StreamFormat> format_;
+  std::optional<Agreed> agreed_;
   StreamConfig config_;
 };
 

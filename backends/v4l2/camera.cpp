@@ -1,4 +1,5 @@
 // Camera: joins the device's parts into a Source. Streaming is in the middle, negotiation above it, the rest below.
+#include "agreed.hpp"
 #include "allocator.hpp"
 #include "choose.hpp"
 #include "controls.hpp"
@@ -29,7 +30,7 @@ struct Camera::Impl {
   bool fixed_port;  // the user chose it
   Queue queue{device};
   CameraAllocator allocator{device, queue};
-  std::optional<StreamFormat> format;
+  std::optional<Agreed> agreed;
   StreamConfig output;
   std::uint32_t least = 1;  // buffers the driver wants
 
@@ -60,12 +61,16 @@ struct Camera::Impl {
   void read_events() noexcept;
   bool is_change(const Error& error) noexcept;
   Result<void> forget_format() noexcept;
+  Result<Rect> set_rectangle(std::uint32_t target, const Rect& rect);
+  void look_at_rectangles() noexcept;
+  void look_at_visible() noexcept;
   Result<void> set_format(const StreamConfig& config);
   Result<void> find_least();
   Result<void> try_foreign(const Buffer& buffer);
   bool all_own(std::span<const Buffer> buffers) const noexcept;
   bool is_still_held(const Buffer& buffer) const noexcept;
   Result<void> check_start(std::span<const Buffer> buffers) const;
+  Result<void> request_slots(bool own, std::uint32_t count);
   Result<void> fill_queue(std::span<const Buffer> buffers);
   void forget_stream() noexcept;
   Result<Frame> lend(const Dequeued& done);
@@ -149,7 +154,8 @@ Result<void> Camera::set_output(const StreamConfig& config) {
   if (my.holds)
     return std::unexpected(my.device.error(EBUSY, "set_output").detail("the camera is started: stop() it first"));
   if (auto closed = my.allocator.close(); !closed) return closed;
-  my.format.reset();
+  my.agreed.reset();
+  my.allocator.forget();
   StreamRequest request;
   request.size = config.layout.size;
   request.formats = {config.layout.format};
@@ -165,35 +171,52 @@ Result<void> Camera::set_output(const StreamConfig& config) {
   if (auto done = my.find_least(); !done) return done;
   my.read_events();
   my.signal.settle(my.device);  // what setting the timings caused is no news
-  return my.allocator.configure(*my.format, my.output);
+  return my.allocator.configure(*my.agreed, my.output);
 }
 
 Result<void> Camera::Impl::set_format(const StreamConfig& config) {
   const Layout& wanted = config.layout;
   auto code = code_for(device, config);
   if (!code) return std::unexpected(code.error());
-  auto set = StreamFormat::set(device, wanted, *code);
-  if (!set) return std::unexpected(set.error());
-  const V4l2Meaning got = from_v4l2(set->code);
-  if (set->size != wanted.size || got.format != wanted.format || got.modifier != wanted.modifier) {
+  if (auto set = StreamFormat::set(device, wanted, *code); !set) return std::unexpected(set.error());
+  // Asked again, for some drivers answer otherwise than they are set, and this is what start() compares with.
+  auto now = Agreed::read(device);
+  if (!now) return std::unexpected(now.error());
+  const StreamFormat& set = now->format;
+  const V4l2Meaning got = from_v4l2(set.code);
+  if (set.size != wanted.size || got.format != wanted.format || got.modifier != wanted.modifier) {
     return std::unexpected(device.error(EINVAL, "VIDIOC_S_FMT")
                                .detail("asked for %ux%u %s %s, the device insists on %ux%u %s %s", wanted.size.width,
                                        wanted.size.height, wanted.format.code().c_str(), wanted.modifier.name().c_str(),
-                                       set->size.width, set->size.height, got.format.code().c_str(),
+                                       set.size.width, set.size.height, got.format.code().c_str(),
                                        got.modifier.name().c_str()));
   }
-  if (!set->has_full_frames()) {
+  if (!set.has_full_frames()) {
     return std::unexpected(
         device.error(ENOTSUP, "VIDIOC_S_FMT")
-            .detail("it gives single fields of an interlaced picture (V4L2_FIELD %u), not whole frames", set->field));
+            .detail("it gives single fields of an interlaced picture (V4L2_FIELD %u), not whole frames", set.field));
   }
-  auto made = set->config(device);
+  auto made = set.config(device);
   if (!made) return std::unexpected(made.error());
-  format = *set;
+  agreed = *now;
   output = *made;
-  const auto composed = selection(device, V4L2_SEL_TGT_COMPOSE);
-  visible = composed ? *composed : Rect{.x = 0, .y = 0, .width = set->size.width, .height = set->size.height};
+  look_at_rectangles();
   return {};
+}
+
+/// What is captured, and where in the buffer it goes.
+void Camera::Impl::look_at_rectangles() noexcept {
+  agreed->read_rectangles(device);
+  const Size size = agreed->format.size;
+  visible = agreed->compose.value_or(Rect{.x = 0, .y = 0, .width = size.width, .height = size.height});
+}
+
+/// Other programs may set the rectangles in mid-stream, and no event tells: so a device that can compose is asked once
+/// a frame. Where it does not answer, the frame fails elsewhere or is as the one before.
+void Camera::Impl::look_at_visible() noexcept {
+  if (!agreed->compose) [[likely]]
+    return;
+  if (const auto now = selection(device, V4L2_SEL_TGT_COMPOSE)) visible = *now;
 }
 
 /// The least REQBUFS gives, which also says whether somebody else has the queue. DMABUF slots cost no memory.
@@ -209,8 +232,8 @@ Result<void> Camera::Impl::find_least() {
 Result<void> Camera::try_output(const Buffer& buffer) {
   Impl& my = *impl_;
   if (my.holds) return std::unexpected(my.device.error(EBUSY, "try_output").detail("the camera is started"));
-  if (!my.format) return std::unexpected(my.device.error(EINVAL, "try_output").detail("set_output() comes first"));
-  if (auto fits = my.format->check(buffer, my.output, my.device); !fits) return fits;
+  if (!my.agreed) return std::unexpected(my.device.error(EINVAL, "try_output").detail("set_output() comes first"));
+  if (auto fits = my.agreed->format.check(buffer, my.output, my.device); !fits) return fits;
   if (my.allocator.slot_of(buffer)) return {};
   return my.try_foreign(buffer);
 }
@@ -218,9 +241,9 @@ Result<void> Camera::try_output(const Buffer& buffer) {
 /// QBUF attaches and maps even while the stream is off, and REQBUFS 0 undoes it.
 Result<void> Camera::Impl::try_foreign(const Buffer& buffer) {
   if (auto closed = allocator.close(); !closed) return closed;
-  auto slots = queue.request(V4L2_MEMORY_DMABUF, 1);
+  auto slots = request_as_agreed(device, queue, *agreed, V4L2_MEMORY_DMABUF, 1);
   if (!slots) return std::unexpected(slots.error());
-  queue.pair(0, buffer, *format);
+  queue.pair(0, buffer, agreed->format);
   auto queued = queue.queue(0);
   auto closed = queue.close();
   if (!queued) return std::unexpected(explain_import(queued.error(), buffer));
@@ -236,13 +259,13 @@ bool Camera::Impl::all_own(std::span<const Buffer> buffers) const noexcept {
 Result<void> Camera::Impl::check_start(std::span<const Buffer> buffers) const {
   const auto refuse = [&](int code) { return device.error(code, "start"); };
   if (holds) return std::unexpected(refuse(EBUSY).detail("the camera is started already"));
-  if (!format) return std::unexpected(refuse(EINVAL).detail("set_output() comes first"));
+  if (!agreed) return std::unexpected(refuse(EINVAL).detail("set_output() comes first"));
   if (buffers.size() < least || buffers.size() > max_slots) {
     return std::unexpected(refuse(EINVAL).detail("%zu buffers given; the camera needs %u at least, and %u is the most",
                                                  buffers.size(), least, max_slots));
   }
   for (std::size_t i = 0; i < buffers.size(); ++i) {
-    if (auto fits = format->check(buffers[i], output, device); !fits) return fits;
+    if (auto fits = agreed->format.check(buffers[i], output, device); !fits) return fits;
     if (std::find(buffers.begin(), buffers.begin() + static_cast<std::ptrdiff_t>(i), buffers[i]) !=
         buffers.begin() + static_cast<std::ptrdiff_t>(i)) {
       return std::unexpected(refuse(EINVAL).detail("buffer %zu was given twice", i));
@@ -260,24 +283,32 @@ bool Camera::Impl::is_still_held(const Buffer& buffer) const noexcept {
   return std::find(last->buffers().begin(), last->buffers().end(), buffer) != last->buffers().end();
 }
 
+/// Slots, with the device set as agreed. Its own buffers have theirs already, and with them the format cannot change.
+Result<void> Camera::Impl::request_slots(bool own, std::uint32_t count) {
+  if (own) return agreed->check(device);
+  if (auto closed = allocator.close(); !closed) return closed;
+  auto slots = request_as_agreed(device, queue, *agreed, V4L2_MEMORY_DMABUF, count);
+  if (!slots) return std::unexpected(slots.error());
+  if (*slots < count) {
+    return std::unexpected(device.error(EINVAL, "VIDIOC_REQBUFS")
+                               .detail("%u buffers given, but the driver takes %u at most", count, *slots));
+  }
+  return {};
+}
+
 /// Slots for the buffers, paired for good, and all of them queued.
 Result<void> Camera::Impl::fill_queue(std::span<const Buffer> buffers) {
   const bool own = all_own(buffers);
   const auto count = static_cast<std::uint32_t>(buffers.size());
-  if (!own) {
-    if (auto closed = allocator.close(); !closed) return closed;
-    auto slots = queue.request(V4L2_MEMORY_DMABUF, count);
-    if (!slots) return std::unexpected(slots.error());
-    if (*slots < count) {
-      return std::unexpected(device.error(EINVAL, "VIDIOC_REQBUFS")
-                                 .detail("%u buffers given, but the driver takes %u at most", count, *slots));
-    }
-  }
+  if (auto requested = request_slots(own, count); !requested) return requested;
+  if (auto restored = agreed->restore_rectangles(device); !restored) return restored;
+  look_at_visible();
+  output.interval = restore_interval(device, output.interval);
   for (std::uint32_t i = 0; i < count; ++i) {
     const std::uint32_t slot = own ? *allocator.slot_of(buffers[i]) : i;
     slot_of_hold[i] = slot;
     hold_of_slot[slot] = i;
-    queue.pair(slot, buffers[i], *format);
+    queue.pair(slot, buffers[i], agreed->format);
     if (auto queued = queue.queue(slot); !queued) {
       return own ? queued : std::unexpected(explain_import(queued.error(), buffers[i]));
     }
@@ -352,17 +383,18 @@ Result<Frame> Camera::Impl::lend(const Dequeued& done) {
   info.clock = monotonic ? FrameInfo::Clock::monotonic : FrameInfo::Clock::unknown;
   // A driver's stamp can lie ahead (vivid's planned end of exposure): no image was captured after it was taken.
   info.timestamp = monotonic ? std::min(done.timestamp, Deadline::Clock::now().time_since_epoch()) : done.timestamp;
+  look_at_visible();
   info.visible = visible;
   info.is_erroneous = (done.flags & V4L2_BUF_FLAG_ERROR) != 0;
   info.is_last = (done.flags & V4L2_BUF_FLAG_LAST) != 0;
   info.color = output.color;
   ended = info.is_last;
-  if (output.layout.plane_count == format->planes)
+  if (output.layout.plane_count == agreed->format.planes)
     info.bytes_used = done.bytes_used;  // else one count for several planes
   if (info.is_last && done.bytes_used[0] == 0) {
     return std::unexpected(device.error(EPIPE, "VIDIOC_DQBUF").detail("the stream has ended"));
   }
-  for (std::uint32_t i = 0; i < format->planes; ++i) {
+  for (std::uint32_t i = 0; i < agreed->format.planes; ++i) {
     if (done.data_offset[i] == 0) continue;
     waiting.entries[waiting.count++] = {.index = index, .fences = {}};
     return std::unexpected(
@@ -449,7 +481,8 @@ Result<std::vector<Port>> Camera::inputs() const { return ports(impl_->device); 
 /// For what the driver may change its format with; while started it refuses that.
 Result<void> Camera::Impl::forget_format() noexcept {
   if (holds) return {};
-  format.reset();
+  agreed.reset();
+  allocator.forget();
   return allocator.close();
 }
 
@@ -505,11 +538,19 @@ Result<void> Camera::set_standard(std::string_view name) {
 }
 
 Result<Rect> Camera::crop() const { return selection(impl_->device, V4L2_SEL_TGT_CROP); }
-Result<Rect> Camera::set_crop(const Rect& rect) { return set_selection(impl_->device, V4L2_SEL_TGT_CROP, rect); }
 Result<Rect> Camera::compose() const { return selection(impl_->device, V4L2_SEL_TGT_COMPOSE); }
-Result<Rect> Camera::set_compose(const Rect& rect) {
-  auto set = set_selection(impl_->device, V4L2_SEL_TGT_COMPOSE, rect);
-  if (set) impl_->visible = *set;
+Result<Rect> Camera::set_crop(const Rect& rect) { return impl_->set_rectangle(V4L2_SEL_TGT_CROP, rect); }
+Result<Rect> Camera::set_compose(const Rect& rect) { return impl_->set_rectangle(V4L2_SEL_TGT_COMPOSE, rect); }
+
+/// Drivers adapt either rectangle to the other, and some the format, where nothing is allocated.
+Result<Rect> Camera::Impl::set_rectangle(std::uint32_t target, const Rect& rect) {
+  auto set = set_selection(device, target, rect);
+  if (!set || !agreed) return set;
+  if (!holds && !agreed->check(device)) {
+    if (auto forgotten = forget_format(); !forgotten) return std::unexpected(forgotten.error());
+    return set;
+  }
+  look_at_rectangles();
   return set;
 }
 

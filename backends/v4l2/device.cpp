@@ -2,10 +2,14 @@
 
 #include "sys/sys.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include <fcntl.h>
+#include <grp.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace dmaflow::v4l2 {
@@ -20,17 +24,49 @@ std::string path_of(int fd) {
   return "fd " + std::to_string(fd);
 }
 
-Error open_error(int code, std::string_view path) {
+/// The group that owns a device node, "video" where it cannot be told.
+std::string group_of(const std::string& path) {
+  struct stat status{};
+  group entry{};
+  group* found = nullptr;
+  char text[1024];
+  if (::stat(path.c_str(), &status) == 0 && ::getgrgid_r(status.st_gid, &entry, text, sizeof text, &found) == 0 &&
+      found != nullptr) {
+    return found->gr_name;
+  }
+  return "video";
+}
+
+Error open_error(int code, const std::string& path) {
   Error error = Error::os(code, "open", path);
-  if (code == EACCES || code == EPERM)
+  if (code == EACCES || code == EPERM) {
+    const std::string group = group_of(path);
     error.detail(
-        "no permission: video devices belong to the group `video`; add yourself to it (usermod -aG video USER) and log "
-        "in again");
+        "you lack the right to open this device: it belongs to the group `%s`; add yourself to it (sudo usermod -aG %s "
+        "$USER) and log in again, or log in at the machine's own seat, whose user gets the right from systemd-logind",
+        group.c_str(), group.c_str());
+  }
   if (code == ENOENT) error.detail("no such device node; v4l2::list() names those of this machine");
   if (code == EBUSY) error.detail("another program has it open, and the driver allows only one");
   if (code == ENXIO || code == ENODEV)
     error.detail("the node is there, but no device behind it: is it unplugged, or its driver not loaded?");
   return error;
+}
+
+/// @p others: the nodes that are something else, or none.
+Error no_device(Direction direction, std::span<const std::string> others) {
+  const char* const kind = direction == Direction::capture ? "camera" : "video output";
+  std::string what_there_is;
+  for (const std::string& path : others.first(std::min<std::size_t>(others.size(), 4))) {
+    what_there_is += (what_there_is.empty() ? " (" : ", ") + path;
+  }
+  if (!others.empty()) {
+    what_there_is += others.size() > 4 ? " and others are" : others.size() > 1 ? " are" : " is";
+    what_there_is += " something else)";
+  }
+  return Error::os(ENODEV, "open", "/dev/video*")
+      .detail("no %s was found%s: plug one in, or load a virtual one (sudo modprobe vivid), or name one by its path%s",
+              kind, what_there_is.c_str(), direction == Direction::capture ? " (such as --camera /dev/video2)" : "");
 }
 
 }  // namespace
@@ -52,10 +88,24 @@ int query(int fd, DeviceInfo& info) noexcept {
   return 0;
 }
 
+Result<Device> Device::open_first(std::span<const std::string> nodes, Direction direction) {
+  std::optional<Error> refusal;  // of the first that may be the one
+  for (const std::string& node : nodes) {
+    auto device = open(node, direction);
+    if (device) return device;
+    // Those of the other kind, codecs, radios and nodes without a device are not what is looked for.
+    const bool is_other = device.error().operation() == "VIDIOC_QUERYCAP" || device.error().code() == ENXIO ||
+                          device.error().code() == ENODEV || device.error().code() == ENOENT;
+    if (!is_other && !refusal) refusal = device.error();
+  }
+  return std::unexpected(refusal ? *refusal : no_device(direction, nodes));
+}
+
 Result<Device> Device::open(std::string_view path, Direction direction) {
+  if (path.empty()) return open_first(video_nodes(), direction);
   std::string name(path);
   const int fd = sys::open(name.c_str(), O_RDWR | O_NONBLOCK);
-  if (fd < 0) return std::unexpected(open_error(-fd, path));
+  if (fd < 0) return std::unexpected(open_error(-fd, name));
   return identify(Fd::adopt(fd), std::move(name), direction);
 }
 

@@ -10,8 +10,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <linux/videodev2.h>
 
@@ -36,7 +38,10 @@ enum class Direction : std::uint8_t { capture, output };
 /// Owns the descriptor. Moved only before use.
 class Device {
  public:
+  /// @p path: empty = the first there is.
   static Result<Device> open(std::string_view path, Direction direction);
+  /// The first of @p nodes that is what is looked for. Errors: that of the first that could not be looked at; ENODEV.
+  static Result<Device> open_first(std::span<const std::string> nodes, Direction direction);
   static Result<Device> adopt(Fd fd, Direction direction);
 
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
@@ -77,6 +82,9 @@ class Device {
   DeviceInfo info_;
   std::string name_;  // "/dev/video0 (vivid)"
 };
+
+/// The nodes /dev/videoN, by number.
+std::vector<std::string> video_nodes();
 
 /// QUERYCAP of a descriptor as DeviceInfo, or -errno.
 int query(int fd, DeviceInfo& info) noexcept;

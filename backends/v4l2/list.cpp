@@ -16,7 +16,7 @@ bool SizeRange::contains(Size size) const noexcept {
          (size.height - min.height) % std::max(step.height, 1U) == 0;
 }
 
-std::vector<DeviceInfo> list() {
+std::vector<std::string> video_nodes() {
   std::vector<std::pair<int, std::string>> nodes;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator("/dev", error)) {
@@ -27,8 +27,15 @@ std::vector<DeviceInfo> list() {
     if (problem == std::errc{} && end == name.data() + name.size()) nodes.emplace_back(number, entry.path());
   }
   std::sort(nodes.begin(), nodes.end());
+  std::vector<std::string> result;
+  result.reserve(nodes.size());
+  for (auto& [number, path] : nodes) result.push_back(std::move(path));
+  return result;
+}
+
+std::vector<DeviceInfo> list() {
   std::vector<DeviceInfo> result;
-  for (const auto& [number, path] : nodes) {
+  for (const std::string& path : video_nodes()) {
     const Fd fd = Fd::adopt(std::max(sys::open(path.c_str(), O_RDWR | O_NONBLOCK), -1));
     DeviceInfo info;
     info.path = path;

@@ -1,5 +1,6 @@
 // Output: a V4L2 video output device as a Sink. Frames are imported, queued once their fences have signalled, and let
 // go when the device is done with them.
+#include "agreed.hpp"
 #include "choose.hpp"
 #include "device.hpp"
 #include "fences.hpp"
@@ -71,7 +72,7 @@ struct Output::Impl {
   std::uint32_t port = 0;  // the one asked for
   Queue queue{device};
   std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
-  std::optional<StreamFormat> format;
+  std::optional<Agreed> agreed;
   StreamConfig config;
   std::uint64_t configured = 0;
   std::uint64_t run = 0;
@@ -145,7 +146,7 @@ Result<void> Output::configure(const StreamConfig& config) {
   Impl& my = *impl_;
   if (my.started) return std::unexpected(my.device.error(EBUSY, "configure").detail("it is started: stop() it first"));
   if (auto closed = my.queue.close(); !closed) return closed;
-  my.format.reset();
+  my.agreed.reset();
   if (my.fixed_port) {  // stop() put back the one that was there before
     if (auto set = set_port(my.device, my.port); !set) return set;
   }
@@ -157,16 +158,18 @@ Result<void> Output::configure(const StreamConfig& config) {
   if (!found) return std::unexpected(found.error());
   auto code = code_for(my.device, config);  // of the connector chosen
   if (!code) return std::unexpected(code.error());
-  auto set = StreamFormat::set(my.device, config.layout, *code);
-  if (!set) return std::unexpected(set.error());
-  auto made = set->config(my.device);
+  if (auto set = StreamFormat::set(my.device, config.layout, *code); !set) return std::unexpected(set.error());
+  auto now = Agreed::read(my.device);  // as the camera does
+  if (!now) return std::unexpected(now.error());
+  const StreamFormat& set = now->format;
+  auto made = set.config(my.device);
   if (!made) return std::unexpected(made.error());
   const Layout& wanted = config.layout;
-  if (set->size != wanted.size || made->layout.format != wanted.format) {
+  if (set.size != wanted.size || made->layout.format != wanted.format) {
     return std::unexpected(my.device.error(EINVAL, "VIDIOC_S_FMT")
                                .detail("asked for %ux%u %s, the device insists on %ux%u %s", wanted.size.width,
-                                       wanted.size.height, wanted.format.code().c_str(), set->size.width,
-                                       set->size.height, made->layout.format.code().c_str()));
+                                       wanted.size.height, wanted.format.code().c_str(), set.size.width,
+                                       set.size.height, made->layout.format.code().c_str()));
   }
   for (std::uint32_t i = 0; i < wanted.plane_count; ++i) {
     if (wanted.planes[i].stride != 0 && wanted.planes[i].stride != made->layout.planes[i].stride) {
@@ -175,7 +178,7 @@ Result<void> Output::configure(const StreamConfig& config) {
                                          made->layout.planes[i].stride));
     }
   }
-  my.format = *set;
+  my.agreed = *now;
   my.config = *made;
   my.config.interval = set_interval(my.device, config.interval);
   ++my.configured;
@@ -191,8 +194,8 @@ Result<OutputMark*> Output::Impl::mark(const Buffer& buffer) {
 
 Result<void> Output::import(const Buffer& buffer) {
   Impl& my = *impl_;
-  if (!my.format) return std::unexpected(my.device.error(EINVAL, "import").detail("configure() comes first"));
-  if (auto fits = my.format->check(buffer, my.config, my.device); !fits) return fits;
+  if (!my.agreed) return std::unexpected(my.device.error(EINVAL, "import").detail("configure() comes first"));
+  if (auto fits = my.agreed->format.check(buffer, my.config, my.device); !fits) return fits;
   auto mark = my.mark(buffer);
   if (!mark) return std::unexpected(mark.error());
   if ((*mark)->configured == my.configured) return {};
@@ -204,9 +207,9 @@ Result<void> Output::import(const Buffer& buffer) {
 
 /// As a camera does: QBUF attaches and maps with the stream off, and REQBUFS 0 undoes it.
 Result<void> Output::Impl::try_import(const Buffer& buffer) {
-  auto slots = queue.request(V4L2_MEMORY_DMABUF, 1);
+  auto slots = request_as_agreed(device, queue, *agreed, V4L2_MEMORY_DMABUF, 1);
   if (!slots) return std::unexpected(slots.error());
-  queue.pair(0, buffer, *format);
+  queue.pair(0, buffer, agreed->format);
   auto queued = queue.queue(0);
   auto closed = queue.close();
   if (!queued) return std::unexpected(explain_import(queued.error(), buffer));
@@ -222,7 +225,7 @@ Result<void> Output::start(std::span<const Buffer> buffers) {
     return std::unexpected(
         my.device.error(EINVAL, "start").detail("%zu buffers given; 1 to %u may be", buffers.size(), max_slots));
   }
-  if (!my.format && my.configured != 0) {  // stop() put the device back
+  if (!my.agreed && my.configured != 0) {  // stop() put the device back
     if (auto again = configure(StreamConfig(my.config)); !again) return again;
   }
   for (const Buffer& buffer : buffers) {
@@ -241,19 +244,20 @@ Result<void> Output::start(std::span<const Buffer> buffers) {
 
 Result<void> Output::Impl::fill_slots(std::span<const Buffer> buffers) {
   const auto count = static_cast<std::uint32_t>(buffers.size());
-  auto slots = queue.request(V4L2_MEMORY_DMABUF, count);
+  auto slots = request_as_agreed(device, queue, *agreed, V4L2_MEMORY_DMABUF, count);
   if (!slots) return std::unexpected(slots.error());
   if (*slots < count) {
     return std::unexpected(device.error(EINVAL, "VIDIOC_REQBUFS")
                                .detail("%u buffers given, but the driver takes %u at most", count, *slots));
   }
+  config.interval = restore_interval(device, config.interval);
   ++run;
   for (std::uint32_t i = 0; i < count; ++i) {
     auto found = mark(buffers[i]);
     if (!found) return std::unexpected(found.error());
     (*found)->slot = i;
     (*found)->run = run;
-    queue.pair(i, buffers[i], *format);
+    queue.pair(i, buffers[i], agreed->format);
   }
   return {};
 }
@@ -384,7 +388,7 @@ Result<void> Output::stop() noexcept {
   my.waiting.release();
   for (Frame& frame : my.in_device) frame.release();
   my.state.restore(my.device);
-  my.format.reset();
+  my.agreed.reset();
   return closed;
 }
 

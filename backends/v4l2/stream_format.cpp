@@ -89,6 +89,14 @@ Result<StreamFormat> StreamFormat::read(const v4l2_format& raw, const Device& de
   return format;
 }
 
+ColorInfo StreamFormat::color(const Device& device) const noexcept {
+  const V4l2Values values = v4l2_values(code);
+  const auto read = [&](const auto& pix) {
+    return color_from_v4l2(pix.colorspace, pix.ycbcr_enc, pix.quantization, pix.xfer_func, values);
+  };
+  return device.multiplanar() ? read(raw.fmt.pix_mp) : read(raw.fmt.pix);
+}
+
 Result<StreamConfig> StreamFormat::config(const Device& device) const noexcept {
   const V4l2Meaning meaning = from_v4l2(code);
   const FormatInfo* info = format_info(meaning.format);
@@ -136,14 +144,7 @@ Result<StreamConfig> StreamFormat::config(const Device& device) const noexcept {
       config.constraints.min_stride[i] = layout.planes[i].stride;
     }
   }
-  const bool is_rgb = info != nullptr && !info->is_yuv;
-  if (device.multiplanar()) {
-    const v4l2_pix_format_mplane& pix = raw.fmt.pix_mp;
-    config.color = color_from_v4l2(pix.colorspace, pix.ycbcr_enc, pix.quantization, pix.xfer_func, is_rgb);
-  } else {
-    const v4l2_pix_format& pix = raw.fmt.pix;
-    config.color = color_from_v4l2(pix.colorspace, pix.ycbcr_enc, pix.quantization, pix.xfer_func, is_rgb);
-  }
+  config.color = color(device);
   return config;
 }
 

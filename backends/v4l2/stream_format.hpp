@@ -36,6 +36,8 @@ struct StreamFormat {
 
   /// Layout, constraints and colour, as the driver set them.
   [[nodiscard]] Result<StreamConfig> config(const Device& device) const noexcept;
+  /// Colour, as the driver describes it.
+  [[nodiscard]] ColorInfo color(const Device& device) const noexcept;
   /// Checks that a buffer is laid out as @p config says and is as large as the driver wants. EINVAL with both numbers.
   [[nodiscard]] Result<void> check(const Buffer& buffer, const StreamConfig& config,
                                    const Device& device) const noexcept;

@@ -181,9 +181,28 @@ struct ColorInfo {
 [[nodiscard]] std::string_view name(ColorInfo::Transfer value) noexcept;
 [[nodiscard]] std::string_view name(ColorInfo::Primaries value) noexcept;
 
+/// What the values of a V4L2 pixel format are. The defaults of its colour description depend on it.
+enum class V4l2Values : std::uint8_t {
+  unknown,  ///< dmaflow does not know the code: only what the driver says itself counts
+  rgb,      ///< R'G'B', and raw Bayer samples; full range by default
+  hsv,      ///< full range by default; ColorInfo has no matrix for it
+  yuv,      ///< Y'CbCr, and grey, which is its Y'; limited range by default, but full for V4L2_COLORSPACE_JPEG
+  jpeg,     ///< JPEG and MJPEG: Y'CbCr, by default BT.601 in full range, whatever the colorspace
+  video,    ///< H264, HEVC, VP8 and others: Y'CbCr, limited range by default, but full for V4L2_COLORSPACE_JPEG
+};
+/// By the code (V4L2_PIX_FMT_*).
+[[nodiscard]] V4l2Values v4l2_values(std::uint32_t code) noexcept;
+
 /// ColorInfo from struct v4l2_pix_format's colorspace, ycbcr_enc, quantization and xfer_func, each default
-/// resolved as videodev2.h's V4L2_MAP_*_DEFAULT do. Unknown values become unspecified.
+/// resolved as videodev2.h's V4L2_MAP_*_DEFAULT do, and for compressed formats as V4l2Values says. Unknown values
+/// become unspecified.
 [[nodiscard]] ColorInfo color_from_v4l2(std::uint32_t colorspace, std::uint32_t ycbcr_enc, std::uint32_t quantization,
-                                        std::uint32_t xfer_func, bool is_rgb) noexcept;
+                                        std::uint32_t xfer_func, V4l2Values values) noexcept;
+/// The same of uncompressed formats. @p is_rgb: V4l2Values::rgb, else yuv.
+[[nodiscard]] inline ColorInfo color_from_v4l2(std::uint32_t colorspace, std::uint32_t ycbcr_enc,
+                                               std::uint32_t quantization, std::uint32_t xfer_func,
+                                               bool is_rgb) noexcept {
+  return color_from_v4l2(colorspace, ycbcr_enc, quantization, xfer_func, is_rgb ? V4l2Values::rgb : V4l2Values::yuv);
+}
 
 }  // namespace dmaflow

@@ -83,7 +83,9 @@ struct Layout {
   [[nodiscard]] std::array<std::uint64_t, max_planes> object_sizes(const Constraints& constraints = {}) const noexcept;
   /// How many objects the planes name: the highest index plus one.
   [[nodiscard]] std::uint32_t object_count() const noexcept;
-  /// Bytes of pixels in one row of a plane, subsampled widths rounded up; 0 for formats the table does not know.
+  /// Bytes of pixels in one row of a plane, and so its smallest stride; 0 for formats the table does not know.
+  /// Subsampled widths are rounded up. Of packed samples (NV15, P030) the last block counts only as far as it is used,
+  /// as in the kernel; of pixels that share their chroma (YUYV) it counts whole.
   [[nodiscard]] std::uint32_t row_bytes(std::uint32_t plane) const noexcept;
   /// Rows of a plane, subsampled heights rounded up.
   [[nodiscard]] std::uint32_t rows(std::uint32_t plane) const noexcept;

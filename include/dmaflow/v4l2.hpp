@@ -130,7 +130,8 @@ class Camera final : public Source {
     std::string standard{};  ///< for a TV input: "PAL", "NTSC-M-JP", or the beginning, in any case; empty = as it is
   };
 
-  /// Opens a device node.
+  /// Opens a device node; where @p path is empty, the first camera there is.
+  /// Errors: ENODEV (no camera was found, with what to do), EACCES (with the group that grants the right).
   [[nodiscard]] static Result<std::unique_ptr<Camera>> open(std::string_view path, const Options& options);
   [[nodiscard]] static Result<std::unique_ptr<Camera>> open(std::string_view path);
   /// Takes a descriptor of an open device (Fd::dup_of keeps one's own) and sets O_NONBLOCK on its open file.
@@ -166,8 +167,10 @@ class Camera final : public Source {
   /// By name, or the beginning of a name, in any case. Errors: EINVAL with those there are, ENODATA, EBUSY.
   Result<void> set_standard(std::string_view name);
 
-  /// The part of the sensor or signal that is captured; and where in the buffer it goes. Setting returns what the
-  /// device made of it. Errors: ENOTTY and EINVAL (the device cannot), EBUSY.
+  /// The part of the sensor or signal that is captured; and where in the buffer it goes, in pixels. Setting returns
+  /// what the device made of it; it may be done in mid-stream where the driver allows that. Setting one may change the
+  /// other; where it changes the format, set_output() must follow. Errors: ENOTTY and EINVAL (the device cannot),
+  /// EBUSY.
   [[nodiscard]] Result<Rect> crop() const;
   Result<Rect> set_crop(const Rect& rect);
   [[nodiscard]] Result<Rect> compose() const;
@@ -189,16 +192,23 @@ class Camera final : public Source {
   [[nodiscard]] Result<std::vector<StreamConfig>> offers(const StreamRequest& request) override;
   [[nodiscard]] Result<void> set_output(const StreamConfig& config) override;
   [[nodiscard]] const StreamConfig& output() const noexcept override;
+  /// Errors: as Producer says, and EBUSY where another program has changed the device (see start()) or has the queue.
   [[nodiscard]] Result<void> try_output(const Buffer& buffer) override;
   [[nodiscard]] std::uint32_t min_buffers() const noexcept override;
   /// Named "camera". Allocates for the format set with set_output(). Its buffers outlive the camera.
   [[nodiscard]] Allocator* output_allocator() noexcept override;
   /// The buffers of an earlier run may be given again, once none of its frames is held (EBUSY) and the fences they were
   /// released with have ended: that is for the caller to see to.
+  /// Any program may change a V4L2 device until its queue has buffers. So what the driver has is compared with what
+  /// set_output() found: size, format, strides, bytes, field, colour, input, and crop and compose as they were found or
+  /// set through this object. What differs is set again once. EBUSY, with both in the detail, where the driver then
+  /// still has something else: negotiate anew (set_output()).
   [[nodiscard]] Result<void> start(std::span<const Buffer> buffers) override;
   Result<void> stop() noexcept override;
   /// After dispatch() has been told POLLIN for the first time, take() asks the device only when dispatch() was told
-  /// POLLIN (or POLLERR) since the last frame: a frame costs one DQBUF.
+  /// POLLIN (or POLLERR) since the last frame: a frame costs one DQBUF. Where the device can compose, it costs one
+  /// G_SELECTION more: FrameInfo::visible is the compose rectangle that the driver has when the frame is taken, whoever
+  /// set it. Frames the driver had finished before a change, and that were not taken yet, have the new one.
   [[nodiscard]] Result<Frame> take() override;
   [[nodiscard]] HoldSet* holds() noexcept override;
   [[nodiscard]] int poll_fd() const noexcept override;
@@ -229,6 +239,7 @@ class Output final : public Sink {
     std::uint32_t depth = 3;  ///< frames that may be queued in the device at once, 2 to 32
   };
 
+  /// As Camera::open.
   [[nodiscard]] static Result<std::unique_ptr<Output>> open(std::string_view path, const Options& options);
   [[nodiscard]] static Result<std::unique_ptr<Output>> open(std::string_view path);
   /// As Camera::adopt.
@@ -249,6 +260,8 @@ class Output final : public Sink {
   }
   [[nodiscard]] std::uint32_t max_held() const noexcept override;
   [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
+  /// Where another program has changed the device since configure(), it is set again once, as Camera::start() does.
+  /// EBUSY, with both settings in the detail, where it then still has another: configure() anew.
   [[nodiscard]] Result<void> start(std::span<const Buffer> buffers) override;
   [[nodiscard]] bool ready() const noexcept override;
   [[nodiscard]] Result<Frame> accept(Frame frame) override;

@@ -567,6 +567,93 @@ TEST(Color, NobodySaidMeansUnspecified) {
   EXPECT_EQ(range_only.matrix, ColorInfo::Matrix::unspecified);
 }
 
+/// Every code of videodev2.h that a camera may give, by what its values are.
+TEST(Color, EveryCodeIsOfItsKind) {
+  const std::pair<V4l2Values, std::vector<std::uint32_t>> kinds[] = {
+      {V4l2Values::rgb,
+       {V4L2_PIX_FMT_XBGR32, V4L2_PIX_FMT_BGR24, V4L2_PIX_FMT_RGB565, V4L2_PIX_FMT_RGB565X, V4L2_PIX_FMT_RGB332,
+        V4L2_PIX_FMT_RGB444, V4L2_PIX_FMT_RGB555X, V4L2_PIX_FMT_ARGB555X, V4L2_PIX_FMT_BGR666, V4L2_PIX_FMT_PAL8}},
+      {V4l2Values::rgb,  // Bayer
+       {V4L2_PIX_FMT_SBGGR8, V4L2_PIX_FMT_SRGGB8, V4L2_PIX_FMT_SGRBG10, V4L2_PIX_FMT_SBGGR10P, V4L2_PIX_FMT_SGRBG12,
+        V4L2_PIX_FMT_SRGGB12P, V4L2_PIX_FMT_SGBRG14, V4L2_PIX_FMT_SRGGB16, V4L2_PIX_FMT_SBGGR16,
+        V4L2_PIX_FMT_SGRBG10DPCM8, V4L2_PIX_FMT_SGBRG10ALAW8, V4L2_PIX_FMT_IPU3_SGRBG10}},
+      {V4l2Values::hsv, {V4L2_PIX_FMT_HSV24, V4L2_PIX_FMT_HSV32}},
+      {V4l2Values::yuv,  // grey
+       {V4L2_PIX_FMT_GREY, V4L2_PIX_FMT_Y4, V4L2_PIX_FMT_Y10, V4L2_PIX_FMT_Y10P, V4L2_PIX_FMT_Y12, V4L2_PIX_FMT_Y14,
+        V4L2_PIX_FMT_Y16, V4L2_PIX_FMT_Y16_BE, V4L2_PIX_FMT_Y8I, V4L2_PIX_FMT_IPU3_Y10}},
+      {V4l2Values::yuv,
+       {V4L2_PIX_FMT_YUYV, V4L2_PIX_FMT_UYVY, V4L2_PIX_FMT_NV12, V4L2_PIX_FMT_NV12M, V4L2_PIX_FMT_YUV420,
+        V4L2_PIX_FMT_P010, V4L2_PIX_FMT_YUV24, V4L2_PIX_FMT_AYUV32, V4L2_PIX_FMT_YUV565, V4L2_PIX_FMT_NV12_16L16,
+        V4L2_PIX_FMT_NV12MT, V4L2_PIX_FMT_QC08C, V4L2_PIX_FMT_NV12M_10BE_8L128}},
+      {V4l2Values::jpeg, {V4L2_PIX_FMT_MJPEG, V4L2_PIX_FMT_JPEG, V4L2_PIX_FMT_PJPG}},
+      {V4l2Values::video,
+       {V4L2_PIX_FMT_H264, V4L2_PIX_FMT_H264_NO_SC, V4L2_PIX_FMT_H264_SLICE, V4L2_PIX_FMT_H264_MVC, V4L2_PIX_FMT_HEVC,
+        V4L2_PIX_FMT_HEVC_SLICE, V4L2_PIX_FMT_VP8, V4L2_PIX_FMT_VP8_FRAME, V4L2_PIX_FMT_VP9, V4L2_PIX_FMT_VP9_FRAME,
+        V4L2_PIX_FMT_MPEG1, V4L2_PIX_FMT_MPEG2, V4L2_PIX_FMT_MPEG4, V4L2_PIX_FMT_H263, V4L2_PIX_FMT_XVID,
+        V4L2_PIX_FMT_DV, V4L2_PIX_FMT_FWHT}},
+      {V4l2Values::unknown, {V4L2_PIX_FMT_Z16, v4l2_fourcc('?', '?', '?', '?')}},
+  };
+  for (const auto& [kind, codes] : kinds) {
+    for (const std::uint32_t code : codes) EXPECT_EQ(v4l2_values(code), kind) << PixelFormat{code}.code();
+  }
+  for (const std::uint32_t code : known_v4l2_codes()) {
+    const V4l2Values values = v4l2_values(code);
+    const FormatInfo& info = *format_info(from_v4l2(code).format);
+    EXPECT_NE(values, V4l2Values::unknown) << PixelFormat{code}.code();
+    EXPECT_EQ(info.is_opaque, values == V4l2Values::jpeg || values == V4l2Values::video) << info.name;
+    if (info.is_yuv) {
+      EXPECT_EQ(values, V4l2Values::yuv) << info.name;
+    }
+  }
+}
+
+/// All kinds with all colorspaces, encodings and ranges: what the driver says counts, the rest is the kernel's default.
+TEST(Color, EveryKindWithEveryDescription) {
+  using C = ColorInfo;
+  for (const auto values :
+       {V4l2Values::unknown, V4l2Values::rgb, V4l2Values::hsv, V4l2Values::yuv, V4l2Values::jpeg, V4l2Values::video}) {
+    const bool has_matrix = values != V4l2Values::rgb && values != V4l2Values::hsv;
+    for (std::uint32_t cs = V4L2_COLORSPACE_DEFAULT; cs <= V4L2_COLORSPACE_DCI_P3; ++cs) {
+      const std::string where = "values " + std::to_string(static_cast<int>(values)) + ", cs " + std::to_string(cs);
+      for (std::uint32_t enc = V4L2_YCBCR_ENC_601; enc <= V4L2_YCBCR_ENC_SMPTE240M; ++enc) {
+        const C said = color_from_v4l2(cs, enc, V4L2_QUANTIZATION_FULL_RANGE, 0, values);
+        EXPECT_EQ(said.matrix, has_matrix                  ? color_from_v4l2(cs, enc, 0, 0, false).matrix
+                               : values == V4l2Values::rgb ? C::Matrix::identity
+                                                           : C::Matrix::unspecified)
+            << where << ", encoding " << enc;
+        EXPECT_EQ(said.range, C::Range::full) << where;
+        EXPECT_EQ(color_from_v4l2(cs, enc, V4L2_QUANTIZATION_LIM_RANGE, 0, values).range, C::Range::limited) << where;
+      }
+      const C open = color_from_v4l2(cs, 0, 0, 0, values);
+      const bool silent = cs == V4L2_COLORSPACE_DEFAULT;
+      const bool full_by_colorspace = cs == V4L2_COLORSPACE_JPEG;
+      switch (values) {
+        case V4l2Values::unknown:
+          EXPECT_EQ(open.matrix, C::Matrix::unspecified) << where;
+          EXPECT_EQ(open.range, C::Range::unspecified) << where;
+          break;
+        case V4l2Values::rgb:
+        case V4l2Values::hsv:
+          EXPECT_EQ(open.range, silent ? C::Range::unspecified : C::Range::full) << where;
+          break;
+        case V4l2Values::yuv:
+          EXPECT_EQ(open, color_from_v4l2(cs, 0, 0, 0, false)) << where;
+          break;
+        case V4l2Values::jpeg:
+          EXPECT_EQ(open.matrix, C::Matrix::bt601) << where;
+          EXPECT_EQ(open.range, C::Range::full) << where;
+          break;
+        case V4l2Values::video:
+          EXPECT_EQ(open.matrix, color_from_v4l2(cs, 0, 0, 0, false).matrix) << where;
+          EXPECT_EQ(open.range, full_by_colorspace ? C::Range::full : C::Range::limited) << where;
+          break;
+      }
+      EXPECT_EQ(open.primaries, color_from_v4l2(cs, 0, 0, 0, false).primaries) << where;
+      EXPECT_EQ(open.transfer, color_from_v4l2(cs, 0, 0, 0, false).transfer) << where;
+    }
+  }
+}
+
 TEST(Color, UnknownValuesBecomeUnspecified) {
   EXPECT_EQ(color_from_v4l2(99, 99, 99, 99, false), ColorInfo{});
   const ColorInfo constant_luminance =

@@ -77,13 +77,78 @@ TEST(Linear, SubsampledSizesAreRoundedUp) {
   EXPECT_EQ(single.rows(1), 1U);
 }
 
-TEST(Linear, PackedTenBitRowsAreWholeBlocks) {
+/// Some rows of the kernel's table (drivers/gpu/drm/drm_fourcc.c), written down from there: every format of several
+/// planes with blocks, and its neighbours without.
+struct KernelFormat {
+  const char* name;
+  std::array<std::uint64_t, 3> char_per_block;
+  std::array<std::uint64_t, 3> block_w;
+  std::uint64_t hsub;
+};
+constexpr KernelFormat kernel_formats[] = {
+    {"NV15", {5, 5}, {4, 2}, 2},
+    {"NV20", {5, 5}, {4, 2}, 2},
+    {"NV30", {5, 5}, {4, 2}, 1},
+    {"P030", {4, 8}, {3, 3}, 2},
+    {"P010", {2, 4}, {1, 1}, 2},
+    {"P210", {2, 4}, {1, 1}, 2},
+    {"NV12", {1, 2}, {1, 1}, 2},
+    {"Q410", {2, 2, 2}, {1, 1, 1}, 1},
+    {"YUV420", {1, 1, 1}, {1, 1, 1}, 2},
+    {"NV24", {1, 2}, {1, 1}, 1},
+    {"YUV410", {1, 1, 1}, {1, 1, 1}, 4},
+    {"XRGB2101010", {4}, {1}, 1},
+    {"Y410", {4}, {1}, 1},
+    {"VUY888", {3}, {1}, 1},
+};
+constexpr std::uint64_t divide_up(std::uint64_t value, std::uint64_t by) { return (value + by - 1) / by; }
+/// drm_format_info_min_pitch().
+std::uint64_t min_pitch(const KernelFormat& format, std::size_t plane, std::uint64_t width) {
+  const std::uint64_t samples = plane == 0 ? width : divide_up(width, format.hsub);
+  return divide_up(samples * format.char_per_block[plane], format.block_w[plane]);
+}
+
+TEST(Linear, TheSmallestStrideIsTheKernelsAtEveryWidth) {
+  for (const KernelFormat& kernel : kernel_formats) {
+    const PixelFormat format = *PixelFormat::parse(kernel.name);
+    for (std::uint32_t width = 1; width < 1400; ++width) {
+      Layout layout = linear(format, {width, 4}, {.separate_objects = true});
+      std::array<std::uint64_t, max_planes> sizes{};
+      for (std::uint32_t i = 0; i < layout.plane_count; ++i) {
+        const std::uint64_t pitch = min_pitch(kernel, i, width);
+        ASSERT_EQ(layout.row_bytes(i), pitch) << kernel.name << " plane " << i << " width " << width;
+        ASSERT_EQ(layout.planes[i].stride, pitch) << kernel.name << " plane " << i << " width " << width;
+        sizes[i] = pitch * layout.rows(i);
+      }
+      ASSERT_TRUE(layout.validate(sizes)) << kernel.name << " width " << width;
+      for (std::uint32_t i = 0; i < layout.plane_count; ++i) {
+        --layout.planes[i].stride;
+        ASSERT_FALSE(layout.validate(sizes)) << kernel.name << " plane " << i << " width " << width;
+        ++layout.planes[i].stride;
+      }
+    }
+  }
+}
+
+TEST(Linear, PackedTenBitRowsEndWithTheirLastSample) {
   const PixelFormat nv15 = *PixelFormat::parse("NV15");
   const PixelFormat p030 = *PixelFormat::parse("P030");
   EXPECT_EQ(linear(nv15, {1280, 720}).row_bytes(0), 1600U);
   EXPECT_EQ(linear(nv15, {1280, 720}).row_bytes(1), 1600U);
-  EXPECT_EQ(linear(nv15, {5, 2}).row_bytes(0), 10U);
-  EXPECT_EQ(linear(p030, {1280, 720}).row_bytes(0), 1708U) << "427 blocks of three samples";
+  EXPECT_EQ(linear(nv15, {1366, 768}).planes[0].stride, 1708U) << "1707.5 bytes of pixels";
+  EXPECT_EQ(linear(nv15, {1366, 768}).planes[1].stride, 1708U);
+  EXPECT_EQ(linear(nv15, {5, 2}).row_bytes(0), 7U) << "50 bits";
+  EXPECT_EQ(linear(p030, {1280, 720}).row_bytes(0), 1707U) << "426 blocks of three samples, and 20 bits";
+}
+
+/// The kernel's table has YUYV with two bytes a pixel; but the last pixel's chroma ends with the pair.
+TEST(Linear, PixelsThatShareTheirChromaComeInWholePairs) {
+  for (const char* name : {"YUYV", "YVYU", "UYVY", "VYUY"}) {
+    EXPECT_EQ(linear(*PixelFormat::parse(name), {1365, 4}).planes[0].stride, 2732U) << name;
+  }
+  for (const char* name : {"Y210", "Y212", "Y216"}) {
+    EXPECT_EQ(linear(*PixelFormat::parse(name), {1365, 4}).planes[0].stride, 5464U) << name;
+  }
 }
 
 /// V4L2's single-buffer formats tell luma's stride only; chroma's follows from it (Documentation: bytesperline).
@@ -168,8 +233,11 @@ std::uint64_t last_byte(const Layout& layout, std::uint32_t index) {
   const std::uint64_t last_sample_x = (layout.size.width - 1) / plane.horizontal_sub;
   const std::uint64_t last_sample_y = (layout.size.height - 1) / plane.vertical_sub;
   const std::uint64_t last_block = last_sample_x / plane.block_width;
-  return layout.planes[index].offset + last_sample_y * layout.planes[index].stride +
-         (last_block + 1) * plane.block_bytes - 1;
+  // Packed samples have the same number of bits; pixels that share their chroma need all of the block.
+  const std::uint64_t used = info.plane_count == 1 ? plane.block_width : last_sample_x % plane.block_width + 1;
+  const std::uint64_t bytes_in_block = (used * plane.block_bytes * 8 / plane.block_width + 7) / 8;
+  return layout.planes[index].offset + last_sample_y * layout.planes[index].stride + last_block * plane.block_bytes +
+         bytes_in_block - 1;
 }
 
 template <typename T>

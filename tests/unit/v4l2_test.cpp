@@ -1,8 +1,10 @@
 // What v4l2 computes without a device.
 #include "../../backends/v4l2/controls.hpp"
+#include "../../backends/v4l2/device.hpp"
 #include "../../backends/v4l2/interval.hpp"
 #include "../../backends/v4l2/ports.hpp"
 #include "../../backends/v4l2/sequence.hpp"
+#include "support.hpp"
 
 #include <gtest/gtest.h>
 
@@ -89,6 +91,58 @@ TEST(V4l2Sizes, AGridContainsItsStepsOnly) {
   EXPECT_FALSE(grid.contains({1912, 1080}));
   EXPECT_FALSE(grid.contains({1936, 1080}));
   EXPECT_FALSE(grid.contains({8, 8}));
+}
+
+std::string refusal(std::vector<std::string> nodes, Direction direction) {
+  const auto device = Device::open_first(nodes, direction);
+  EXPECT_FALSE(device);
+  return device ? "" : device.error().message();
+}
+testing::AssertionResult has(const std::string& text, std::string_view part) {
+  if (text.find(part) != std::string::npos) return testing::AssertionSuccess();
+  return testing::AssertionFailure() << "\"" << part << "\" is not in: " << text;
+}
+
+TEST(V4l2First, WithoutACameraItSaysSoAndWhatToDo) {
+  const std::string camera = refusal({}, Direction::capture);
+  EXPECT_TRUE(has(camera, "no camera was found: "));
+  EXPECT_TRUE(has(camera, "plug one in"));
+  EXPECT_TRUE(has(camera, "modprobe vivid"));
+  EXPECT_TRUE(has(camera, "--camera"));
+  EXPECT_EQ(camera.find('\n'), std::string::npos) << "one line";
+  EXPECT_TRUE(has(refusal({}, Direction::output), "no video output was found: "));
+}
+
+TEST(V4l2First, WhatIsSomethingElseIsNamed) {
+  EXPECT_TRUE(has(refusal({"/dev/null"}, Direction::capture), "no camera was found (/dev/null is something else)"));
+  EXPECT_TRUE(
+      has(refusal({"/dev/null", "/dev/zero"}, Direction::capture), "(/dev/null, /dev/zero are something else)"));
+  const std::vector<std::string> many(6, "/dev/null");
+  EXPECT_TRUE(has(refusal(many, Direction::capture), "and others are something else)"));
+  EXPECT_TRUE(has(refusal({"/dev/video-unplugged"}, Direction::capture), "no camera was found"));
+}
+
+TEST(V4l2First, WithoutTheRightItNamesTheDeviceAndWhatGrantsIt) {
+  for (const int code : {EACCES, EPERM}) {
+    const test::FailNth denied(2, code, "open");
+    const std::string said = refusal({"/dev/zero", "/dev/null"}, Direction::capture);
+    EXPECT_TRUE(has(said, "/dev/null: open: "));
+    EXPECT_TRUE(has(said, "you lack the right"));
+    EXPECT_TRUE(has(said, "the group `root`")) << "that of the node";
+    EXPECT_TRUE(has(said, "usermod -aG root"));
+    EXPECT_TRUE(has(said, "seat"));
+    EXPECT_EQ(said.find('\n'), std::string::npos) << "one line";
+  }
+}
+
+TEST(V4l2First, AnEmptyPathIsTheFirstThereIsNeverAnEmptyName) {
+  if (!video_nodes().empty()) GTEST_SKIP() << "this machine has video devices";
+  for (const std::string& said :
+       {Camera::open("").error().message(), Camera::open("", {.input = "HDMI"}).error().message()}) {
+    EXPECT_TRUE(has(said, "/dev/video*: open: "));
+    EXPECT_TRUE(has(said, "no camera was found"));
+  }
+  EXPECT_TRUE(has(Output::open("").error().message(), "no video output was found"));
 }
 
 }  // namespace
