@@ -131,6 +131,7 @@ void Camera::Impl::read_events() noexcept {
 
 std::string_view Camera::name() const noexcept { return impl_->device.name(); }
 bool Camera::take_changed() noexcept { return impl_->signal.take_changed(impl_->device); }
+bool Camera::is_waiting() const noexcept { return impl_->signal.is_absent(); }
 const StreamConfig& Camera::output() const noexcept { return impl_->output; }
 std::uint32_t Camera::min_buffers() const noexcept { return impl_->least; }
 Allocator* Camera::output_allocator() noexcept { return &impl_->allocator; }
@@ -326,6 +327,7 @@ Result<void> Camera::start(std::span<const Buffer> buffers) {
   if (running) running = my.queue.stream_on();
   if (!running) {
     (void)my.allocator.close();
+    if (is_no_signal(running.error())) my.signal.miss();
     return running;
   }
   my.holds = std::move(*holds);

@@ -80,7 +80,7 @@ struct Output::Impl {
   // while started
   bool started = false;
   Frame waiting;                           // accepted, not yet queued
-  bool spoilt = false;                     // its fence failed: it is never shown
+  std::uint64_t dropped = 0;               // its fence failed, the driver refused it, or it waited at stop()
   std::array<Frame, max_slots> in_device;  // by slot
   Reports reports;
 
@@ -132,6 +132,7 @@ std::string_view Output::name() const noexcept { return impl_->device.name(); }
 const DeviceInfo& Output::info() const noexcept { return impl_->device.info(); }
 Result<std::vector<Format>> Output::formats() const { return list_formats(impl_->device); }
 Result<std::vector<Port>> Output::outputs() const { return ports(impl_->device); }
+std::uint64_t Output::dropped() const noexcept { return impl_->dropped; }
 std::uint32_t Output::max_held() const noexcept { return impl_->depth + 1; }
 
 // --- negotiation
@@ -264,7 +265,7 @@ Result<void> Output::Impl::fill_slots(std::span<const Buffer> buffers) {
 
 bool Output::ready() const noexcept {
   const Impl& my = *impl_;
-  return my.started && (!my.waiting || my.spoilt);
+  return my.started && !my.waiting;
 }
 
 Result<Frame> Output::accept(Frame frame) {
@@ -275,7 +276,6 @@ Result<Frame> Output::accept(Frame frame) {
     return std::unexpected(my.device.error(EINVAL, "accept").detail("a frame in a buffer it was not started with"));
   }
   Frame displaced = std::exchange(my.waiting, std::move(frame));
-  my.spoilt = false;
   return displaced;
 }
 
@@ -286,7 +286,7 @@ std::uint32_t Output::Impl::slot_of(const Frame& frame) const noexcept {
 /// A frame waits, and nothing but its fence can be in the way: neither the depth, nor its buffer being in the device
 /// still with an earlier image.
 bool Output::Impl::has_place() const noexcept {
-  return waiting && !spoilt && queue.queued() < depth && !in_device[slot_of(waiting)];
+  return waiting && queue.queued() < depth && !in_device[slot_of(waiting)];
 }
 
 int Output::Impl::waiting_fence() const noexcept { return has_place() ? waiting.ready().poll_fd() : -1; }
@@ -296,13 +296,17 @@ Result<void> Output::Impl::submit() {
   if (!waiting.ready().is_null()) {
     const auto status = ended_as(waiting.ready(), device, "the fence of a frame to be shown");
     if (!status) return std::unexpected(status.error());
-    spoilt = *status == Fence::State::failed;
+    if (*status == Fence::State::failed) {
+      ++dropped;
+      waiting.release();
+    }
     if (*status != Fence::State::signalled) return {};
   }
   const std::uint32_t slot = slot_of(waiting);
   auto queued = queue.queue(slot, waiting.info().timestamp);
   if (!queued) {
     waiting.release();
+    ++dropped;
     return queued;
   }
   in_device[slot] = std::exchange(waiting, {});
@@ -357,7 +361,7 @@ Result<void> Output::drain(Deadline deadline, const Cancel* cancel) {
   Impl& my = *impl_;
   while (my.started) {
     if (auto submitted = my.submit(); !submitted) return submitted;
-    const bool waits = my.waiting && !my.spoilt;
+    const bool waits = static_cast<bool>(my.waiting);
     if (!waits && my.queue.queued() == 0) break;
     const bool is_last = !waits && my.queue.queued() == 1;
     // An empty queue reports POLLERR: it is left out.
@@ -385,6 +389,7 @@ Result<void> Output::stop() noexcept {
   Impl& my = *impl_;
   auto closed = my.queue.close();
   my.started = false;
+  if (my.waiting) ++my.dropped;
   my.waiting.release();
   for (Frame& frame : my.in_device) frame.release();
   my.state.restore(my.device);

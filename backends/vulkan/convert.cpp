@@ -70,6 +70,7 @@ struct Convert::Impl {
   StreamConfig output;
 
   bool started = false;
+  std::uint64_t dropped = 0;  // frames whose fence failed
   Reading reading;
   std::unique_ptr<YuvSampler> sampler;  // where all planes are read as one image
   std::unique_ptr<ConvertShader> shader;
@@ -497,6 +498,8 @@ Result<void> Convert::dispatch(short) {
   return advanced ? Result<void>() : std::unexpected(advanced.error());
 }
 
+std::uint64_t Convert::dropped() const noexcept { return impl_->dropped; }
+
 int Convert::waiting_fence() const noexcept {
   const Impl& impl = *impl_;
   if (impl.pending) return impl.gpu_waits() || impl.filled.is_null() ? -1 : impl.filled.poll_fd();
@@ -556,6 +559,7 @@ Result<bool> Convert::Impl::may_submit() {
   if (*state == Fence::State::failed) {
     detail::log(LogLevel::warning, "%s: frame %llu is let go: the work that was to fill it failed", name.c_str(),
                 static_cast<unsigned long long>(pending.info().sequence));
+    ++dropped;
     pending.release();
     filled = {};
     return false;

@@ -189,6 +189,8 @@ class Camera final : public Source {
   // Source.
   [[nodiscard]] std::string_view name() const noexcept override;
   [[nodiscard]] bool take_changed() noexcept override;
+  /// True while there is no signal.
+  [[nodiscard]] bool is_waiting() const noexcept override;
   [[nodiscard]] Result<std::vector<StreamConfig>> offers(const StreamRequest& request) override;
   [[nodiscard]] Result<void> set_output(const StreamConfig& config) override;
   [[nodiscard]] const StreamConfig& output() const noexcept override;
@@ -258,6 +260,7 @@ class Output final : public Sink {
   [[nodiscard]] Needs needs() const override {
     return {.constraints = {}, .usage = {.capture = true}, .modifiers = {}};
   }
+  [[nodiscard]] std::uint64_t dropped() const noexcept override;
   [[nodiscard]] std::uint32_t max_held() const noexcept override;
   [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
   /// Where another program has changed the device since configure(), it is set again once, as Camera::start() does.

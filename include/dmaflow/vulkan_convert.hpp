@@ -86,6 +86,7 @@ class Convert final : public Stage {
   [[nodiscard]] Needs needs() const override { return {.constraints = {}, .usage = {.render = true}, .modifiers = {}}; }
   [[nodiscard]] std::uint32_t max_held() const noexcept override;
   [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
+  [[nodiscard]] std::uint64_t dropped() const noexcept override;
 
   [[nodiscard]] Result<std::vector<StreamConfig>> offers(const StreamRequest& request) override;
   [[nodiscard]] Result<void> set_output(const StreamConfig& config) override;
