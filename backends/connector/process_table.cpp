@@ -180,7 +180,7 @@ void ProcessTable::for_each(const std::function<void(const Entry&)>& visit) cons
 /// Where a thread is, or the free place where it would be.
 std::size_t ProcessTable::place_of(pid_t tid) const noexcept {
   const std::size_t mask = slots_.size() - 1;
-  std::size_t place = (static_cast<std::size_t>(tid) * 0x9E3779B97F4A7C15U >> 20U) & mask;
+  auto place = static_cast<std::size_t>(static_cast<std::uint64_t>(tid) * 0x9E3779B97F4A7C15U >> 20U) & mask;
   while (slots_[place].tid != 0 && slots_[place].tid != tid) place = (place + 1) & mask;
   return place;
 }

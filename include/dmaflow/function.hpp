@@ -36,7 +36,8 @@ class Function<R(Arguments...)> {
     requires(!std::same_as<std::remove_cvref_t<F>, Function> &&
              std::is_invocable_r_v<R, std::decay_t<F>&, Arguments...>)
   Function(F&& callable) {
-    if constexpr (detail::can_be_null<std::decay_t<F>>) {
+    // A function itself is never null, though it decays to a pointer.
+    if constexpr (detail::can_be_null<std::decay_t<F>> && !std::is_function_v<std::remove_reference_t<F>>) {
       if (callable == nullptr) return;
     }
     held_ = std::make_unique<Held<std::decay_t<F>>>(std::forward<F>(callable));
