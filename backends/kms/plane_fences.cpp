@@ -54,8 +54,8 @@ bool Plane::Impl::is_committable() noexcept {
   if (status && *status == Fence::Status::active) {
     // Implicit ones are waited for here: the memory managers of some drivers would see them too, and wait inside the
     // commit (bochs of 6.12: 15 s each time).
-    const bool in_kernel =
-        staged.wait == FenceWait::unknown && !is_implicit && kernel_takes_fences && place->plane->in_fence != 0;
+    const bool in_kernel = staged.wait == FenceWait::unknown && !is_implicit && kernel_takes_fences &&
+                           place->plane->in_fence != 0 && file().kernel_may_wait;
     staged.wait = in_kernel ? FenceWait::kernel : FenceWait::here;
     return in_kernel;
   }
@@ -67,6 +67,7 @@ bool Plane::Impl::is_committable() noexcept {
   auto rest = fence.dup();
   staged.frame.release(rest ? std::move(*rest) : Fence());
   staged = std::exchange(following, {});
+  ++dropped;
   return is_committable();
 }
 
