@@ -64,6 +64,9 @@ inline StreamConfig stream_of(Size size, PixelFormat format = formats::xrgb8888)
   return config;
 }
 
+/// drm_mode_closefb, which libdrm's headers lack.
+inline constexpr unsigned long ioctl_closefb = _IOWR('d', 0xd0, std::uint64_t);
+
 /// Writes down every call, and may fail some.
 class Recorder : public sys::Hook {
  public:
@@ -82,7 +85,8 @@ class Recorder : public sys::Hook {
   int before(const sys::Call& call) noexcept override {
     Entry entry{.name = call.name, .request = call.request, .value = 0, .user_data = 0, .objects = {}};
     if (call.request == DRM_IOCTL_GEM_CLOSE) entry.value = static_cast<const drm_gem_close*>(call.argument)->handle;
-    if (call.request == DRM_IOCTL_MODE_RMFB) entry.value = *static_cast<const unsigned*>(call.argument);
+    if (call.request == DRM_IOCTL_MODE_RMFB || call.request == ioctl_closefb)
+      entry.value = *static_cast<const unsigned*>(call.argument);
     if (call.request == DRM_IOCTL_MODE_ATOMIC) {
       const auto* atomic = static_cast<const drm_mode_atomic*>(call.argument);
       entry.value = atomic->flags;
@@ -96,6 +100,14 @@ class Recorder : public sys::Hook {
   [[nodiscard]] std::size_t count(unsigned long request) const {
     return static_cast<std::size_t>(
         std::count_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.request == request; }));
+  }
+  /// Framebuffers let go of: by CLOSEFB, or by RMFB where the kernel has only that.
+  [[nodiscard]] std::size_t count_framebuffers_ended() const {
+    return static_cast<std::size_t>(
+        std::count_if(entries_.begin(), entries_.end(), [](const Entry& e) { return ends_framebuffer(e); }));
+  }
+  static bool ends_framebuffer(const Entry& entry) {
+    return entry.request == DRM_IOCTL_MODE_RMFB || (entry.request == ioctl_closefb && entry.value != 0);
   }
   [[nodiscard]] std::size_t count_named(const std::string& name) const {
     return static_cast<std::size_t>(
