@@ -11,7 +11,6 @@
 #include <bit>
 #include <cerrno>
 #include <chrono>
-#include <cstdio>
 #include <cstring>
 #include <ctime>
 
@@ -80,25 +79,6 @@ void show_writeback_connectors(const DrmFile& file) noexcept {
   set_client_capability(file.fd, DRM_CLIENT_CAP_WRITEBACK_CONNECTORS, 1);
 }
 
-/// What the kernel leaves behind a commit whose fence never signals: RMFB and the closing of the file wait for it,
-/// where CLOSEFB has not taken the framebuffers before; and where the card has a console (fbdev emulation), so do the
-/// last closing of the card (drivers/gpu/drm/drm_file.c, drm_lastclose()) and the switch to a VT with text, by blocking
-/// commits of the kernel's own (drm_client_modeset.c). Neither a deadline nor SIGKILL ends those in an exiting program.
-bool may_wait_in_kernel(const DrmFile& file) noexcept {
-  struct stat status{};
-  if (!file.closefb || sys::fstat(file.fd, &status) < 0) return false;
-  const auto is_there = [](const char* path) { return static_cast<bool>(Fd::adopt(sys::open(path, O_RDONLY))); };
-  std::array<char, 64> path{};
-  const auto of_card = [&](const char* name) {
-    std::snprintf(path.data(), path.size(), "/sys/dev/char/%u:%u/device%s", major(status.st_rdev),
-                  minor(status.st_rdev), name);
-    return is_there(path.data());
-  };
-  if (!of_card("") || of_card("/graphics")) return false;
-  // Built without FB_DEVICE, the kernel has consoles that sysfs does not show.
-  return is_there("/proc/fb") || !is_there("/sys/class/graphics");
-}
-
 /// Whether the kernel has it: no framebuffer has number 0.
 bool has_closefb(int fd) noexcept {
   CloseFb request{.fb_id = 0, .pad = 0};
@@ -113,7 +93,6 @@ void read_capabilities(DrmFile& file) noexcept {
   file.dumb = capability(file.fd, DRM_CAP_DUMB_BUFFER) != 0;
   file.monotonic = capability(file.fd, DRM_CAP_TIMESTAMP_MONOTONIC) != 0;
   file.closefb = has_closefb(file.fd);
-  file.kernel_may_wait = may_wait_in_kernel(file);
 }
 
 /// When the flip happened, on CLOCK_MONOTONIC; where the driver does not say (another clock, or 0), now.

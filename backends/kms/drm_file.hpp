@@ -20,7 +20,6 @@ struct DrmFile {
   bool dumb = false;                 // DRM_CAP_DUMB_BUFFER
   bool monotonic = false;            // DRM_CAP_TIMESTAMP_MONOTONIC
   bool closefb = false;              // DRM_IOCTL_MODE_CLOSEFB
-  bool kernel_may_wait = false;      // a commit that waits for a fence leaves nothing that cannot be ended
   std::shared_ptr<GemRegistry> gem;  // there as long as the device is
   std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
 

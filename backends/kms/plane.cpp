@@ -238,15 +238,20 @@ void Plane::Impl::leave_on_screen() noexcept {
 
 Error Plane::Impl::not_finished() const noexcept {
   Error result = output.error(-ETIMEDOUT, "stop");
-  if (!under_way.frame) {
+  const Held* late = nullptr;
+  for (const auto& plane : output.planes) {
+    if (Inside::of(*plane).under_way.frame) late = &Inside::of(*plane).under_way;
+  }
+  if (under_way.frame) late = &under_way;
+  if (late == nullptr) {
     result.detail("the display has not finished another program's frame; the screen is left as it is");
     return result;
   }
-  const Fence& fence = under_way.merged.is_null() ? under_way.frame.ready() : under_way.merged;
+  const Fence& fence = late->merged.is_null() ? late->frame.ready() : late->merged;
   const auto status = fence.status();
   const bool is_waiting = !fence.is_null() && status && *status == Fence::Status::active;
   result.detail("the display has not finished frame %llu%s; the screen is left as it is",
-                static_cast<unsigned long long>(under_way.frame.info().sequence),
+                static_cast<unsigned long long>(late->frame.info().sequence),
                 is_waiting ? ": its fence has not signalled" : "");
   return result;
 }

@@ -92,6 +92,11 @@ struct PlaneOptions {
   /// False: nothing is shown before the first frame. Then import() does not find out whether the driver moves memory,
   /// and moves() says no unless another plane of the device has.
   bool may_show_to_try = true;
+  /// True: the ready() fence of a frame goes to the kernel (IN_FENCE_FD), which shows the frame at the first vertical
+  /// blank after it, where else the loop waits for the fence and commits then. Only for fences that certainly signal,
+  /// as those of drivers have to: one that never does keeps the display, and a program that is killed meanwhile never
+  /// ends (docs/kms.md, "Fences"). Before Linux 6.8 (no DRM_IOCTL_MODE_CLOSEFB) it is ignored.
+  bool fences_in_kernel = false;
 };
 
 /// The kernel's reports of monitors plugged in and out (uevents). Poll it beside the planes; a plane's take_changed()
@@ -293,12 +298,11 @@ class Plane final : public Sink {
   [[nodiscard]] bool ready() const noexcept override;
   /// Errors: EINVAL (a buffer that was not imported), ENODEV (detached).
   [[nodiscard]] Result<Frame> accept(Frame frame) override;
-  /// One nonblocking atomic commit. A frame with fences waits here until all have signalled (waiting_fence()); its
-  /// ready() fence goes to the kernel as IN_FENCE_FD only where a fence that never signals could not keep the program
-  /// from ending (docs/kms.md, "Fences"). A frame whose fence has failed is let go, with a warning to the log. While
-  /// the previous commit is not on the screen yet, or while paused, nothing is done and the frame waits. Errors:
-  /// ETIMEDOUT (for 5 s the screen was busy with another program's frame) and what the driver answered; the frames that
-  /// were to be shown are let go.
+  /// One nonblocking atomic commit. A frame with fences waits here until all have signalled (waiting_fence()), or its
+  /// ready() fence goes to the kernel (PlaneOptions::fences_in_kernel). A frame whose fence has failed is let go, with
+  /// a warning to the log. While the previous commit is not on the screen yet, or while paused, nothing is done and the
+  /// frame waits. Errors: ETIMEDOUT (for 5 s the screen was busy with another program's frame) and what the driver
+  /// answered; the frames that were to be shown are let go.
   [[nodiscard]] Result<void> flush() override;
   /// Reports are kept for the last 256 frames; older ones not taken are lost. They arrive in batches, up to 32 frames
   /// late.

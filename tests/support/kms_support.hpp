@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -66,6 +67,14 @@ inline StreamConfig stream_of(Size size, PixelFormat format = formats::xrgb8888)
 
 /// drm_mode_closefb, which libdrm's headers lack.
 inline constexpr unsigned long ioctl_closefb = _IOWR('d', 0xd0, std::uint64_t);
+
+/// Whether the kernel can let go of a framebuffer that is on a plane. Only then does the library let it wait for
+/// fences.
+inline bool has_closefb(const std::string& driver) {
+  const Fd fd = Fd::adopt(::open(card_path(driver).c_str(), O_RDWR | O_CLOEXEC));
+  std::uint64_t none = 0;
+  return ::ioctl(fd.get(), ioctl_closefb, &none) != 0 && errno == ENOENT;
+}
 
 /// Writes down every call, and may fail some.
 class Recorder : public sys::Hook {
