@@ -99,7 +99,8 @@ Outcome Output::Impl::restore() noexcept {
       if (outcome.result == 0 || outcome.result == -ETIMEDOUT) break;
     }
     if (outcome.result == -ETIMEDOUT) return outcome;
-    if (outcome.result == 0) device.take_off_screen(number, LeftOnScreen::until_restored);
+    const bool is_done = outcome.result == 0 && outcome.unfinished.is_null();
+    if (is_done) device.take_off_screen(number, LeftOnScreen::until_restored);
     if (outcome.result < 0) {
       detail::log(LogLevel::warning, "%s: the screen could not be put back: errno %d", name.c_str(), -outcome.result);
     }
