@@ -185,13 +185,13 @@ struct Output::Impl {
   [[nodiscard]] Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) noexcept;
 
   // bounded.cpp
-  /// Commits without NONBLOCK's surprises and without its lack of a deadline: tries until @p taken while the CRTC is
-  /// busy, then waits until @p done for the commit to be on the screen of @p on. Appends to @p wanted.
+  /// A nonblocking commit, repeated until @p taken while the CRTC is busy; then waits until @p done for it to be on the
+  /// screen of @p on. Appends to @p wanted. Proves the flip before it ended, if it is taken.
   [[nodiscard]] Outcome commit_within(AtomicRequest& wanted, std::uint32_t flags, const CrtcObject& on, Deadline taken,
                                       Deadline done) noexcept;
   /// Waits for the flips under way, and commits nothing new meanwhile.
   [[nodiscard]] Result<void> finish_flips(Deadline deadline) noexcept;
-  /// EBUSY without a flip of ours: when to try again, or the error that ends it.
+  /// After EBUSY without a flip of ours under way: sets the time of the next try or, after the last, returns the error.
   [[nodiscard]] Result<void> blocked() noexcept;
   /// Puts back what was there before. -ETIMEDOUT: the display did not take it in time; the screen is as it was.
   [[nodiscard]] Outcome restore() noexcept;
@@ -281,9 +281,9 @@ struct Plane::Impl {
   void let_go() noexcept;
   /// Lets go of what was not committed, and counts it.
   void drop_staged() noexcept;
-  /// The plane goes, and the display may read its frames still: the device holds them on.
+  /// Hands the frames that the display may still read to the device, before the plane is destroyed.
   void leave_on_screen() noexcept;
-  /// What stop() says where the display has not finished.
+  /// The error of stop() where the display has not finished.
   [[nodiscard]] Error not_finished() const noexcept;
   /// Finds out, by really showing one of the display's own buffers, whether the driver moves such memory when it is
   /// shown.
