@@ -32,6 +32,14 @@ void AtomicRequest::set(std::uint32_t object, std::uint32_t property, std::uint6
   values_.push_back(value);
 }
 
+void AtomicRequest::drop_last() noexcept {
+  properties_.pop_back();
+  values_.pop_back();
+  if (--counts_.back() > 0) return;
+  counts_.pop_back();
+  objects_.pop_back();
+}
+
 int AtomicRequest::commit(int fd, std::uint32_t flags, std::uint64_t user_data) const noexcept {
   drm_mode_atomic request{};
   request.flags = flags;

@@ -21,6 +21,8 @@ class AtomicRequest {
   /// Sets a property. Properties of one object are set one after another. Property 0 (one the driver lacks) is left
   /// out.
   void set(std::uint32_t object, std::uint32_t property, std::uint64_t value);
+  /// Takes back the last set().
+  void drop_last() noexcept;
   /// Returns 0 or -errno. @p flags: DRM_MODE_ATOMIC_*, DRM_MODE_PAGE_FLIP_EVENT.
   [[nodiscard]] int commit(int fd, std::uint32_t flags, std::uint64_t user_data = 0) const noexcept;
 

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -78,6 +79,12 @@ void show_writeback_connectors(const DrmFile& file) noexcept {
   set_client_capability(file.fd, DRM_CLIENT_CAP_WRITEBACK_CONNECTORS, 1);
 }
 
+/// Whether the kernel has it: no framebuffer has number 0.
+bool has_closefb(int fd) noexcept {
+  CloseFb request{.fb_id = 0, .pad = 0};
+  return drm_ioctl(fd, ioctl_mode_closefb, &request) == -ENOENT;
+}
+
 void read_capabilities(DrmFile& file) noexcept {
   const std::uint64_t prime = capability(file.fd, DRM_CAP_PRIME);
   file.prime_import = (prime & DRM_PRIME_CAP_IMPORT) != 0;
@@ -85,6 +92,7 @@ void read_capabilities(DrmFile& file) noexcept {
   file.modifiers = capability(file.fd, DRM_CAP_ADDFB2_MODIFIERS) != 0;
   file.dumb = capability(file.fd, DRM_CAP_DUMB_BUFFER) != 0;
   file.monotonic = capability(file.fd, DRM_CAP_TIMESTAMP_MONOTONIC) != 0;
+  file.closefb = has_closefb(file.fd);
 }
 
 /// When the flip happened, on CLOCK_MONOTONIC; where the driver does not say (another clock, or 0), now.
@@ -176,6 +184,17 @@ void Device::Impl::detach() noexcept {
   file.fd = -1;
   file.gem->detach();
   owned.reset();
+  left_on_screen.clear();
+}
+
+std::uint32_t Device::Impl::find_pitch_alignment() noexcept {
+  constexpr std::uint32_t pixel = 4;
+  if (!pitch_alignment) {
+    DumbHandle memory(file);
+    const bool is_made = file.dumb && memory.create(1, 1, 8 * pixel) == 0;
+    pitch_alignment = is_made && memory.stride() > pixel && std::has_single_bit(memory.stride()) ? memory.stride() : 0;
+  }
+  return *pitch_alignment;
 }
 
 void Device::detach() noexcept { impl_->detach(); }
@@ -287,7 +306,7 @@ short Device::poll_events() const noexcept {
     const Output::Impl& inside = Inside::of(*output);
     if (inside.is_waiting() || (inside.in_flight && inside.is_slow)) return POLLIN;
   }
-  return 0;
+  return impl_->left_on_screen.empty() ? short{0} : short{POLLIN};
 }
 
 int Device::waiting_fence() const noexcept {
@@ -358,6 +377,9 @@ void Device::Impl::on_flip(std::uint64_t user_data, std::chrono::nanoseconds whe
   for (const auto& output : outputs) {
     Output::Impl& inside = Inside::of(*output);
     if (inside.number == user_data >> 48U) inside.on_flip(user_data & 0xffff'ffff'ffffU, when);
+  }
+  if (!left_on_screen.empty()) {
+    take_off_screen(static_cast<std::uint16_t>(user_data >> 48U), user_data & 0xffff'ffff'ffffU);
   }
 }
 

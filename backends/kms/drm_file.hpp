@@ -19,6 +19,7 @@ struct DrmFile {
   bool prime_export = false;
   bool dumb = false;                 // DRM_CAP_DUMB_BUFFER
   bool monotonic = false;            // DRM_CAP_TIMESTAMP_MONOTONIC
+  bool closefb = false;              // DRM_IOCTL_MODE_CLOSEFB
   std::shared_ptr<GemRegistry> gem;  // there as long as the device is
   std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
 

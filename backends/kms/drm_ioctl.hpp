@@ -3,8 +3,20 @@
 
 #include "sys/drm_ioctl.hpp"
 
+#include <cstdint>
+
+#include <sys/ioctl.h>
+
 namespace dmaflow::kms {
 
 using sys::drm_ioctl;
+
+/// drm_mode_closefb of include/uapi/drm/drm_mode.h, which libdrm's headers lack (since 6.8).
+struct CloseFb {
+  std::uint32_t fb_id;
+  std::uint32_t pad;  // 0
+};
+static_assert(sizeof(CloseFb) == 8);
+inline constexpr unsigned long ioctl_mode_closefb = _IOWR('d', 0xd0, CloseFb);
 
 }  // namespace dmaflow::kms

@@ -90,7 +90,14 @@ int add_framebuffer(DrmFile& file, const Layout& layout, const std::array<std::u
   return result;
 }
 
+// RMFB of a framebuffer on a plane commits in a kernel worker and waits for that worker without a time-out and without
+// heeding signals (drivers/gpu/drm/drm_framebuffer.c, drm_mode_rmfb()). CLOSEFB never waits.
 void remove_framebuffer(DrmFile& file, std::uint32_t id) noexcept {
+  if (file.closefb) {
+    CloseFb request{.fb_id = id, .pad = 0};
+    drm_ioctl(file.fd, ioctl_mode_closefb, &request);
+    return;
+  }
   unsigned int argument = id;
   drm_ioctl(file.fd, DRM_IOCTL_MODE_RMFB, &argument);
 }

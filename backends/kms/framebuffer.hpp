@@ -26,6 +26,8 @@ enum class ModifierUse : std::uint8_t { stated, left_out };
 /// ADDFB2 for a layout whose planes lie in these GEM handles (one per object). Returns 0 or -errno.
 [[nodiscard]] int add_framebuffer(DrmFile& file, const Layout& layout,
                                   const std::array<std::uint32_t, max_planes>& handles, std::uint32_t& id) noexcept;
+/// Lets go of a framebuffer. A plane that shows it goes on showing it, where the kernel has DRM_IOCTL_MODE_CLOSEFB;
+/// else (RMFB) the plane is turned off, by a blocking commit.
 void remove_framebuffer(DrmFile& file, std::uint32_t id) noexcept;
 
 class Framebuffer final : public Attachment {

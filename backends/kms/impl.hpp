@@ -12,6 +12,7 @@
 #include <dmaflow/kms.hpp>
 
 #include <cerrno>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +22,9 @@ namespace dmaflow::kms {
 
 /// Flip events outstanding before they are read: 32 of the 128 that fit the kernel's 4096 bytes per file.
 inline constexpr std::uint32_t event_batch = 32;
+
+/// How long stop() waits for the display to finish, and again for it to take what was there before.
+inline constexpr std::chrono::seconds stop_time{1};
 
 /// The driver's name, or an empty one where this is no DRM file.
 [[nodiscard]] std::string driver_of(int fd);
@@ -33,6 +37,20 @@ struct Place {
   ModeEntry mode;
   Rect source;    // of the frame, in pixels
   Rect position;  // on the screen
+};
+
+/// How a commit went that was waited for.
+struct Outcome {
+  int result = 0;    // -errno; -ETIMEDOUT: the CRTC was busy until the deadline, and nothing was changed
+  Fence unfinished;  // taken, but at the deadline not on the screen yet; signals once it is
+};
+
+/// A frame that a display may still read, of an output or a plane that is gone.
+struct LeftOnScreen {
+  static constexpr std::uint64_t until_restored = ~std::uint64_t{0};
+  std::uint16_t output = 0;
+  std::uint64_t commit = 0;  // once that is on the screen, the frame is read no more
+  Frame frame;
 };
 
 struct Device::Impl {
@@ -49,6 +67,8 @@ struct Device::Impl {
   std::uint32_t outstanding = 0;             // flip events asked for and not yet read
   std::uint64_t configurations = 0;          // counts configure() calls of all planes
   std::uint16_t next_output = 1;
+  std::vector<LeftOnScreen> left_on_screen;  // room is reserved when a plane is made
+  std::optional<std::uint32_t> pitch_alignment;
 
   ~Impl() { detach(); }
   void detach() noexcept;
@@ -65,6 +85,12 @@ struct Device::Impl {
   [[nodiscard]] Result<void> read_events() noexcept;
   [[nodiscard]] Result<void> dispatch(short revents) noexcept;
   void on_flip(std::uint64_t user_data, std::chrono::nanoseconds when) noexcept;
+  /// Holds a frame until that commit is on the screen, or until the device ends.
+  void leave_on_screen(std::uint16_t output, std::uint64_t commit, Frame frame) noexcept;
+  /// Lets go of those that an output's commit replaced.
+  void take_off_screen(std::uint16_t output, std::uint64_t commit) noexcept;
+  /// The alignment of a row of 32-bit pixels in the driver's own memory; 0 where it has none. Tried once.
+  [[nodiscard]] std::uint32_t find_pitch_alignment() noexcept;
   /// Sets everything again, being master.
   [[nodiscard]] Result<void> resume() noexcept;
   /// Commits the staged frames of outputs that wait no more.
@@ -99,6 +125,10 @@ struct Output::Impl {
   bool must_relight = false;             // all is to be set again, though nothing new is staged
   bool in_flight = false;                // the last commit is not known to be on the screen
   bool is_parked = false;                // a commit was refused with EBUSY: the flip event lets it go on
+  bool is_stuck = false;    // a stop() gave up on it; until the flip ends, the next one does not wait again
+  bool is_blocked = false;  // refused with EBUSY, but no flip of ours is under way: tried again by the clock
+  Deadline::Clock::time_point ask_again{};  // blocked: when to try
+  Deadline::Clock::time_point give_up{};    // blocked: no longer than until then
   bool is_slow = false;     // the event is worth waking for: frames come rarely, or the screen was just lit
   bool is_in_step = false;  // flips end just after frames come: frames go on their way when the next one comes
   Deadline::Clock::time_point commit_by{};  // in step: no longer than until then
@@ -141,9 +171,8 @@ struct Output::Impl {
   [[nodiscard]] int free_connector() noexcept;
   [[nodiscard]] int commit_staged() noexcept;
   [[nodiscard]] int submit(std::uint32_t flags) noexcept;
-  [[nodiscard]] bool has_fence_in_kernel() const noexcept;
   /// One framebuffer on one plane, waiting until it is on the screen, without an event.
-  [[nodiscard]] int commit_now(Plane::Impl& plane, std::uint32_t framebuffer) noexcept;
+  [[nodiscard]] Outcome commit_now(Plane::Impl& plane, std::uint32_t framebuffer) noexcept;
   void note_used(std::uint32_t plane);
   /// What a commit's answer means: 0, parked, paused, or an error.
   [[nodiscard]] Result<void> settle(int result) noexcept;
@@ -154,8 +183,20 @@ struct Output::Impl {
   void completed() noexcept;
   void on_flip(std::uint64_t commit, std::chrono::nanoseconds when) noexcept;
   [[nodiscard]] Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) noexcept;
-  void restore() noexcept;
-  void detach_writeback() noexcept;
+
+  // bounded.cpp
+  /// A nonblocking commit, repeated until @p taken while the CRTC is busy; then waits until @p done for it to be on the
+  /// screen of @p on. Appends to @p wanted. Proves the flip before it ended, if it is taken.
+  [[nodiscard]] Outcome commit_within(AtomicRequest& wanted, std::uint32_t flags, const CrtcObject& on, Deadline taken,
+                                      Deadline done) noexcept;
+  /// Waits for the flips under way, and commits nothing new meanwhile.
+  [[nodiscard]] Result<void> finish_flips(Deadline deadline) noexcept;
+  /// After EBUSY without a flip of ours under way: sets the time of the next try or, after the last, returns the error.
+  [[nodiscard]] Result<void> blocked() noexcept;
+  /// Puts back what was there before. -ETIMEDOUT: the display did not take it in time; the screen is as it was.
+  [[nodiscard]] Outcome restore() noexcept;
+  /// Lets go of the writeback connector. As restore().
+  [[nodiscard]] Outcome detach_writeback(Deadline taken, Deadline done) noexcept;
   /// Reads what is to be put back later, once before the first commit, and reserves the request.
   [[nodiscard]] Result<void> prepare();
   /// Connector, CRTC and mode of a request; and everything else on the CRTC turned off.
@@ -186,7 +227,8 @@ struct Plane::Impl {
   bool has_moved = false;      // the place is another than the kernel was told last
   StreamConfig config;
   std::uint64_t configuration = 0;
-  bool is_on = false;  // its place is set in the kernel
+  std::uint64_t dropped = 0;  // frames that were let go uncommitted
+  bool is_on = false;         // its place is set in the kernel
   Held shown;
   Held under_way;
   Held staged;     // committed next
@@ -237,6 +279,12 @@ struct Plane::Impl {
   [[nodiscard]] Frame stage(Held newest) noexcept;
   [[nodiscard]] Result<void> stop() noexcept;
   void let_go() noexcept;
+  /// Lets go of what was not committed, and counts it.
+  void drop_staged() noexcept;
+  /// Hands the frames that the display may still read to the device, before the plane is destroyed.
+  void leave_on_screen() noexcept;
+  /// The error of stop() where the display has not finished.
+  [[nodiscard]] Error not_finished() const noexcept;
   /// Finds out, by really showing one of the display's own buffers, whether the driver moves such memory when it is
   /// shown.
   [[nodiscard]] Result<void> find_whether_memory_moves(const Buffer& buffer, std::uint32_t framebuffer);

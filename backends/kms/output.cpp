@@ -6,7 +6,6 @@
 #include "impl.hpp"
 
 #include "cancellable.hpp"
-#include "log.hpp"
 #include "sys/sys.hpp"
 
 #include <algorithm>
@@ -59,6 +58,10 @@ std::optional<Mode> Output::mode() const noexcept {
 
 Result<Plane*> Output::plane(const PlaneOptions& options) {
   if (auto alive = impl_->device.check_alive("plane"); !alive) return std::unexpected(alive.error());
+  Device::Impl& device = impl_->device;
+  std::size_t planes = 1;  // each may leave two frames on the screen
+  for (const auto& output : device.outputs) planes += Inside::of(*output).planes.size();
+  device.left_on_screen.reserve(device.left_on_screen.size() + 2 * planes);
   impl_->planes.push_back(std::unique_ptr<Plane>(new Plane(std::make_unique<Plane::Impl>(*impl_, options))));
   return impl_->planes.back().get();
 }
@@ -67,7 +70,7 @@ void Output::remove(Plane* plane) noexcept {
   const auto found =
       std::find_if(impl_->planes.begin(), impl_->planes.end(), [&](const auto& owned) { return owned.get() == plane; });
   if (found == impl_->planes.end()) return;
-  (void)plane->stop();
+  if (!plane->stop()) plane->impl_->leave_on_screen();
   impl_->planes.erase(found);
 }
 
@@ -117,34 +120,23 @@ int Output::Impl::submit(std::uint32_t flags) noexcept {
   const std::uint64_t user_data = std::uint64_t{number} << 48U | (commits + 1);
   out_fence_fd = -1;
   if (wants_out_fences) request.set(crtc->id, crtc->out_fence_property, address_of(&out_fence_fd));
-  int result = request.commit(device.file.fd, flags, user_data);
-  // Not our own flip that is awaited, so no event of ours will come: another master's last one. Wait for it in the
-  // kernel.
-  if (result == -EBUSY && !in_flight && !has_fence_in_kernel()) {
-    result = request.commit(device.file.fd, flags & ~std::uint32_t{DRM_MODE_ATOMIC_NONBLOCK}, user_data);
-  }
+  const int result = request.commit(device.file.fd, flags, user_data);
   if (result < 0) return result;
   if (wants_out_fences) out_fence = Fence::adopt_unchecked(Fd::adopt(out_fence_fd));
   committed();
   return result;
 }
 
-bool Output::Impl::has_fence_in_kernel() const noexcept {
-  return std::any_of(planes.begin(), planes.end(), [](const auto& plane) {
-    const Plane::Impl& impl = Inside::of(*plane);
-    return impl.staged.frame && impl.staged.wait == Plane::Impl::FenceWait::kernel;
-  });
-}
-
-int Output::Impl::commit_now(Plane::Impl& plane, std::uint32_t framebuffer) noexcept {
+Outcome Output::Impl::commit_now(Plane::Impl& plane, std::uint32_t framebuffer) noexcept {
   request.clear();
   if (!is_lit) set_mode(request, mode_blob.id());
   plane.set_place(request, *plane.place, framebuffer);
-  const int result = request.commit(device.file.fd, DRM_MODE_ATOMIC_ALLOW_MODESET);
-  if (result < 0) return result;
+  const Deadline deadline = Deadline::after(stop_time);
+  Outcome outcome = commit_within(request, DRM_MODE_ATOMIC_ALLOW_MODESET, *crtc, deadline, deadline);
+  if (outcome.result < 0) return outcome;
   is_lit = has_touched = plane.is_on = true;
   note_used(plane.place->plane->id);
-  return 0;
+  return outcome;
 }
 
 void Output::Impl::note_used(std::uint32_t plane) {
@@ -158,20 +150,24 @@ int Output::Impl::free_connector() noexcept {
   for (const ConnectorObject& driven : device.objects.connectors) {
     if (driven.crtc_id == other) request.set(driven.id, driven.crtc_property, 0);
   }
+  const CrtcObject* driver = crtc;
   for (const CrtcObject& left : device.objects.crtcs) {
     if (left.id != other) continue;
+    driver = &left;
     request.set(left.id, left.mode_property, 0);
     request.set(left.id, left.active_property, 0);
   }
   for (const PlaneObject& plane : device.objects.planes) {
     if (plane.crtc_id == other) Plane::Impl::turn_off(request, plane);
   }
-  const int result = request.commit(device.file.fd, DRM_MODE_ATOMIC_ALLOW_MODESET);
-  if (result == 0) {
+  // While that CRTC is busy: blocked(). Where turning it off takes longer, our own commit finds the connector busy.
+  const Outcome outcome =
+      commit_within(request, DRM_MODE_ATOMIC_ALLOW_MODESET, *driver, Deadline::passed(), Deadline::after(stop_time));
+  if (outcome.result == 0) {
     has_touched = true;
     refresh_links(device.file, device.objects);
   }
-  return result;
+  return outcome.result == -ETIMEDOUT ? -EBUSY : outcome.result;
 }
 
 int Output::Impl::commit_all() noexcept {
@@ -217,6 +213,7 @@ bool Output::Impl::is_deferring() const noexcept {
 
 std::optional<Deadline> Output::Impl::wake_by() const noexcept {
   if (device.paused) return has_touched ? std::optional(Deadline::at(device.look_again)) : std::nullopt;
+  if (is_blocked) return Deadline::at(ask_again);
   if (!is_in_step || is_parked || !has_staged()) return std::nullopt;
   return Deadline::at(commit_by);
 }
@@ -235,7 +232,12 @@ void Output::Impl::keep_step() noexcept {
 }
 
 Result<void> Output::Impl::commit() noexcept {
-  if (is_parked || device.paused || is_deferring() || !(has_committable() || must_relight)) return {};
+  if (is_parked || device.paused || is_deferring()) return {};
+  if (is_blocked && Deadline::Clock::now() < ask_again) return {};
+  if (!(has_committable() || must_relight)) {
+    is_blocked = false;
+    return {};
+  }
   if (is_in_step && !has_following()) is_in_step = false;  // the source has fallen behind
   if (auto alive = device.check_alive("flush"); !alive) return alive;
   if (device.outstanding >= event_batch) {
@@ -245,7 +247,7 @@ Result<void> Output::Impl::commit() noexcept {
 }
 
 Result<void> Output::Impl::relight() noexcept {
-  is_parked = is_lit = is_in_step = false;
+  is_parked = is_lit = is_in_step = is_blocked = false;
   must_relight = has_touched;
   return commit();
 }
@@ -256,16 +258,15 @@ Result<void> Output::Impl::settle(int result) noexcept {
     refused();
     return {};
   }
+  if (result == -EBUSY) return blocked();
+  is_blocked = false;
   if (result == -EACCES) {
     device.paused = true;
     is_in_step = false;
     return {};
   }
   if (hold_for_fences()) return {};
-  for (const auto& plane : planes) {
-    Inside::of(*plane).staged = {};
-    Inside::of(*plane).following = {};
-  }
+  for (const auto& plane : planes) Inside::of(*plane).drop_staged();
   return std::unexpected(error(result, "DRM_IOCTL_MODE_ATOMIC").detail("frames could not be shown"));
 }
 
@@ -277,7 +278,7 @@ void Output::Impl::committed() noexcept {
   ++unread;
   ++device.outstanding;
   in_flight = is_lit = has_touched = true;
-  must_relight = false;
+  must_relight = is_blocked = false;
   if (is_in_step) keep_step();
   for (const auto& plane : planes) {
     Plane::Impl& impl = Inside::of(*plane);
@@ -295,7 +296,7 @@ void Output::Impl::committed() noexcept {
 }
 
 void Output::Impl::completed() noexcept {
-  in_flight = is_parked = false;
+  in_flight = is_parked = is_stuck = false;
   for (const auto& plane : planes) {
     Plane::Impl& impl = Inside::of(*plane);
     if (impl.under_way.frame) impl.shown = std::move(impl.under_way);
@@ -325,8 +326,17 @@ Result<void> Output::Impl::drain(Deadline deadline, const Cancel* cancel) noexce
     const bool is_staged = has_staged() && !device.paused;
     if (unread == 0 && !is_staged) return {};
     if (unread == 0) {
-      if (is_parked) is_parked = in_flight = false;  // no event will come for it: submit() waits in the kernel
+      if (is_parked) is_parked = in_flight = false;  // no event will come for it: tried again by the clock
       if (auto result = commit(); !result) return result;
+      if (is_blocked) {
+        const int slept = detail::wait(-1, 0, ask_again < deadline.time() ? Deadline::at(ask_again) : deadline, cancel);
+        if (slept < 0) return std::unexpected(error(slept, "poll"));
+        if (deadline.remaining().count() == 0) {
+          return std::unexpected(
+              error(-ETIMEDOUT, "drain").detail("another program's frame is still on its way to this screen"));
+        }
+        continue;
+      }
       const int fence = unread == 0 ? waiting_fence() : -1;
       if (fence < 0) continue;
       const int ready = detail::wait(fence, POLLIN, deadline, cancel);
@@ -342,20 +352,6 @@ Result<void> Output::Impl::drain(Deadline deadline, const Cancel* cancel) noexce
     if (auto read = device.read_events(); !read) return read;
     if (auto result = device.commit_waiting(); !result) return result;
   }
-}
-
-void Output::Impl::restore() noexcept {
-  detach_writeback();
-  if (has_touched && saved && !device.paused) {
-    if (auto result = saved->restore(used_planes); !result) {
-      detail::log(LogLevel::warning, "%s: the screen could not be put back: errno %d", name.c_str(),
-                  result.error().code());
-    }
-  }
-  used_planes.clear();
-  is_lit = has_touched = in_flight = is_parked = is_in_step = must_relight =
-      false;  // unread: events may still come, and are counted
-  last_captured = {};
 }
 
 }  // namespace dmaflow::kms

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <utility>
 
 #include <poll.h>
 
@@ -17,6 +18,8 @@ Plane::Plane(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Plane::~Plane() { (void)stop(); }
 
 std::string_view Plane::name() const noexcept { return impl_->name; }
+bool Plane::is_waiting() const noexcept { return impl_->device().paused; }
+std::uint64_t Plane::dropped() const noexcept { return impl_->dropped; }
 bool Plane::take_changed() noexcept { return std::exchange(impl_->has_changed, false); }
 std::uint32_t Plane::plane_id() const noexcept { return impl_->place ? impl_->place->plane->id : 0; }
 Rect Plane::position() const noexcept { return impl_->place ? impl_->place->position : Rect{}; }
@@ -39,6 +42,21 @@ std::vector<FormatModifier> Plane::formats() const {
     }
   }
   return result;
+}
+
+Needs Plane::needs() const {
+  Needs needs;
+  needs.usage.scanout = true;
+  if (impl_->file().fd < 0) return needs;
+  needs.constraints.stride_alignment = impl_->device().find_pitch_alignment();
+  for (const PlaneObject* plane : impl_->candidates()) {
+    if (!plane->has_in_formats || !impl_->file().modifiers) continue;
+    for (const FormatModifier& pair : plane->pairs) {
+      const bool is_new = std::ranges::find(needs.modifiers, pair.modifier) == needs.modifiers.end();
+      if (pair.format == impl_->config.layout.format && is_new) needs.modifiers.push_back(pair.modifier);
+    }
+  }
+  return needs;
 }
 
 Result<void> Plane::check(const StreamConfig& config) {
@@ -68,8 +86,7 @@ Result<void> Plane::configure(const StreamConfig& config) {
     output.is_lit = false;
   }
   if (auto prepared = output.prepare(); !prepared) return prepared;
-  impl_->staged = {};
-  impl_->following = {};
+  impl_->drop_staged();
   impl_->is_on = false;
   impl_->place = *place;
   impl_->configured_position = place->position;
@@ -160,7 +177,8 @@ int Plane::poll_fd() const noexcept { return impl_->file().fd; }
 
 short Plane::poll_events() const noexcept {
   const Output::Impl& output = impl_->output;
-  return output.is_waiting() || (output.in_flight && output.is_slow) ? short{POLLIN} : short{0};
+  const bool is_left = !impl_->device().left_on_screen.empty();
+  return output.is_waiting() || (output.in_flight && output.is_slow) || is_left ? short{POLLIN} : short{0};
 }
 
 int Plane::waiting_fence() const noexcept { return impl_->waiting_fence(); }
@@ -188,47 +206,100 @@ Result<void> Plane::Impl::find_whether_memory_moves(const Buffer& buffer, std::u
   if (!map) return {};  // nothing to be learnt; the import itself is fine
   const std::byte* const first = map->object(0).data();
   faults(first);  // the page is there from now on, unless the memory moves
-  if (const int result = output.commit_now(*this, framebuffer); result < 0) {
-    return std::unexpected(
-        output.error(result, "DRM_IOCTL_MODE_ATOMIC").detail("the driver refuses to show this buffer"));
+  const Outcome shown_once = output.commit_now(*this, framebuffer);
+  if (shown_once.result < 0) {
+    return std::unexpected(output.error(shown_once.result, "DRM_IOCTL_MODE_ATOMIC")
+                               .detail("%s", shown_once.result == -ETIMEDOUT
+                                                 ? "another program's frame is still on its way to this screen"
+                                                 : "the driver refuses to show this buffer"));
   }
   device().dumb.set_moves(faults(first));
-  output.restore();
+  if (output.restore().result == -ETIMEDOUT) {
+    return std::unexpected(output.error(-ETIMEDOUT, "import").detail("the display does not finish showing a buffer"));
+  }
   is_on = false;
   return {};
 }
 
+void Plane::Impl::drop_staged() noexcept {
+  for (Held* held : {&staged, &following}) {
+    if (held->frame) ++dropped;
+    *held = {};
+  }
+}
+
+// What is shown is read until the flip under way is over; that one then stays on the screen.
+void Plane::Impl::leave_on_screen() noexcept {
+  if (under_way.frame) device().leave_on_screen(output.number, output.commits, std::move(shown.frame));
+  device().leave_on_screen(output.number, LeftOnScreen::until_restored, std::move(shown.frame));
+  device().leave_on_screen(output.number, LeftOnScreen::until_restored, std::move(under_way.frame));
+  let_go();
+}
+
+Error Plane::Impl::not_finished() const noexcept {
+  Error result = output.error(-ETIMEDOUT, "stop");
+  const Held* late = nullptr;
+  for (const auto& plane : output.planes) {
+    if (Inside::of(*plane).under_way.frame) late = &Inside::of(*plane).under_way;
+  }
+  if (under_way.frame) late = &under_way;
+  if (late == nullptr) {
+    result.detail("the display has not finished another program's frame; the screen is left as it is");
+    return result;
+  }
+  const Fence& fence = late->merged.is_null() ? late->frame.ready() : late->merged;
+  const auto status = fence.status();
+  const bool is_waiting = !fence.is_null() && status && *status == Fence::Status::active;
+  result.detail("the display has not finished frame %llu%s; the screen is left as it is",
+                static_cast<unsigned long long>(late->frame.info().sequence),
+                is_waiting ? ": its fence has not signalled" : "");
+  return result;
+}
+
 void Plane::Impl::let_go() noexcept {
-  staged = {};
-  following = {};
+  drop_staged();
   under_way = {};
   shown = {};
   is_on = false;
 }
 
+// Gives up after twice stop_time; the frames stay held then, for the display may still read them, and the next stop()
+// tries again: without waiting, as long as the flip has not ended.
 Result<void> Plane::Impl::stop() noexcept {
-  staged = {};
-  following = {};
+  drop_staged();
   if (!is_lit()) return {};
-  const auto drained = output.drain(Deadline::after(std::chrono::seconds(1)));
+  const auto finished = output.finish_flips(output.is_stuck ? Deadline::passed() : Deadline::after(stop_time));
   const bool is_last = std::none_of(output.planes.begin(), output.planes.end(), [&](const auto& plane) {
     return &Inside::of(*plane) != this && Inside::of(*plane).is_lit();
   });
-  int result = 0;
+  Outcome off;
   if (is_last) {
-    output.restore();
+    off = output.restore();
   } else if (!device().paused) {
+    const Deadline taken = Deadline::after(output.is_stuck ? std::chrono::seconds(0) : stop_time);
     output.request.clear();
     turn_off(output.request, *place->plane);
-    result = output.request.commit(file().fd, 0);
+    off = output.commit_within(output.request, 0, *output.crtc, taken, Deadline::at(taken.time() + stop_time));
+    if (off.result == -EACCES) {
+      device().paused = true;
+    } else if (off.result < 0 && off.result != -ETIMEDOUT) {  // still on the screen, so still held
+      return std::unexpected(output.error(off.result, "DRM_IOCTL_MODE_ATOMIC").detail("turning the plane off"));
+    }
   }
-  if (result == -EACCES) {
-    device().paused = true;
-  } else if (result < 0) {  // still on the screen, so still held
-    return std::unexpected(output.error(result, "DRM_IOCTL_MODE_ATOMIC").detail("turning the plane off"));
+  if (off.result == -ETIMEDOUT || output.in_flight) {
+    output.is_stuck = true;
+    return std::unexpected(not_finished());
+  }
+  Result<void> result = finished;
+  if (off.result == 0) result = {};  // the display took the commit, so it has finished what was before
+  if (!off.unfinished.is_null()) {   // until then it may read the frame
+    if (auto done = off.unfinished.dup()) shown.frame.release(std::move(*done));
+    result = std::unexpected(
+        output.error(-ETIMEDOUT, "stop").detail("the display takes long to put back what was on the screen"));
   }
   let_go();
-  return drained;
+  if (!is_last) (void)output.commit();  // the other planes' frames waited for the flips meanwhile
+  return result;
 }
 
 }  // namespace dmaflow::kms

@@ -1,8 +1,11 @@
 // When a staged frame may be committed: fences, those of the frame and those that hang on its buffer.
 //
-// The kernel waits best: IN_FENCE_FD costs nothing and the frame is shown by the first vertical blank after its fence.
-// Where a driver has no such property, or refuses it, and for implicit fences, the frame stays staged and the loop
-// waits.
+// They are waited for here: the frame stays staged, and the loop waits. A fence given to the kernel (IN_FENCE_FD)
+// cannot be taken back, and if it never signals, nothing ends what waits for it there: RMFB, which the kernel also does
+// for each framebuffer of a program that is killed (drivers/gpu/drm/drm_framebuffer.c, drm_fb_release()), and blocking
+// commits of the kernel's own, for its console: when the last file of the card is closed (drm_file.c, drm_lastclose())
+// and when a VT with text comes. SIGKILL does not end these. So the kernel waits only where the user wants it so
+// (PlaneOptions::fences_in_kernel), and where CLOSEFB ends framebuffers without waiting.
 #include "impl.hpp"
 
 #include "log.hpp"
@@ -54,8 +57,8 @@ bool Plane::Impl::is_committable() noexcept {
   if (state && *state == Fence::State::active) {
     // Implicit ones are waited for here: the memory managers of some drivers would see them too, and wait inside the
     // commit (bochs of 6.12: 15 s each time).
-    const bool in_kernel =
-        staged.wait == FenceWait::unknown && !is_implicit && kernel_takes_fences && place->plane->in_fence != 0;
+    const bool in_kernel = staged.wait == FenceWait::unknown && !is_implicit && options.fences_in_kernel &&
+                           kernel_takes_fences && file().closefb && place->plane->in_fence != 0;
     staged.wait = in_kernel ? FenceWait::kernel : FenceWait::here;
     return in_kernel;
   }
@@ -67,6 +70,7 @@ bool Plane::Impl::is_committable() noexcept {
   auto rest = fence.dup();
   staged.frame.release(rest ? std::move(*rest) : Fence());
   staged = std::exchange(following, {});
+  ++dropped;
   return is_committable();
 }
 

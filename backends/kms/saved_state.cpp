@@ -75,26 +75,18 @@ Result<SavedState> SavedState::take(DrmFile& file, const Objects& objects, const
     if (!is_free && !is_concerned(plane.crtc_id)) continue;
     if (auto saved = state.save(plane.id, DRM_MODE_OBJECT_PLANE); !saved) return std::unexpected(saved.error());
   }
-  state.request_.reserve(state.values_.size(), state.values_.size());
+  state.request_.reserve(state.values_.size() + 1, state.values_.size() + 1);
   return state;
 }
 
-int SavedState::commit(const std::vector<std::uint32_t>& used, bool off) noexcept {
+AtomicRequest& SavedState::request(const std::vector<std::uint32_t>& used, bool off) noexcept {
   request_.clear();
   for (const Value& value : values_) {
     const bool was_used = std::find(used.begin(), used.end(), value.object) != used.end();
     if (value.is_plane && !was_used && !value.was_on) continue;
     request_.set(value.object, value.property, off ? value.off : value.value);
   }
-  return request_.commit(file_->fd, DRM_MODE_ATOMIC_ALLOW_MODESET);
-}
-
-Result<void> SavedState::restore(const std::vector<std::uint32_t>& used) noexcept {
-  if (commit(used, false) == 0) return {};
-  if (const int result = commit(used, true); result < 0) {
-    return std::unexpected(file_->error(result, "DRM_IOCTL_MODE_ATOMIC").detail("putting back what was on the screen"));
-  }
-  return {};
+  return request_;
 }
 
 }  // namespace dmaflow::kms

@@ -16,9 +16,9 @@ class SavedState {
   /// Reads everything that lighting @p crtc and @p connector may change. Errors: those of the ioctls.
   [[nodiscard]] static Result<SavedState> take(DrmFile& file, const Objects& objects, const CrtcObject& crtc,
                                                const ConnectorObject& connector);
-  /// One blocking commit. Where what was shown is gone (its program ended), the outputs are turned off instead.
-  /// @p used: planes that frames were shown on. Errors: those of the commit.
-  Result<void> restore(const std::vector<std::uint32_t>& used) noexcept;
+  /// The request that puts it back or, with @p off, turns the outputs off: for where what was shown is gone, because
+  /// its program has ended. @p used: planes that frames were shown on. There is room for one property more.
+  [[nodiscard]] AtomicRequest& request(const std::vector<std::uint32_t>& used, bool off) noexcept;
 
  private:
   struct Value {
@@ -31,7 +31,6 @@ class SavedState {
   };
   explicit SavedState(DrmFile& file) : file_(&file) {}
   [[nodiscard]] Result<void> save(std::uint32_t object, std::uint32_t type);
-  [[nodiscard]] int commit(const std::vector<std::uint32_t>& used, bool off) noexcept;
 
   DrmFile* file_;
   std::vector<Value> values_;

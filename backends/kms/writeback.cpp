@@ -62,13 +62,16 @@ Result<Fence> Output::capture(const Buffer& target) {
   }
   my.request.set(writeback->id, writeback->writeback_fb, (*framebuffer)->id());
   my.request.set(writeback->id, writeback->writeback_out_fence, address_of(&fence));
-  // Blocking: the kernel waits for the flip under way, where a nonblocking commit would say EBUSY.
-  const int result = my.request.commit(my.device.file.fd, flags);
+  const Deadline deadline = Deadline::after(stop_time);
+  const int result = my.commit_within(my.request, flags, *my.crtc, deadline, deadline).result;
   Fd made = Fd::adopt(fence);
   if (result == -EINVAL && !is_on) {
     return std::unexpected(
         refuse(EINVAL).detail("the driver cannot drive %s and memory at once; an output of %s alone can",
                               my.connector->name.c_str(), writeback->name.c_str()));
+  }
+  if (result == -ETIMEDOUT) {
+    return std::unexpected(refuse(ETIMEDOUT).detail("the display has not finished the frame before"));
   }
   if (result < 0) return std::unexpected(my.error(result, "DRM_IOCTL_MODE_ATOMIC").detail("writing the screen back"));
   if (!is_on) {
@@ -78,12 +81,15 @@ Result<Fence> Output::capture(const Buffer& target) {
   return Fence::adopt_unchecked(std::move(made));
 }
 
-void Output::Impl::detach_writeback() noexcept {
-  if (writeback == nullptr) return;
-  ConnectorObject& on = *std::exchange(writeback, nullptr);
+Outcome Output::Impl::detach_writeback(Deadline taken, Deadline done) noexcept {
+  if (writeback == nullptr) return {};
   request.clear();
-  request.set(on.id, on.crtc_property, 0);
-  if (request.commit(device.file.fd, DRM_MODE_ATOMIC_ALLOW_MODESET) == 0) on.crtc_id = 0;
+  request.set(writeback->id, writeback->crtc_property, 0);
+  Outcome outcome = commit_within(request, DRM_MODE_ATOMIC_ALLOW_MODESET, *crtc, taken, done);
+  if (outcome.result == -ETIMEDOUT) return outcome;
+  if (outcome.result == 0) writeback->crtc_id = 0;
+  writeback = nullptr;
+  return outcome;
 }
 
 }  // namespace dmaflow::kms

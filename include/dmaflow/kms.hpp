@@ -92,6 +92,11 @@ struct PlaneOptions {
   /// False: nothing is shown before the first frame. Then import() does not find out whether the driver moves memory,
   /// and moves() says no unless another plane of the device has.
   bool may_show_to_try = true;
+  /// True: the ready() fence of a frame goes to the kernel (IN_FENCE_FD), which shows the frame at the first vertical
+  /// blank after it, where else the loop waits for the fence and commits then. Only for fences that certainly signal,
+  /// as those of drivers have to: one that never does keeps the display, and a program that is killed meanwhile never
+  /// ends (docs/kms.md, "Fences"). Before Linux 6.8 (no DRM_IOCTL_MODE_CLOSEFB) it is ignored.
+  bool fences_in_kernel = false;
 };
 
 /// The kernel's reports of monitors plugged in and out (uevents). Poll it beside the planes; a plane's take_changed()
@@ -236,10 +241,10 @@ class Output {
   [[nodiscard]] std::vector<PixelFormat> capture_formats() const;
   /// Writes what is on the screen, all planes as composed, into @p target, a buffer of the mode's size. It may be read
   /// once the fence has signalled, and must live until then. Imported at the first call for it. Waits for the flip that
-  /// is under way; the first call of a stream sets the mode again, which monitors may show. Errors: EOPNOTSUPP (no
-  /// writeback connector), EINVAL (nothing on the screen; another size; a format it cannot write: lists those it can;
-  /// the driver cannot drive a monitor and memory at once: an output of the writeback connector itself can), EACCES
-  /// (not master), and what the driver answers.
+  /// is under way, up to a second (ETIMEDOUT); the first call of a stream sets the mode again, which monitors may show.
+  /// Errors: EOPNOTSUPP (no writeback connector), EINVAL (nothing on the screen; another size; a format it cannot
+  /// write: lists those it can; the driver cannot drive a monitor and memory at once: an output of the writeback
+  /// connector itself can), EACCES (not master), and what the driver answers.
   [[nodiscard]] Result<Fence> capture(const Buffer& target);
 
   /// Commits made since the first, one per screen update however many planes it has.
@@ -263,6 +268,8 @@ class Plane final : public Sink {
   [[nodiscard]] std::string_view name() const noexcept override;
   /// True once after the connector was plugged in or out (see Device::hotplug()).
   [[nodiscard]] bool take_changed() noexcept override;
+  /// True while the device is paused: switched to another VT, or not master.
+  [[nodiscard]] bool is_waiting() const noexcept override;
 
   /// Errors: EINVAL (size, format or modifier the output has no plane or mode for: lists what it has), EBUSY (no plane
   /// is free), EACCES (not master), and what the driver answers where it cannot place, scale or turn the frame (EINVAL,
@@ -270,6 +277,9 @@ class Plane final : public Sink {
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   /// Errors: as check(); EBUSY (frames are on the screen and another plane is needed: stop() first).
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  /// Usage: scanout. The stride alignment is that of the driver's own memory, found by making some. The modifiers are
+  /// those of the planes that can be chosen, for the format configured; empty where the driver lists none (IN_FORMATS).
+  [[nodiscard]] Needs needs() const override;
   /// Makes a framebuffer and tries it (DRM_MODE_ATOMIC_TEST_ONLY). The first of the display's own buffers, or of
   /// those that a DRM driver exported to it, is really shown, for a moment, to find out whether the driver moves such
   /// memory (MemoryTraits::moves); not so with PlaneOptions::may_show_to_try false. Errors: EINVAL (not
@@ -282,20 +292,26 @@ class Plane final : public Sink {
   [[nodiscard]] std::uint32_t max_held() const noexcept override { return 4; }
   [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
   [[nodiscard]] Allocator* allocator() noexcept override;
+  /// Frames accepted and never committed: their fence failed, the commit failed, or stop() came first.
+  [[nodiscard]] std::uint64_t dropped() const noexcept override;
 
   [[nodiscard]] bool ready() const noexcept override;
   /// Errors: EINVAL (a buffer that was not imported), ENODEV (detached).
   [[nodiscard]] Result<Frame> accept(Frame frame) override;
-  /// One nonblocking atomic commit. A frame's ready() fence goes along as IN_FENCE_FD. Where the driver takes no
-  /// fences, and where the frame has implicit fences, it waits here until all have signalled (waiting_fence()). A frame
-  /// whose fence has failed is let go, with a warning to the log. While the previous commit is not on the screen yet,
-  /// or while paused, nothing is done and the frame waits. Errors: what the driver answered; the frames that were to be
-  /// shown are let go.
+  /// One nonblocking atomic commit. A frame with fences waits here until all have signalled (waiting_fence()), or its
+  /// ready() fence goes to the kernel (PlaneOptions::fences_in_kernel). A frame whose fence has failed is let go, with
+  /// a warning to the log. While the previous commit is not on the screen yet, or while paused, nothing is done and the
+  /// frame waits. Errors: ETIMEDOUT (for 5 s the screen was busy with another program's frame) and what the driver
+  /// answered; the frames that were to be shown are let go.
   [[nodiscard]] Result<void> flush() override;
   /// Reports are kept for the last 256 frames; older ones not taken are lost. They arrive in batches, up to 32 frames
   /// late.
   [[nodiscard]] std::size_t take_presented(std::span<Presentation> out) noexcept override;
   [[nodiscard]] Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) override;
+  /// Waits up to a second for the flip under way, and up to another for the display to take what was there before.
+  /// Errors: ETIMEDOUT (the display has not finished: the screen is left as it is, and the frames that it may read stay
+  /// held. Once the flip has ended, frames can be shown again, and another stop() ends it. Where the plane ends first,
+  /// its device holds the frames until then, or until it ends itself.)
   Result<void> stop() noexcept override;
 
   [[nodiscard]] int poll_fd() const noexcept override;

@@ -160,9 +160,9 @@ TEST(KmsImport, AFramebufferEndsWithItsBuffer) {
   for (const Buffer& buffer : buffers) must(screen.plane->import(buffer));
   Recorder calls;
   buffers.pop_back();
-  EXPECT_EQ(calls.count(DRM_IOCTL_MODE_RMFB), 1U);
+  EXPECT_EQ(calls.count_framebuffers_ended(), 1U);
   buffers.clear();
-  EXPECT_EQ(calls.count(DRM_IOCTL_MODE_RMFB), 2U);
+  EXPECT_EQ(calls.count_framebuffers_ended(), 2U);
 }
 
 TEST(KmsImport, BuffersOutliveTheirDevice) {
@@ -175,10 +175,10 @@ TEST(KmsImport, BuffersOutliveTheirDevice) {
     for (const Buffer& buffer : buffers) must(screen.plane->import(buffer));
     calls.clear();
   }
-  EXPECT_EQ(calls.count(DRM_IOCTL_MODE_RMFB), 2U) << "the device takes its framebuffers with it";
+  EXPECT_EQ(calls.count_framebuffers_ended(), 2U) << "the device takes its framebuffers with it";
   calls.clear();
   buffers.clear();
-  EXPECT_EQ(calls.count(DRM_IOCTL_MODE_RMFB), 0U);
+  EXPECT_EQ(calls.count_framebuffers_ended(), 0U);
 }
 
 TEST(KmsImport, ARecycledDescriptorNumberFindsNoStaleImport) {

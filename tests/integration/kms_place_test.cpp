@@ -222,7 +222,7 @@ TEST(KmsPlace, CheckingChangesNothing) {
       }
     }
     EXPECT_EQ(calls.count(DRM_IOCTL_MODE_CREATE_DUMB), calls.count(DRM_IOCTL_GEM_CLOSE));
-    EXPECT_EQ(calls.count(DRM_IOCTL_MODE_ADDFB2), calls.count(DRM_IOCTL_MODE_RMFB));
+    EXPECT_EQ(calls.count(DRM_IOCTL_MODE_ADDFB2), calls.count_framebuffers_ended());
     EXPECT_EQ(calls.count(DRM_IOCTL_MODE_CREATEPROPBLOB), calls.count(DRM_IOCTL_MODE_DESTROYPROPBLOB));
     EXPECT_EQ(screen.plane->plane_id(), 0U);
   }
@@ -236,7 +236,7 @@ TEST(KmsPlace, EveryFailingCallOfConfigureLeavesNothingBehind) {
     Recorder calls;
     std::size_t made = 0;
     calls.fail = [&](const Recorder::Entry& entry) {
-      const bool is_end = entry.request == DRM_IOCTL_GEM_CLOSE || entry.request == DRM_IOCTL_MODE_RMFB ||
+      const bool is_end = entry.request == DRM_IOCTL_GEM_CLOSE || Recorder::ends_framebuffer(entry) ||
                           entry.request == DRM_IOCTL_MODE_DESTROYPROPBLOB;
       return !is_end && ++made == n ? ENOMEM : 0;
     };
@@ -248,7 +248,7 @@ TEST(KmsPlace, EveryFailingCallOfConfigureLeavesNothingBehind) {
     }
     std::size_t failed_blobs = 0, failed_frames = 0, failed_dumb = 0, at = 0;
     for (const auto& call : calls.entries()) {
-      const bool is_end = call.request == DRM_IOCTL_GEM_CLOSE || call.request == DRM_IOCTL_MODE_RMFB ||
+      const bool is_end = call.request == DRM_IOCTL_GEM_CLOSE || Recorder::ends_framebuffer(call) ||
                           call.request == DRM_IOCTL_MODE_DESTROYPROPBLOB;
       if (is_end || ++at != n) continue;
       failed_blobs += call.request == DRM_IOCTL_MODE_CREATEPROPBLOB;
@@ -256,7 +256,7 @@ TEST(KmsPlace, EveryFailingCallOfConfigureLeavesNothingBehind) {
       failed_dumb += call.request == DRM_IOCTL_MODE_CREATE_DUMB;
     }
     EXPECT_EQ(calls.count(DRM_IOCTL_MODE_CREATE_DUMB) - failed_dumb, calls.count(DRM_IOCTL_GEM_CLOSE)) << n;
-    EXPECT_EQ(calls.count(DRM_IOCTL_MODE_ADDFB2) - failed_frames, calls.count(DRM_IOCTL_MODE_RMFB)) << n;
+    EXPECT_EQ(calls.count(DRM_IOCTL_MODE_ADDFB2) - failed_frames, calls.count_framebuffers_ended()) << n;
     (void)failed_blobs;
   }
 }

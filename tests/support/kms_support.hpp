@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -64,6 +65,17 @@ inline StreamConfig stream_of(Size size, PixelFormat format = formats::xrgb8888)
   return config;
 }
 
+/// drm_mode_closefb, which libdrm's headers lack.
+inline constexpr unsigned long ioctl_closefb = _IOWR('d', 0xd0, std::uint64_t);
+
+/// Whether the kernel can let go of a framebuffer that is on a plane. Only then does the library let it wait for
+/// fences.
+inline bool has_closefb(const std::string& driver) {
+  const Fd fd = Fd::adopt(::open(card_path(driver).c_str(), O_RDWR | O_CLOEXEC));
+  std::uint64_t none = 0;
+  return ::ioctl(fd.get(), ioctl_closefb, &none) != 0 && errno == ENOENT;
+}
+
 /// Writes down every call, and may fail some.
 class Recorder : public sys::Hook {
  public:
@@ -82,7 +94,8 @@ class Recorder : public sys::Hook {
   int before(const sys::Call& call) noexcept override {
     Entry entry{.name = call.name, .request = call.request, .value = 0, .user_data = 0, .objects = {}};
     if (call.request == DRM_IOCTL_GEM_CLOSE) entry.value = static_cast<const drm_gem_close*>(call.argument)->handle;
-    if (call.request == DRM_IOCTL_MODE_RMFB) entry.value = *static_cast<const unsigned*>(call.argument);
+    if (call.request == DRM_IOCTL_MODE_RMFB || call.request == ioctl_closefb)
+      entry.value = *static_cast<const unsigned*>(call.argument);
     if (call.request == DRM_IOCTL_MODE_ATOMIC) {
       const auto* atomic = static_cast<const drm_mode_atomic*>(call.argument);
       entry.value = atomic->flags;
@@ -96,6 +109,14 @@ class Recorder : public sys::Hook {
   [[nodiscard]] std::size_t count(unsigned long request) const {
     return static_cast<std::size_t>(
         std::count_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.request == request; }));
+  }
+  /// Framebuffers let go of: by CLOSEFB, or by RMFB where the kernel has only that.
+  [[nodiscard]] std::size_t count_framebuffers_ended() const {
+    return static_cast<std::size_t>(
+        std::count_if(entries_.begin(), entries_.end(), [](const Entry& e) { return ends_framebuffer(e); }));
+  }
+  static bool ends_framebuffer(const Entry& entry) {
+    return entry.request == DRM_IOCTL_MODE_RMFB || (entry.request == ioctl_closefb && entry.value != 0);
   }
   [[nodiscard]] std::size_t count_named(const std::string& name) const {
     return static_cast<std::size_t>(
