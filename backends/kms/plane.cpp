@@ -248,8 +248,8 @@ Error Plane::Impl::not_finished() const noexcept {
     return result;
   }
   const Fence& fence = late->merged.is_null() ? late->frame.ready() : late->merged;
-  const auto status = fence.status();
-  const bool is_waiting = !fence.is_null() && status && *status == Fence::Status::active;
+  const auto state = fence.state();
+  const bool is_waiting = !fence.is_null() && state && *state == Fence::State::active;
   result.detail("the display has not finished frame %llu%s; the screen is left as it is",
                 static_cast<unsigned long long>(late->frame.info().sequence),
                 is_waiting ? ": its fence has not signalled" : "");
