@@ -85,7 +85,7 @@ struct Pipeline::Impl {
   }
   Result<void> prepare_stream(std::size_t index, const StreamRequest& wanted);
   Result<void> stop(Deadline deadline, const Cancel* cancel);
-  Result<void> loop(const RunOptions& options);
+  Result<void> loop(const RunOptions& options, ProgressWatch& watch);
   [[nodiscard]] std::uint64_t captured() const noexcept;  // in this run
   [[nodiscard]] bool all_ended() const noexcept { return std::ranges::all_of(streams, &Stream::ended); }
 };
@@ -398,13 +398,13 @@ std::uint64_t Pipeline::Impl::captured() const noexcept {
   return least;
 }
 
-Result<void> Pipeline::Impl::loop(const RunOptions& options) {
+Result<void> Pipeline::Impl::loop(const RunOptions& options, ProgressWatch& watch) {
   const std::array<int, 2> stop_fds{options.stop_fd, options.cancel != nullptr ? options.cancel->poll_fd() : -1};
   now = Clock::now();
   frame_limit = options.frames;
   const auto end = options.duration ? Deadline::after(*options.duration).time() : Clock::time_point::max();
   auto next_progress = now + progress_interval;
-  ProgressWatch watch(streams, options.frame_timeout, now);
+  watch.begin(now);
   bool stopped = false;
   while (!stopped && !all_ended() && now < end && (options.frames == 0 || captured() < options.frames)) {
     auto done = step(Deadline::at(std::min({end, next_progress, watch.next()})), stop_fds, &stopped);
@@ -418,8 +418,9 @@ Result<void> Pipeline::Impl::loop(const RunOptions& options) {
 }
 
 Result<void> Pipeline::run(const RunOptions& options) {
+  ProgressWatch watch(impl_->streams, options.frame_timeout);  // before frames move, for it allocates
   if (auto started = start(); !started) return started;
-  auto result = impl_->loop(options);
+  auto result = impl_->loop(options, watch);
   auto stopped = impl_->stop(Deadline::after(drain_time), nullptr);
   return result ? stopped : result;
 }

@@ -10,11 +10,15 @@ double seconds(std::chrono::nanoseconds time) { return std::chrono::duration<dou
 
 }  // namespace
 
-ProgressWatch::ProgressWatch(std::span<const Stream> streams, std::chrono::nanoseconds limit, Time now)
-    : streams_(streams), limit_(limit) {
-  for (const Stream& stream : streams) {
-    sources_.push_back({.since = now});
-    branches_.emplace_back(stream.branches().size(), Mark{.since = now});
+ProgressWatch::ProgressWatch(std::span<const Stream> streams, std::chrono::nanoseconds limit)
+    : streams_(streams), limit_(limit), sources_(streams.size()) {
+  for (const Stream& stream : streams) branches_.emplace_back(stream.branches().size());
+}
+
+void ProgressWatch::begin(Time now) noexcept {
+  for (Mark& mark : sources_) mark.since = now;
+  for (auto& branches : branches_) {
+    for (Mark& mark : branches) mark.since = now;
   }
 }
 

@@ -14,8 +14,11 @@ class ProgressWatch {
  public:
   using Time = Deadline::Clock::time_point;
 
-  /// @p limit: RunOptions::frame_timeout. @p streams outlive it.
-  ProgressWatch(std::span<const Stream> streams, std::chrono::nanoseconds limit, Time now);
+  /// @p limit: RunOptions::frame_timeout. @p streams outlive it. All its memory is made here.
+  ProgressWatch(std::span<const Stream> streams, std::chrono::nanoseconds limit);
+
+  /// The streams have been started.
+  void begin(Time now) noexcept;
 
   /// Looks at every stream and branch. Errors: ETIMEDOUT, naming the participant that stood still for the limit.
   Result<void> check(std::span<const StreamStats> stats, Time now);
