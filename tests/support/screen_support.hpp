@@ -32,9 +32,18 @@ inline void paint(const Buffer& buffer, const std::array<std::uint32_t, 4>& colo
   }
 }
 
+/// The checkout that this program was built in: __FILE__ may be relative (a compiler cache makes it so).
+inline std::filesystem::path checkout() {
+  auto directory = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  while (directory.has_relative_path() && !std::filesystem::exists(directory / "tests/support/png_pixels.py")) {
+    directory = directory.parent_path();
+  }
+  return directory;
+}
+
 /// The screenshot's size and some of its pixels, one a line.
 inline std::string look(const std::string& display, const std::string& points) {
-  const auto directory = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path();
+  const auto directory = checkout();
   const auto shots = directory / "build";
   std::filesystem::create_directories(shots);
   const std::string file = (shots / ("kms-screen-" + display + "-" + std::to_string(getpid()) + ".png")).string();
