@@ -154,14 +154,17 @@ TEST_P(V4l2Others, EveryStartHasWhatWasAgreedOrIsRefused) {
   const Other other(path, Kind::capture, multiplanar());
   std::atomic<bool> go_on = true;
   std::atomic<int> changes = 0;
+  std::atomic<int> pause = 0;  // milliseconds; without one, the camera hardly ever gets through
   std::thread restless([&] {
     while (go_on) {
       changes += other.set({640, 360}, V4L2_PIX_FMT_YUYV) == 0;
       changes += other.set(hd, V4L2_PIX_FMT_YUYV) == 0;
+      if (pause > 0) std::this_thread::sleep_for(std::chrono::milliseconds(pause));
     }
   });
   int started = 0;
   for (int i = 0; i < 40; ++i) {
+    pause = i / 10;
     const int before = changes;
     for (int wait = 0; changes == before && wait < 1000; ++wait) std::this_thread::sleep_for(1ms);
     if (const auto start = camera->start(buffers); !start) {
