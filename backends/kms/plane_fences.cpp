@@ -4,7 +4,7 @@
 // cannot be taken back, and if it never signals, nothing ends what waits for it there: RMFB, which the kernel also does
 // for each framebuffer of a program that is killed (drivers/gpu/drm/drm_framebuffer.c, drm_fb_release()), and blocking
 // commits of the kernel's own, for its console: when the last file of the card is closed (drm_file.c, drm_lastclose())
-// and when a VT with text comes. SIGKILL does not end the first, nor the others once the program exits. So the kernel
+// and when a VT with text comes. SIGKILL does not end the first (docs/kms.md says what was tried). So the kernel
 // waits only where the user wants it so (PlaneOptions::fences_in_kernel), and where CLOSEFB ends framebuffers without
 // waiting.
 #include "impl.hpp"
