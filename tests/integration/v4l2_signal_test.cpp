@@ -177,7 +177,7 @@ TEST(V4l2Signal, LostAgainWhileThePipelineNegotiatesItIsWaitedForAgain) {
   must(run.pipeline.stop(Deadline::after(2s)));
 }
 
-TEST(V4l2Signal, WhatStaysAwayEndsTheRunAtItsFrameTimeout) {
+TEST(V4l2Signal, WhatStaysAwayIsWaitedForLongerThanTheFrameTimeout) {
   const LeakCheck leaks;
   Hdmi hdmi;
   FakeSink sink;
@@ -191,11 +191,9 @@ TEST(V4l2Signal, WhatStaysAwayEndsTheRunAtItsFrameTimeout) {
                   void* user) { static_cast<std::vector<std::string>*>(user)->emplace_back(text); },
                &said);
   hdmi.set("No Signal");
-  RunOptions options;
-  options.frame_timeout = 500ms;
-  const auto ended = pipeline.run(options);
+  const auto ended = pipeline.run({.duration = 2s, .frame_timeout = 500ms});
   set_log_hook(nullptr);
-  EXPECT_TRUE(fails_with(ended, ETIMEDOUT));
+  must(ended);
   ASSERT_EQ(said.size(), 1U);
   EXPECT_NE(said[0].find("no signal"), std::string::npos) << said[0];
 }
