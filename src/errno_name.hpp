@@ -34,9 +34,8 @@ constexpr const char* errno_name_by_table(int code) noexcept {
     X(ENAVAIL) X(EISNAM) X(EREMOTEIO) X(EDQUOT) X(ENOMEDIUM) X(EMEDIUMTYPE) X(ECANCELED) X(ENOKEY) X(EKEYEXPIRED)
     X(EKEYREVOKED) X(EKEYREJECTED) X(EOWNERDEAD) X(ENOTRECOVERABLE) X(ERFKILL) X(EHWPOISON)
 #undef X
-    // clang-format on
-    default:
-      return nullptr;
+        // clang-format on
+        default : return nullptr;
   }
 }
 

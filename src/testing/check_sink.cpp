@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
+#include <utility>
 
 namespace dmaflow::testing {
 namespace {
@@ -12,8 +12,8 @@ constexpr std::uint32_t spare_buffers = 2;
 
 class SinkRun {
  public:
-  SinkRun(Sink& sink, const SinkCheck& options)
-      : sink_(sink), options_(options), check_(sink.name()), waiter_(check_, sink, options_.provoke) {}
+  SinkRun(Sink& sink, SinkCheck options)
+      : sink_(sink), options_(std::move(options)), check_(sink.name()), waiter_(check_, sink, options_.provoke) {}
 
   Findings run() && {
     const auto before = open_descriptors();

@@ -1,7 +1,7 @@
 #include "conformance.hpp"
 
 #include <algorithm>
-#include <cerrno>
+#include <utility>
 
 namespace dmaflow::testing {
 namespace {
@@ -12,8 +12,8 @@ constexpr std::uint32_t spare_buffers = 2;
 
 class SourceRun {
  public:
-  SourceRun(Source& source, const SourceCheck& options)
-      : source_(source), options_(options), check_(source.name()), waiter_(check_, source, options_.provoke) {}
+  SourceRun(Source& source, SourceCheck options)
+      : source_(source), options_(std::move(options)), check_(source.name()), waiter_(check_, source, options_.provoke) {}
 
   Findings run() && {
     const auto before = open_descriptors();

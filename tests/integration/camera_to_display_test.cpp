@@ -428,7 +428,8 @@ TEST(CameraToDisplay, ASignalThatChangesInMidStreamIsPlannedAnew) {
   EXPECT_EQ(pipeline.plans().front().config.layout.size, (Size{1024, 768}));
   const StreamStats& stats = pipeline.stats().streams.front();
   EXPECT_EQ(stats.renegotiations, 1U);
-  EXPECT_EQ(stats.branches[0].presented + stats.branches[0].dropped.total(), stats.captured) << "no frame is lost or doubled";
+  EXPECT_EQ(stats.branches[0].presented + stats.branches[0].dropped.total(), stats.captured)
+      << "no frame is lost or doubled";
   must(camera->set_control("DV Timings", "1280x720p60"));
   must(camera->set_control("DV Timings Signal Mode", "Current DV Timings"));
 }
@@ -453,7 +454,8 @@ TEST(CameraToDisplay, OneCameraFeedsADisplayAndASlowRecorderAtOnce) {
   for (const BranchStats& branch : stats.branches) {
     EXPECT_GT(branch.presented, 0U) << branch.name;
     // A video output device keeps the last frame it was given, and never reports it.
-    EXPECT_GE(branch.presented + branch.dropped.total(), stats.captured - (branch.name == "recorder" ? 1 : 0)) << branch.name;
+    EXPECT_GE(branch.presented + branch.dropped.total(), stats.captured - (branch.name == "recorder" ? 1 : 0))
+        << branch.name;
   }
 }
 
