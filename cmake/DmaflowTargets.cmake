@@ -19,6 +19,12 @@ if(DMAFLOW_SANITIZE)
   target_link_options(dmaflow_flags INTERFACE -fsanitize=${DMAFLOW_SANITIZE})
 endif()
 
+# The ABI's version. Before 1.0 each minor version may break it, as find_package's SameMinorVersion says too.
+set(DMAFLOW_SOVERSION ${PROJECT_VERSION_MAJOR})
+if(PROJECT_VERSION_MAJOR EQUAL 0)
+  set(DMAFLOW_SOVERSION 0.${PROJECT_VERSION_MINOR})
+endif()
+
 # dmaflow_library(NAME SOURCES... [LINKS ...] [PRIVATE_LINKS ...]): the target dmaflow_NAME, as dmaflow::NAME.
 function(dmaflow_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
@@ -35,7 +41,7 @@ function(dmaflow_library name)
   # through the GPU stage costs a tenth less of the stage's own instructions. Clang does so anyway.
   target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fno-semantic-interposition>)
   set_target_properties(${target} PROPERTIES EXPORT_NAME ${name} VERSION ${PROJECT_VERSION}
-                        SOVERSION ${PROJECT_VERSION_MAJOR} POSITION_INDEPENDENT_CODE ON)
+                        SOVERSION ${DMAFLOW_SOVERSION} POSITION_INDEPENDENT_CODE ON)
   set_property(GLOBAL APPEND PROPERTY DMAFLOW_LIBRARIES ${target})
 endfunction()
 

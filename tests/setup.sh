@@ -15,7 +15,7 @@ PATH=$PATH:/usr/sbin:/sbin
 PACKAGES_BUILD=(g++ cmake ninja-build pkg-config git ca-certificates libdrm-dev libgbm-dev libvulkan-dev libgtest-dev
   libgmock-dev libbenchmark-dev libcli11-dev libfmt-dev nlohmann-json3-dev glslang-tools)
 # shellcheck disable=SC2034
-PACKAGES_LINT=(clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev)
+PACKAGES_LINT=(clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev libx11-dev)
 # shellcheck disable=SC2034  # the pictures in the demo's report
 PACKAGES_REPORT=(gnuplot-nox)
 # shellcheck disable=SC2034  # to run the lab; building its image needs the second group too, once

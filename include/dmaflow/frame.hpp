@@ -22,6 +22,9 @@
 #include <utility>
 #include <vector>
 
+#pragma push_macro("None")  // X11 defines it
+#undef None
+
 namespace dmaflow {
 
 /// What is known of one image.
@@ -210,3 +213,5 @@ inline const FrameInfo& Frame::info() const noexcept { return set_ ? set_->holds
 inline const Fence& Frame::ready() const noexcept { return set_ ? set_->holds_[index_].ready : none().ready; }
 
 }  // namespace dmaflow
+
+#pragma pop_macro("None")
