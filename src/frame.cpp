@@ -17,8 +17,8 @@ Error empty_frame(const char* operation) noexcept {
 
 }  // namespace
 
-const Frame::None& Frame::none() noexcept {
-  static const None none;
+const Frame::Empty& Frame::empty() noexcept {
+  static const Empty none;
   return none;
 }
 

@@ -22,9 +22,6 @@
 #include <utility>
 #include <vector>
 
-#pragma push_macro("None")  // X11 defines it
-#undef None
-
 namespace dmaflow {
 
 /// What is known of one image.
@@ -102,14 +99,14 @@ class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
 
  private:
   friend class HoldSet;
-  struct None;  // what an empty frame answers with
-  static const None& none() noexcept;
+  struct Empty;  // what an empty frame answers with
+  static const Empty& empty() noexcept;
   Frame(std::shared_ptr<HoldSet> set, std::uint32_t index) noexcept : set_(std::move(set)), index_(index) {}
   std::shared_ptr<HoldSet> set_;
   std::uint32_t index_ = 0;
 };
 
-struct Frame::None {
+struct Frame::Empty {
   Buffer buffer;
   FrameInfo info;
   Fence ready;
@@ -208,10 +205,8 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
   std::atomic<bool> armed_{false};
 };
 
-inline const Buffer& Frame::buffer() const noexcept { return set_ ? set_->buffers_[index_] : none().buffer; }
-inline const FrameInfo& Frame::info() const noexcept { return set_ ? set_->holds_[index_].info : none().info; }
-inline const Fence& Frame::ready() const noexcept { return set_ ? set_->holds_[index_].ready : none().ready; }
+inline const Buffer& Frame::buffer() const noexcept { return set_ ? set_->buffers_[index_] : empty().buffer; }
+inline const FrameInfo& Frame::info() const noexcept { return set_ ? set_->holds_[index_].info : empty().info; }
+inline const Fence& Frame::ready() const noexcept { return set_ ? set_->holds_[index_].ready : empty().ready; }
 
 }  // namespace dmaflow
-
-#pragma pop_macro("None")
