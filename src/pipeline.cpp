@@ -13,7 +13,7 @@ namespace {
 using Clock = Deadline::Clock;
 
 constexpr std::size_t seconds_kept = 3600;
-constexpr auto drain_time = std::chrono::seconds(2);
+constexpr auto drain_time = std::chrono::seconds(5);  // a GPU that is a busy CPU takes seconds over its last frames
 constexpr auto progress_interval = std::chrono::seconds(1);
 /// A source that never runs empty must not keep the others waiting.
 constexpr int most_frames_per_turn = 32;
