@@ -1,6 +1,7 @@
 #include "branch.hpp"
 
 #include <algorithm>
+#include <ranges>
 #include <utility>
 
 namespace dmaflow {
@@ -51,8 +52,8 @@ Branch::Blocker Branch::blocker() const noexcept {
     return {.name = object.name(), .waits_for_fence = object.waiting_fence() >= 0};
   };
   if (!sink_->ready()) return look(*sink_);
-  for (auto stage = options_.stages.rbegin(); stage != options_.stages.rend(); ++stage) {
-    if (!(*stage)->ready()) return look(**stage);
+  for (const Stage* stage : std::views::reverse(options_.stages)) {
+    if (!stage->ready()) return look(*stage);
   }
   return {};
 }

@@ -29,13 +29,13 @@ template <typename R, typename... Arguments>
 class Function<R(Arguments...)> {
  public:
   Function() = default;
-  Function(std::nullptr_t) noexcept {}
+  Function(std::nullptr_t) noexcept {}  // NOLINT(google-explicit-constructor): like std::function
   /// From anything that is called with the arguments. A null pointer to a function, and an empty std::function, make an
   /// empty one.
   template <typename F>
     requires(!std::same_as<std::remove_cvref_t<F>, Function> &&
              std::is_invocable_r_v<R, std::decay_t<F>&, Arguments...>)
-  Function(F&& callable) {
+  Function(F&& callable) {  // NOLINT(google-explicit-constructor): like std::function
     // A function itself is never null, though it decays to a pointer.
     if constexpr (detail::can_be_null<std::decay_t<F>> && !std::is_function_v<std::remove_reference_t<F>>) {
       if (callable == nullptr) return;
@@ -56,8 +56,7 @@ class Function<R(Arguments...)> {
   };
   template <typename F>
   struct Held final : Callable {
-    template <typename From>
-    explicit Held(From&& from) : function(std::forward<From>(from)) {}
+    explicit Held(F from) : function(std::move(from)) {}
     R call(Arguments... arguments) override {
       return std::invoke_r<R>(function, std::forward<Arguments>(arguments)...);
     }

@@ -13,7 +13,10 @@ constexpr std::uint32_t spare_buffers = 2;
 class SourceRun {
  public:
   SourceRun(Source& source, SourceCheck options)
-      : source_(source), options_(std::move(options)), check_(source.name()), waiter_(check_, source, options_.provoke) {}
+      : source_(source),
+        options_(std::move(options)),
+        check_(source.name()),
+        waiter_(check_, source, options_.provoke) {}
 
   Findings run() && {
     const auto before = open_descriptors();
