@@ -132,7 +132,8 @@ Result<void> check_stream(const StreamConfig& stream, const PlaneOptions& option
   }
   for (std::size_t p = 0; info != nullptr && p < info->plane_count; ++p) {
     const PlaneInfo& plane = info->planes[p];
-    const std::uint32_t across = std::uint32_t{plane.horizontal_sub} * plane.block_width;
+    // Rows of NV15 and its kin may end within a block: the kernel's smallest pitch allows it. A pair of YUYV is whole.
+    const std::uint32_t across = std::uint32_t{plane.horizontal_sub} * (info->plane_count == 1 ? plane.block_width : 1);
     if (size.width % across != 0 || size.height % plane.vertical_sub != 0) {
       return std::unexpected(refuse().detail("%s needs a width that is a multiple of %u and a height of %u, not %ux%u",
                                              layout.format.name().c_str(), across, unsigned{plane.vertical_sub},
