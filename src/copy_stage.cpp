@@ -21,6 +21,12 @@ const CpuMap* map_of(const std::vector<CpuMap>& maps, const Buffer& buffer) noex
   return found == maps.end() ? nullptr : &*found;
 }
 
+Result<void> try_map(const Buffer& buffer, Access access) {
+  auto map = CpuMap::create(buffer, access);
+  if (!map) return std::unexpected(map.error());
+  return {};
+}
+
 Result<std::vector<CpuMap>> map_all(std::span<const Buffer> buffers, Access access) {
   std::vector<CpuMap> maps;
   maps.reserve(buffers.size());
@@ -59,11 +65,7 @@ Result<void> CopyStage::configure(const StreamConfig& config) {
 // It reads every byte: uncached memory would cost it ten times as long.
 Needs CopyStage::needs() const { return {.constraints = {.cached = true}, .usage = {.cpu = true}, .modifiers = {}}; }
 
-Result<void> CopyStage::import(const Buffer& buffer) {
-  auto map = CpuMap::create(buffer, Access::read);
-  if (!map) return std::unexpected(map.error());
-  return {};
-}
+Result<void> CopyStage::import(const Buffer& buffer) { return try_map(buffer, Access::read); }
 
 Result<std::vector<StreamConfig>> CopyStage::offers(const StreamRequest&) {
   StreamConfig config = input_;
@@ -81,11 +83,7 @@ Result<void> CopyStage::set_output(const StreamConfig& config) {
   return {};
 }
 
-Result<void> CopyStage::try_output(const Buffer& buffer) {
-  auto map = CpuMap::create(buffer, Access::write);
-  if (!map) return std::unexpected(map.error());
-  return {};
-}
+Result<void> CopyStage::try_output(const Buffer& buffer) { return try_map(buffer, Access::write); }
 
 Result<void> CopyStage::start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) {
   stop();

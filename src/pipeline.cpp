@@ -331,7 +331,8 @@ void Pipeline::Impl::note_frame(bool came) {
 }
 
 // Takes until the source has no more, and moves each frame on before the next is taken: an idle recorder gets them all.
-// Where frames are late, only the newest is moved on. True where frames came and a newer one may be there at once.
+// Where frames are late, only the newest is moved on. Without a frame, what waits in the branches is moved on. True
+// where frames came and a newer one may be there at once.
 Result<bool> Pipeline::Impl::take_frames(std::size_t index) {
   Stream& stream = streams[index];
   StreamStats& counts = stats.streams[index];
@@ -350,8 +351,11 @@ Result<bool> Pipeline::Impl::take_frames(std::size_t index) {
     if (stream.is_behind()) continue;
     if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
   }
-  if (!came) stream.caught_up();
-  return stream.is_behind();
+  if (stream.is_behind() && came) return true;
+  stream.caught_up();
+  if (came) return false;
+  if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
+  return false;
 }
 
 Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
@@ -364,8 +368,6 @@ Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
       return stream.take_changed() ? renegotiate(index) : Result<void>(std::unexpected(is_behind.error()));
     }
     if (*is_behind) return stream.serve_source(0);  // the next turn looks for a newer one at once
-    stream.caught_up();
-    if (auto moved = stream.advance(counts); !moved) return moved;
     if (auto returned = stream.serve_source(0); !returned) return returned;  // what was just let go
     stream.collect(counts, per_second);
   }

@@ -231,8 +231,8 @@ class Camera final : public Source {
 
 /// A V4L2 video output device as a sink: frames are imported (DMABUF) and handed back when the device is done with
 /// them. Frames are shown in the order they were accepted, each after its ready() fence; one that is pending holds up
-/// those behind it, and blocks nobody. A frame whose fence failed is never shown: it is let go at once and
-/// counted in dropped(), and the log hook is told.
+/// those behind it, and blocks nobody. A frame whose fence failed is never shown: the output lets it go at once,
+/// counts it in dropped() and logs a warning.
 class Output final : public Sink {
  public:
   struct Options {

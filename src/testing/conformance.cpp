@@ -14,6 +14,8 @@ std::string Findings::text() const {
   return text;
 }
 
+namespace {
+
 std::size_t open_descriptors() {
   std::error_code error;
   std::size_t count = 0;
@@ -22,6 +24,16 @@ std::size_t open_descriptors() {
     ++count;
   }
   return count;
+}
+
+}  // namespace
+
+Check::Check(std::string_view name) : name_(name), descriptors_(open_descriptors()) {}
+
+Findings Check::take() && {
+  const auto now = open_descriptors();
+  that(now <= descriptors_, "left " + std::to_string(now - descriptors_) + " descriptors open");
+  return std::move(findings_);
 }
 
 bool Check::that(bool kept, const std::string& promise) {

@@ -9,12 +9,13 @@
 
 namespace dmaflow::testing {
 
-/// Descriptors that the process has open.
-[[nodiscard]] std::size_t open_descriptors();
+/// Buffers beyond those that the object keeps to itself.
+inline constexpr std::uint32_t spare_buffers = 2;
 
 class Check {
  public:
-  explicit Check(std::string_view name) : name_(name) {}
+  /// Counts the open descriptors of the process.
+  explicit Check(std::string_view name);
 
   /// Notes a broken promise unless @p kept. Returns @p kept.
   bool that(bool kept, const std::string& promise);
@@ -25,10 +26,12 @@ class Check {
   }
   /// True after too much went wrong to go on.
   [[nodiscard]] bool is_hopeless() const noexcept { return findings_.broken.size() > 20; }
-  [[nodiscard]] Findings take() && { return std::move(findings_); }
+  /// The findings, with the descriptors that are open now and were not at the beginning.
+  [[nodiscard]] Findings take() &&;
 
  private:
   std::string name_;
+  std::size_t descriptors_;
   Findings findings_;
 };
 
