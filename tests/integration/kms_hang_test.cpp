@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdio>
 #include <functional>
+#include <optional>
 #include <thread>
 
 #include <linux/vt.h>
@@ -131,6 +132,16 @@ Result<Screen> lit(const std::string& driver, const kms::PlaneOptions& options =
   return screen;
 }
 
+/// A screen with a flip that does not end; nothing where that failed, which is noted.
+std::optional<Screen> hung(Checks& so, Result<Screen> screen, SwSync& timeline) {
+  so.that(screen.has_value(), screen ? "a screen" : screen.error().message().c_str());
+  if (!screen) return std::nullopt;
+  const bool hangs = hang(*screen, timeline.fence(1));
+  so.that(hangs, "a flip that does not end");
+  if (!hangs) return std::nullopt;
+  return std::move(*screen);
+}
+
 template <typename Work>
 seconds time_of(Work&& work) {
   const auto begin = Clock::now();
@@ -179,12 +190,8 @@ TEST(KmsHang, AFlipThatNeverEndsIsOneClearErrorAndTheProgramEnds) {
     const Fd other = held_open(driver);
     SwSync timeline;
     expect_the_program_ends(timeline, driver, [&](Checks& so) {
-      auto screen = lit(driver, in_kernel);
-      so.that(screen.has_value(), screen ? "a screen" : screen.error().message().c_str());
+      auto screen = hung(so, lit(driver, in_kernel), timeline);
       if (!screen) return;
-      const bool hangs = hang(*screen, timeline.fence(1));
-      so.that(hangs, "a flip that does not end");
-      if (!hangs) return;
       Result<void> stopped;
       so.that(time_of([&] { stopped = screen->plane->stop(); }) < seconds(15), "stop() has a deadline");
       so.that(fails_with(stopped, ETIMEDOUT), "stop() says that it timed out");
@@ -205,12 +212,8 @@ TEST(KmsHang, WhenTheFlipEndsAfterAllEverythingGoesOn) {
     const Fd other = held_open(driver);
     SwSync timeline;
     expect_the_program_ends(timeline, driver, [&](Checks& so) {
-      auto screen = lit(driver, in_kernel);
-      so.that(screen.has_value(), screen ? "a screen" : screen.error().message().c_str());
+      auto screen = hung(so, lit(driver, in_kernel), timeline);
       if (!screen) return;
-      const bool hangs = hang(*screen, timeline.fence(1));
-      so.that(hangs, "a flip that does not end");
-      if (!hangs) return;
       so.that(fails_with(screen->plane->stop(), ETIMEDOUT), "stop() times out");
       so.that(screen->plane->accept(screen->next()).has_value(), "a frame more");
       so.that(screen->plane->flush().has_value(), "it waits its turn");
@@ -229,12 +232,8 @@ TEST(KmsHang, FramesOfAnOutputThatIsGoneStayHeldWhileTheDisplayMayReadThem) {
     const Fd other = held_open(driver);
     SwSync timeline;
     expect_the_program_ends(timeline, driver, [&](Checks& so) {
-      auto screen = lit(driver, in_kernel);
-      so.that(screen.has_value(), screen ? "a screen" : screen.error().message().c_str());
+      auto screen = hung(so, lit(driver, in_kernel), timeline);
       if (!screen) return;
-      const bool hangs = hang(*screen, timeline.fence(1));
-      so.that(hangs, "a flip that does not end");
-      if (!hangs) return;
       screen->device->remove(screen->output);
       so.that(screen->holds->lent() == 2, "both are held");
       so.that(screen->device->poll_events() == POLLIN, "the device asks for the flip");
@@ -281,12 +280,8 @@ TEST(KmsHang, AnotherProgramsFlipThatNeverEndsIsOneClearErrorToo) {
     const Fd other = held_open(driver);
     SwSync timeline;
     expect_the_program_ends(timeline, driver, [&](Checks& so) {
-      auto first = lit(driver, in_kernel);
-      so.that(first.has_value(), "a screen");
+      auto first = hung(so, lit(driver, in_kernel), timeline);
       if (!first) return;
-      const bool hangs = hang(*first, timeline.fence(1));
-      so.that(hangs, "a flip that does not end");
-      if (!hangs) return;
       so.that(first->device->pause().has_value(), "mastership is given away");
       auto second = Screen::open(driver, {1024, 768}, {.may_show_to_try = false});
       so.that(second.has_value(), "another program's screen");
