@@ -5,6 +5,8 @@ add_library(dmaflow_flags INTERFACE)
 target_compile_options(dmaflow_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wnon-virtual-dtor -Wold-style-cast
   -Woverloaded-virtual
+  # Vulkan's structures are filled in by name: what is not named is zero, as Vulkan wants it.
+  -Wno-missing-field-initializers
   # GCC 12 sees overlapping copies in any optimised `"text" + std::string` (GCC bug 105651).
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
   # Clang blames us for what std::stable_sort of GCC 12's library uses.

@@ -194,14 +194,14 @@ std::vector<Histogram::Bucket> Histogram::buckets() const {
 // --- RecentSeconds --------------------------------------------------------------------------------------------------
 
 void RecentSeconds::add(std::uint64_t second) noexcept {
-  Entry& entry = entries_[second % entries_.size()];
+  Entry& entry = entries_[static_cast<std::size_t>(second % entries_.size())];
   if (entry.second > second) return;
   if (entry.second < second) entry = {.second = second, .count = 0};
   ++entry.count;
 }
 
 std::uint32_t RecentSeconds::of(std::uint64_t second) const noexcept {
-  const Entry& entry = entries_[second % entries_.size()];
+  const Entry& entry = entries_[static_cast<std::size_t>(second % entries_.size())];
   return entry.second == second ? entry.count : 0;
 }
 

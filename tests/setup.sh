@@ -15,9 +15,9 @@ PATH=$PATH:/usr/sbin:/sbin
 PACKAGES_BUILD=(g++ cmake ninja-build pkg-config git ca-certificates libdrm-dev libgbm-dev libvulkan-dev libgtest-dev
   libgmock-dev libbenchmark-dev libcli11-dev libfmt-dev nlohmann-json3-dev glslang-tools)
 # shellcheck disable=SC2034
-PACKAGES_LINT=(clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev libx11-dev)
-# shellcheck disable=SC2034  # other compilers, libraries and machines (tests/portability/run, by hand)
-PACKAGES_PORTABILITY=(libc++-19-dev libc++abi-19-dev googletest libx11-dev g++-arm-linux-gnueabihf g++-aarch64-linux-gnu)
+PACKAGES_LINT=(clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev)
+# shellcheck disable=SC2034  # other compilers, libraries and machines; llvm-19 has the symbolizer of Clang's sanitizers
+PACKAGES_PORTABILITY=(libc++-19-dev libc++abi-19-dev llvm-19 googletest libx11-dev g++-arm-linux-gnueabihf g++-aarch64-linux-gnu)
 # shellcheck disable=SC2034  # the pictures in the demo's report
 PACKAGES_REPORT=(gnuplot-nox)
 # shellcheck disable=SC2034  # to run the lab; building its image needs the second group too, once

@@ -7,6 +7,10 @@
 
 namespace dmaflow::v4l2 {
 
+// The number of VIDIOC_DQBUF has the structure's size in it: 32-bit programs choose with _TIME_BITS which of two they
+// mean.
+static_assert(sizeof(v4l2_buffer{}.timestamp) == 16);
+
 Result<std::uint32_t> Queue::request(std::uint32_t memory, std::uint32_t count) noexcept {
   v4l2_requestbuffers request{};
   request.type = device_.buffer_type();

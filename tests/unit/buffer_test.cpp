@@ -132,11 +132,11 @@ TEST_F(BufferTest, AttachmentsAreTornDownOnceWhenTheDeviceGoesFirst) {
 }
 
 TEST_F(BufferTest, ASecondAttachmentOfTheSameDeviceYieldsToTheFirst) {
+  int first_torn = 0;
+  int second_torn = 0;
   const PretendDmaBufs pretend;
   const auto domain = AttachmentDomain::create();
   const Buffer buffer = memfd_buffer(layout);
-  int first_torn = 0;
-  int second_torn = 0;
   Attachment* first = must(buffer.attach(domain, std::make_unique<Marker>(&first_torn)));
   EXPECT_EQ(must(buffer.attach(domain, std::make_unique<Marker>(&second_torn))), first);
   EXPECT_EQ(first_torn, 0);
