@@ -7,8 +7,7 @@
 #endif
 
 #if __cplusplus <= 202002L || !defined(__cpp_lib_expected) || !defined(__cpp_concepts)
-#error \
-    "dmaflow needs C++23: -std=c++23 with GCC 12 or newer, or Clang 19 or newer with libstdc++ 12 or libc++ 19 or newer"
-// Compilers go on after #error, and would complain of every line that follows. A file that does not exist stops them.
-#include <dmaflow/stop-without-cpp23>
+// After #error compilers go on, and would complain of every line that follows. A file that does not exist stops them,
+// and its name is the one error that they print.
+#include "dmaflow needs C++23: -std=c++23 with GCC 12, or with Clang 19 and libstdc++ 12 or libc++ 19, or newer ones"
 #endif
