@@ -5,24 +5,25 @@
 
 namespace dmaflow::v4l2 {
 
-/// Continues a 32-bit count over its wrap. A count that steps back (a driver that repeats one) steps back here too.
+/// Continues a 32-bit count over its wrap. It never falls: where a driver's count steps back, it stays, and goes on
+/// from there.
 class Sequence {
  public:
   std::uint64_t extend(std::uint32_t count) noexcept {
     if (first_) {
       value_ = count;
-      first_ = false;
-      return value_;
+    } else if (const auto step = static_cast<std::int32_t>(count - last_); step > 0) {
+      value_ += static_cast<std::uint64_t>(step);
     }
-    const auto step = static_cast<std::int32_t>(count - static_cast<std::uint32_t>(value_));
-    const auto next = static_cast<std::int64_t>(value_) + step;
-    value_ = next < 0 ? count : static_cast<std::uint64_t>(next);
+    first_ = false;
+    last_ = count;
     return value_;
   }
   void reset() noexcept { *this = {}; }
 
  private:
   std::uint64_t value_ = 0;
+  std::uint32_t last_ = 0;
   bool first_ = true;
 };
 

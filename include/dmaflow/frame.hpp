@@ -26,7 +26,8 @@ namespace dmaflow {
 
 /// What is known of one image.
 struct FrameInfo {
-  /// Counted by the device; a gap means the device dropped images.
+  /// Counted by the device: a gap means that it dropped images. It never falls while a stream runs; some drivers repeat
+  /// a number, or count nothing.
   std::uint64_t sequence = 0;
   /// When the image was captured, on `clock`; never later than when it was taken from the device.
   std::chrono::nanoseconds timestamp{0};

@@ -109,7 +109,7 @@ class SourceRun {
     check_.that(std::ranges::none_of(held_, [&](const Frame& held) { return held.buffer() == frame.buffer(); }),
                 "a buffer that is held was written again");
     const FrameInfo& info = frame.info();
-    check_.that(!any_ || info.sequence > last_, "sequence numbers do not rise");
+    check_.that(!any_ || info.sequence >= last_, "sequence numbers fall");
     any_ = true;
     last_ = info.sequence;
     if (info.clock != FrameInfo::Clock::monotonic) return;
