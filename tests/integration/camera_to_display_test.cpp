@@ -8,11 +8,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <map>
-#include <regex>
 #include <sstream>
 #include <thread>
 
@@ -142,9 +142,25 @@ bool wait_until_streaming(const Process& process) {
 struct Cost {
   std::uint64_t frames = 0;
   std::uint64_t calls = 0;
+  std::uint64_t refused = 0;                     ///< commits that found the display not done with the one before
   std::map<std::string, std::uint64_t> by_name;  ///< "poll", "VIDIOC_QBUF", ...
   std::vector<std::string> reads_and_writes;     ///< of anything but the display's events
 };
+
+/// The call that a line of strace's is of, an ioctl by its request; empty for what is no call. By hand: with regular
+/// expressions this took longer than the run, in the lab.
+std::string call_in(std::string_view line) {
+  const auto word = [](std::string_view text) {
+    const auto ends = [](char c) { return !std::isalnum(static_cast<unsigned char>(c)) && c != '_'; };
+    return text.substr(0, static_cast<std::size_t>(std::ranges::find_if(text, ends) - text.begin()));
+  };
+  line.remove_prefix(std::min(line.find_first_not_of("0123456789 "), line.size()));  // the thread
+  const std::string_view name = word(line);
+  if (name.empty() || !line.substr(name.size()).starts_with('(')) return {};
+  const auto request = line.find(", ");
+  if (name != "ioctl" || request == std::string_view::npos) return std::string(name);
+  return std::string(word(line.substr(request + 2)));
+}
 
 /// What strace saw between STREAMON and STREAMOFF, in all threads.
 Cost read_trace(const std::string& path) {
@@ -152,20 +168,17 @@ Cost read_trace(const std::string& path) {
   std::ifstream file(path);
   bool inside = false;
   std::string card;  // the descriptor of the display, as strace shows it
-  const std::regex opened(R"(openat\(.*"/dev/dri/card\d+".* = (\d+)$)");
-  const std::regex call(R"(^(?:\d+ +)?(\w+)\()");
-  const std::regex request(R"(^(?:\d+ +)?ioctl\([^,]+, (\w+))");
   for (std::string line; std::getline(file, line);) {
-    std::smatch match;
-    if (std::regex_search(line, match, opened)) card = "read(" + match[1].str() + ", ";
-    if (!std::regex_search(line, match, call)) continue;
-    std::string name = match[1];
-    if (std::regex_search(line, match, request)) name = match[1];
+    const std::string name = call_in(line);
+    if (name.empty()) continue;
+    if (name == "openat" && line.find("\"/dev/dri/card") != std::string::npos && line.find("= -1") == std::string::npos)
+      card = "read(" + line.substr(line.rfind("= ") + 2) + ", ";
     if (name == "VIDIOC_STREAMOFF") break;
     if (inside) {
       ++cost.calls;
       ++cost.by_name[name];
       if (name == "VIDIOC_DQBUF" && line.ends_with("= 0")) ++cost.frames;
+      if (name == "DRM_IOCTL_MODE_ATOMIC" && line.find("= -1 EBUSY") != std::string::npos) ++cost.refused;
       if ((name == "read" && line.find(card) == std::string::npos) || name == "write" ||
           name.find("splice") != std::string::npos || name.find("sendfile") != std::string::npos ||
           name == "copy_file_range" || name == "readv" || name == "writev") {
@@ -184,7 +197,7 @@ struct Shape {
 
 class FrameCost : public testing::TestWithParam<Shape> {};
 INSTANTIATE_TEST_SUITE_P(At, FrameCost,
-                         testing::Values(Shape{"640x480", "600"}, Shape{"1280x720", "600"}, Shape{"1920x1080", "60"}),
+                         testing::Values(Shape{"640x480", "300"}, Shape{"1280x720", "300"}, Shape{"1920x1080", "60"}),
                          [](const auto& test) { return "Size" + std::string(test.param.size); });
 
 Cost cost_on(const std::string& driver, const Shape& shape) {
@@ -197,20 +210,22 @@ Cost cost_on(const std::string& driver, const Shape& shape) {
   return read_trace(trace);
 }
 
-// A frame costs four calls. One that finds the display not done with the one before costs up to four more: the refused
-// commit, and waiting for the flip. Where that happens to several in a row, the display is in step with the camera, and
-// frames go on their way when the next one comes, for four calls again (docs/architecture.md, "One frame's cost").
-TEST_P(FrameCost, AtMostFiveSystemCallsNoImportNoMappingNoCopy) {
+// A frame costs four calls. One that finds the display not done with the one before costs three more: the refused
+// commit, and the poll and the read that bring the flip (docs/architecture.md, "One frame's cost"). How often that
+// happens is the machine's affair, and how busy it is: printed.
+TEST_P(FrameCost, FourSystemCallsAndThreeWhereItWaitsForTheDisplayNoImportNoMappingNoCopy) {
   if (!in_lab()) GTEST_SKIP() << "streams vivid";
   for (const std::string& driver : shared_screens()) {
     Cost cost = cost_on(driver, GetParam());
-    // A machine too busy to emulate the display in time lets frames wait now and then.
-    for (int again = 0; again < 3 && cost.calls > 5 * cost.frames; ++again) cost = cost_on(driver, GetParam());
     const auto wanted = std::strtoull(GetParam().frames, nullptr, 10);
     EXPECT_EQ(cost.frames, wanted);
     std::string kinds;
     for (const auto& [name, count] : cost.by_name) kinds += " " + name + " " + std::to_string(count);
-    EXPECT_LE(cost.calls, 5 * cost.frames) << driver << kinds;
+    const std::uint64_t flips_read = cost.by_name["read"];
+    EXPECT_LE(cost.refused, cost.frames);
+    EXPECT_LE(flips_read, cost.frames);
+    const std::uint64_t of_start_and_end = 20;
+    EXPECT_LE(cost.calls, 4 * cost.frames + cost.refused + 2 * flips_read + of_start_and_end) << driver << kinds;
     std::printf("%s %s: %.2f system calls a frame:%s\n", driver.c_str(), GetParam().size,
                 static_cast<double>(cost.calls) / static_cast<double>(cost.frames), kinds.c_str());
     for (const char* never : {"mmap", "munmap", "brk", "DRM_IOCTL_PRIME_FD_TO_HANDLE", "DRM_IOCTL_MODE_ADDFB2",
