@@ -36,6 +36,14 @@ class Branch {
   /// error the frame that caused it is let go and counted as failed.
   Result<bool> advance(BranchStats& stats);
   [[nodiscard]] bool wants_newest() const noexcept { return options_.policy == Policy::latest; }
+  /// False where nothing may be taken from the source until this branch has moved frames on.
+  [[nodiscard]] bool has_room() const noexcept {
+    return options_.policy != Policy::wait_when_full || count_ < options_.max_queued;
+  }
+  /// False while it has frames under way that it must not lose.
+  [[nodiscard]] bool is_done() const noexcept {
+    return options_.policy != Policy::wait_when_full || (count_ == 0 && in_stages_ == 0);
+  }
   /// Reads what the devices dropped, and what they hold.
   void count(BranchStats& stats) noexcept;
   /// After the devices stopped: what waited here or was left in the stages is dropped.

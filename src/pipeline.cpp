@@ -1,5 +1,6 @@
 #include <dmaflow/pipeline.hpp>
 
+#include "epoll_set.hpp"
 #include "progress_watch.hpp"
 #include "stream.hpp"
 #include "sys/sys.hpp"
@@ -54,8 +55,10 @@ struct Pipeline::Impl {
   std::vector<pollfd> polls;
   std::vector<Entry> entries;
   std::vector<Pollable*> watched;
-  Clock::time_point wake{};  // the earliest at which an object wants to be called though nothing came
-  Clock::time_point now{};   // when this turn's wait returned
+  Clock::time_point wake{};       // the earliest at which an object wants to be called though nothing came
+  Clock::time_point now{};        // when this turn's wait returned
+  std::optional<EpollSet> epoll;  // where the program has a loop of its own
+  std::vector<EpollSet::Wanted> wanted;
 
   void wait_for(int fd, short events, Entry entry) {
     if (fd < 0 || events == 0) return;
@@ -81,13 +84,20 @@ struct Pipeline::Impl {
   Result<void> renegotiate(std::size_t index);
   Result<void> start_stream(std::size_t index);
   Result<void> stop_stream(std::size_t index, Deadline deadline, const Cancel* cancel) {
+    if (epoll) epoll->distrust();
     return streams[index].stop(deadline, cancel, stats.streams[index], per_second);
   }
-  Result<void> prepare_stream(std::size_t index, const StreamRequest& wanted);
+  [[nodiscard]] const StreamRequest& wishes_for(std::size_t index) const noexcept {
+    return streams[index].request() ? *streams[index].request() : request;
+  }
+  Result<void> prepare_stream(std::size_t index, const StreamRequest& wishes);
   Result<void> stop(Deadline deadline, const Cancel* cancel);
   Result<void> loop(const RunOptions& options, ProgressWatch& watch);
   [[nodiscard]] std::uint64_t captured() const noexcept;  // in this run
-  [[nodiscard]] bool all_ended() const noexcept { return std::ranges::all_of(streams, &Stream::ended); }
+  [[nodiscard]] bool all_ended() const noexcept { return std::ranges::all_of(streams, &Stream::is_done); }
+  Result<void> arm();
+  void disarm() noexcept;
+  Result<void> dispatch();
 };
 
 Pipeline::Pipeline() : impl_(std::make_unique<Impl>()) {}
@@ -102,6 +112,17 @@ const Stats& Pipeline::stats() const noexcept { return impl_->stats; }
 void Pipeline::offer(Allocator& allocator) { impl_->allocators.push_back(&allocator); }
 
 void Pipeline::watch(Pollable& object) { impl_->watched.push_back(&object); }
+bool Pipeline::ended() const noexcept { return impl_->running && impl_->all_ended(); }
+
+Result<void> Pipeline::request(const Source& source, StreamRequest wanted) {
+  const auto found =
+      std::ranges::find_if(impl_->streams, [&](const Stream& stream) { return &stream.source() == &source; });
+  if (found == impl_->streams.end())
+    return std::unexpected(
+        Error::os(EINVAL, "Pipeline::request", source.name()).detail("it has no branch: connect() first"));
+  found->set_request(std::move(wanted));
+  return {};
+}
 
 Result<void> Pipeline::connect(Source& source, Sink& sink, std::string name, BranchOptions options) {
   const auto invalid = [&](const char* why) {
@@ -142,8 +163,8 @@ Result<void> Pipeline::connect(Source& source, Sink& sink, std::string name, Bra
   return {};
 }
 
-Result<void> Pipeline::Impl::prepare_stream(std::size_t index, const StreamRequest& wanted) {
-  auto made = streams[index].prepare(wanted, allocators);
+Result<void> Pipeline::Impl::prepare_stream(std::size_t index, const StreamRequest& wishes) {
+  auto made = streams[index].prepare(wishes, allocators);
   if (!made) {
     refusal = std::move(made.error());
     return std::unexpected(refusal->error);
@@ -169,7 +190,7 @@ std::expected<std::vector<Plan>, Refused> Pipeline::prepare(const StreamRequest&
   impl.plans.clear();
   impl.plans_per_stream.assign(impl.streams.size(), 0);
   for (std::size_t i = 0; i < impl.streams.size(); ++i) {
-    if (auto made = impl.prepare_stream(i, request); !made) {
+    if (auto made = impl.prepare_stream(i, impl.wishes_for(i)); !made) {
       for (Stream& stream : impl.streams) stream.forget();
       impl.plans.clear();
       impl.prepared = false;
@@ -206,10 +227,11 @@ Result<void> Pipeline::start() {
       return started;
     }
   }
-  return {};
+  return impl.epoll ? impl.arm() : Result<void>{};
 }
 
 Result<void> Pipeline::Impl::start_stream(std::size_t index) {
+  if (epoll) epoll->distrust();
   auto started = streams[index].start();
   if (started || !is_no_signal(started.error())) return started;
   static_cast<void>(stop_stream(index, Deadline::passed(), nullptr));
@@ -224,6 +246,10 @@ Result<void> Pipeline::Impl::stop(Deadline deadline, const Cancel* cancel) {
   }
   running = false;
   prepared = false;  // the buffers are gone with the devices' queues; a new start makes new ones
+  if (epoll) {
+    const auto silent = epoll->set({}, Clock::time_point::max(), false);
+    if (result && !silent) result = silent;
+  }
   return result;
 }
 
@@ -235,10 +261,11 @@ Result<void> Pipeline::stop(Deadline deadline, const Cancel* cancel) {
 bool Pipeline::Impl::fill_wait_set() {
   bool sleep = true;
   for (Stream& stream : streams) {
-    sleep &= !stream.is_behind() && !stream.has_more();
-    if (!stream.ended()) {
+    const bool is_asked = !stream.ended() && stream.has_room();
+    sleep &= !stream.is_behind() && !(is_asked && stream.has_more());
+    if (is_asked) {
       wait_for(stream.source().poll_fd(), stream.source().poll_events(), {.source_of = &stream});
-      wait_for(stream.source().waiting_fence(), POLLIN, {});  // every turn serves the sources
+      wait_for(stream.source().waiting_fence(), POLLIN, {.is_fence = true});  // every turn serves the sources
       note_wake(stream.source());
     }
     if (HoldSet* holds = stream.source().holds()) {
@@ -287,9 +314,7 @@ Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_f
   wake = Clock::time_point::max();
   const bool sleep = fill_wait_set();
   const int ready = sys::wait(polls, sleep ? Deadline::at(std::min(deadline.time(), wake)) : Deadline::passed());
-  for (std::size_t i = 0; i < entries.size(); ++i) {
-    if (entries[i].wake_of != nullptr) entries[i].wake_of->disarm((polls[i].revents & POLLIN) != 0);
-  }
+  disarm();
   if (ready < 0) return std::unexpected(Error::os(-ready, "poll"));
   for (std::size_t i = 0; i < first_entry; ++i) {
     if (polls[i].revents != 0) *stopped = true;
@@ -298,6 +323,34 @@ Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_f
   if (ready == 0 && sleep && now < wake) return false;
   if (auto served = serve(first_entry); !served) return std::unexpected(served.error());
   return true;
+}
+
+void Pipeline::Impl::disarm() noexcept {
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    if (entries[i].wake_of != nullptr) entries[i].wake_of->disarm((polls[i].revents & POLLIN) != 0);
+  }
+}
+
+// The wait set of step(), to be waited for by somebody else.
+Result<void> Pipeline::Impl::arm() {
+  polls.clear();
+  entries.clear();
+  wake = Clock::time_point::max();
+  const bool sleep = fill_wait_set();
+  wanted.clear();
+  for (std::size_t i = 0; i < polls.size(); ++i) {
+    wanted.push_back({.fd = polls[i].fd, .events = polls[i].events, .may_be_other = entries[i].is_fence});
+  }
+  return epoll->set(wanted, wake, !sleep);
+}
+
+Result<void> Pipeline::Impl::dispatch() {
+  if (auto looked = epoll->look(polls); !looked) return looked;
+  disarm();
+  now = Clock::now();
+  auto served = serve(0);
+  auto armed = arm();
+  return served ? armed : served;
 }
 
 // Sinks and stages first: what they let go of can be given back to the source in this same turn.
@@ -337,9 +390,12 @@ Result<bool> Pipeline::Impl::take_frames(std::size_t index) {
   Stream& stream = streams[index];
   StreamStats& counts = stats.streams[index];
   stream.set_more(false);
+  if (!stream.has_room()) {  // what waits goes on first
+    if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
+  }
   bool came = false;
   for (int taken = 0; !stream.ended(); ++taken) {
-    if (taken == most_frames_per_turn || (taken > 0 && is_enough(index))) {
+    if (taken == most_frames_per_turn || (taken > 0 && is_enough(index)) || !stream.has_room()) {
       stream.set_more(true);
       break;
     }
@@ -380,9 +436,9 @@ Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
 Result<void> Pipeline::Impl::renegotiate(std::size_t index) {
   ++stats.streams[index].renegotiations;
   if (auto stopped = stop_stream(index, Deadline::after(drain_time), nullptr); !stopped) return stopped;
-  auto made = prepare_stream(index, request);
+  auto made = prepare_stream(index, wishes_for(index));
   if (!made) {
-    StreamRequest as_it_is = request;
+    StreamRequest as_it_is = wishes_for(index);
     as_it_is.size.reset();
     as_it_is.interval.reset();
     made = prepare_stream(index, as_it_is);
@@ -425,6 +481,26 @@ Result<void> Pipeline::run(const RunOptions& options) {
   auto result = impl_->loop(options, watch);
   auto stopped = impl_->stop(Deadline::after(drain_time), nullptr);
   return result ? stopped : result;
+}
+
+Result<int> Pipeline::poll_fd() {
+  if (!impl_->epoll) {
+    auto made = EpollSet::create();
+    if (!made) return std::unexpected(made.error());
+    impl_->epoll.emplace(std::move(*made));
+    const auto armed = impl_->running ? impl_->arm() : Result<void>{};
+    if (!armed) {
+      impl_->epoll.reset();
+      return std::unexpected(armed.error());
+    }
+  }
+  return impl_->epoll->fd();
+}
+
+Result<void> Pipeline::dispatch() {
+  if (impl_->running && impl_->epoll) return impl_->dispatch();
+  return std::unexpected(
+      Error::os(EINVAL, "Pipeline::dispatch").detail(impl_->running ? "poll_fd() was not asked for" : "not started"));
 }
 
 Result<bool> Pipeline::step(Deadline deadline, const Cancel* cancel) {

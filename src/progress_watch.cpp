@@ -59,7 +59,7 @@ Result<void> ProgressWatch::check_source(std::size_t index, std::uint64_t captur
   const Source& source = stream.source();
   // A start counts as progress: a renegotiation takes its time.
   const std::uint64_t count = captured + stream.starts();
-  mark.counts = stream.is_running() && !stream.ended() && !source.is_waiting();
+  mark.counts = stream.is_running() && !stream.ended() && stream.has_room() && !source.is_waiting();
   if (count != mark.count || !mark.counts) {
     mark.count = count;
     mark.since = now;

@@ -6,6 +6,7 @@
 #include <dmaflow/copy_stage.hpp>
 #include <dmaflow/pipeline.hpp>
 
+#include <algorithm>
 #include <array>
 #include <list>
 #include <optional>
@@ -30,6 +31,13 @@ class Stream {
   [[nodiscard]] std::vector<Branch>& branches() noexcept { return branches_; }
   [[nodiscard]] const std::vector<Branch>& branches() const noexcept { return branches_; }
   [[nodiscard]] bool ended() const noexcept { return ended_; }
+  /// Ended, and what must not be lost has been delivered.
+  [[nodiscard]] bool is_done() const noexcept { return ended_ && std::ranges::all_of(branches_, &Branch::is_done); }
+  /// False while a branch has no room that may lose nothing: then the source is left alone.
+  [[nodiscard]] bool has_room() const noexcept { return std::ranges::all_of(branches_, &Branch::has_room); }
+  /// What is wanted of it, where that differs from what the others are asked.
+  [[nodiscard]] const std::optional<StreamRequest>& request() const noexcept { return request_; }
+  void set_request(StreamRequest wanted) { request_ = std::move(wanted); }
   /// True between start() and stop().
   [[nodiscard]] bool is_running() const noexcept { return is_running_; }
   /// How often it was started.
@@ -98,6 +106,7 @@ class Stream {
   std::vector<Branch> branches_;
   std::list<CopyStage> copies_;
   std::vector<Made> made_;
+  std::optional<StreamRequest> request_;
   std::uint64_t copied_before_ = 0;  // by stages of earlier runs
   std::uint64_t copied_ = 0;         // by all
   std::uint64_t starts_ = 0;

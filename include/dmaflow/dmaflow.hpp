@@ -7,6 +7,7 @@
 
 #include <dmaflow/access.hpp>
 #include <dmaflow/allocator.hpp>
+#include <dmaflow/app_source.hpp>
 #include <dmaflow/attachment.hpp>
 #include <dmaflow/buffer.hpp>
 #include <dmaflow/cancel.hpp>
@@ -20,6 +21,7 @@
 #include <dmaflow/format.hpp>
 #include <dmaflow/frame.hpp>
 #include <dmaflow/function.hpp>
+#include <dmaflow/function_sink.hpp>
 #include <dmaflow/gem.hpp>
 #include <dmaflow/implicit_fences.hpp>
 #include <dmaflow/layout.hpp>

@@ -1,9 +1,10 @@
 // Pipeline: frames from sources through stages to sinks, in one loop, in one thread.
 //
-//     camera --+-- "screen"   (latest)       --> display
-//              +-- "recorder" (every frame)  --> file
+//     camera --+-- "screen"   (latest)          --> display
+//              +-- "recorder" (drop when full)  --> file
 //
-// Each branch has its own policy and its own limit, so a slow one loses its own frames and nobody else's. In the steady
+// Each branch has its own policy and its own limit, so a slow one loses its own frames and nobody else's, or, where it
+// may lose none, the source is asked for no more than it takes. In the steady
 // state the loop allocates nothing, imports nothing, copies nothing and prints nothing; it makes one system call to
 // wait, and the devices make theirs.
 #pragma once
@@ -25,8 +26,12 @@ namespace dmaflow {
 
 /// What a branch does with frames its sink is not ready for.
 enum class Policy : std::uint8_t {
-  latest,       ///< the newest replaces what waits: for displays
-  every_frame,  ///< they wait in order, up to the limit; over it, the new one is dropped: for recorders
+  latest,          ///< the newest replaces what waits: for displays
+  drop_when_full,  ///< they wait in order, up to the limit; over it, the new one is dropped: for recorders of a camera
+  /// They wait in order; at the limit nothing is taken from the source until there is room, and so the source's other
+  /// branches get no more either. Loses nothing while it runs: for a file that is decoded, encoded, or analysed. A
+  /// camera goes on all the same, and drops images itself where it has no buffer left (StreamStats::lost).
+  wait_when_full,
 };
 
 struct BranchOptions {
@@ -67,6 +72,9 @@ class Pipeline {
   /// Errors: EINVAL (the sink has a branch already; a stage is null or stands somewhere already; a limit out of range;
   /// no name, or one that another branch of this source has), EBUSY (prepared already).
   Result<void> connect(Source& source, Sink& sink, std::string name = "screen", BranchOptions options = {});
+  /// What is wanted of this source's streams, instead of what prepare() is told: two cameras may differ in size. Holds
+  /// from the next negotiation on. Errors: EINVAL (the source has no branch).
+  Result<void> request(const Source& source, StreamRequest wanted);
   /// Offers an allocator to every negotiation, beside the devices' own.
   void offer(Allocator& allocator);
   /// Serves another object in the same loop: monitors plugged in and out (kms::Device::hotplug()), switches of the VT
@@ -83,11 +91,23 @@ class Pipeline {
   /// which all is stopped; ETIMEDOUT; those of prepare(), whose candidates refusal() keeps.
   Result<void> run(const RunOptions& options = {});
 
-  /// For a loop of one's own, instead of run(): start(), then step() again and again, then stop().
+  /// For a loop of one's own, instead of run(): start(), then step() again and again until ended(), then stop().
   Result<void> start();
   /// Waits until a device has something, or the deadline, and does it. False at the deadline. Errors: ECANCELED, EINVAL
   /// (not started), those of the devices.
   Result<bool> step(Deadline deadline, const Cancel* cancel = nullptr);
+  /// For the loop of another library (GLib, libuv, asio, sd-event, ...), instead of step(): an epoll descriptor,
+  /// readable (POLLIN) while there is something to do, devices' timers included. Wait for it, then call dispatch(). It
+  /// may be asked for before start(), is the same until the pipeline is destroyed, and stays the pipeline's; while
+  /// stopped it is never readable. Errors: those of epoll_create1(), epoll_ctl() and timerfd_create(); EPERM where a
+  /// device's descriptor cannot be waited for.
+  [[nodiscard]] Result<int> poll_fd();
+  /// Does what there is to do now, and never waits. A call without need costs one system call, and is harmless. Not to
+  /// be mixed with step(). Errors: EINVAL (not started, or poll_fd() was not asked for), those of the devices: then
+  /// stop(). Two time-outs of run() are the program's own affair here: frame_timeout and duration.
+  Result<void> dispatch();
+  /// True once every source has ended, and what Policy::wait_when_full keeps has been delivered: time to stop().
+  [[nodiscard]] bool ended() const noexcept;
   /// Drains until the deadline or @p cancel, and stops every device in any case. Errors: ETIMEDOUT and ECANCELED (what
   /// was under way is counted in Drops::at_stop or by_device), the first of the devices.
   Result<void> stop(Deadline deadline, const Cancel* cancel = nullptr);

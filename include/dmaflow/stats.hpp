@@ -44,7 +44,7 @@ class Histogram {
 /// Frames that a branch let go without showing them, by reason.
 struct Drops {
   std::uint64_t replaced = 0;    ///< a newer frame came before the sink or stage had room (Policy::latest)
-  std::uint64_t queue_full = 0;  ///< BranchOptions::max_queued others waited already (Policy::every_frame)
+  std::uint64_t queue_full = 0;  ///< BranchOptions::max_queued others waited already (Policy::drop_when_full)
   std::uint64_t by_device = 0;   ///< a stage or the sink took them and let them go unused (Importer::dropped())
   std::uint64_t at_stop = 0;     ///< they still waited when the stream stopped or was negotiated again
 

@@ -461,7 +461,7 @@ TEST(CameraToDisplay, OneCameraFeedsADisplayAndASlowRecorderAtOnce) {
   const auto recorder = must(v4l2::Output::open("/dev/video11"));  // takes frames at its own pace
   Pipeline pipeline;
   must(pipeline.connect(*camera, *screen, "screen"));
-  must(pipeline.connect(*camera, *recorder, "recorder", {.policy = Policy::every_frame, .max_queued = 2}));
+  must(pipeline.connect(*camera, *recorder, "recorder", {.policy = Policy::drop_when_full, .max_queued = 2}));
   const auto plans = pipeline.prepare({.size = Size{1280, 720}});
   ASSERT_TRUE(plans) << plans.error().explain();
   must(pipeline.run({.frames = 120}));

@@ -3,6 +3,7 @@
 
 #include "sys/sys.hpp"
 
+#include <dmaflow/function_sink.hpp>
 #include <dmaflow/testing/conformance.hpp>
 
 #include <unistd.h>
@@ -22,7 +23,7 @@ class Conformance : public ::testing::Test {
                    if (source.started) source.expose();
                  }});
   }
-  [[nodiscard]] dmaflow::testing::Findings check(FakeSink& sink) {
+  [[nodiscard]] dmaflow::testing::Findings check(Sink& sink) {
     return check_sink(
         sink, {.config = small_config(), .allocator = &heap, .frames = 4, .patience = std::chrono::milliseconds(500)});
   }
@@ -108,6 +109,12 @@ TEST_F(Conformance, ASinkThatKeepsMoreThanItSaysIsFound) {
   const auto findings = check(sink);
   EXPECT_TRUE(finds(findings, "holds 3 frames; max_held() says 2"));
   EXPECT_TRUE(finds(findings, "frames beyond stop()"));
+}
+
+TEST_F(Conformance, AFunctionSinkKeepsTheContract) {
+  const auto sink = must(FunctionSink::create([](const Frame&) -> Result<void> { return {}; }));
+  const auto findings = check(*sink);
+  EXPECT_TRUE(findings) << findings.text();
 }
 
 TEST_F(Conformance, ASinkThatReportsAFrameTwiceIsFound) {

@@ -140,7 +140,7 @@ TEST_F(PipelineContract, ASourceThatNeverRunsEmptyDoesNotKeepTheOthersWaiting) {
 }
 
 TEST_F(PipelineContract, AnIdleRecorderGetsEveryFrameOfABurst) {
-  must(pipeline.connect(camera, recorder, "recorder", {.policy = Policy::every_frame, .max_queued = 1}));
+  must(pipeline.connect(camera, recorder, "recorder", {.policy = Policy::drop_when_full, .max_queued = 1}));
   pipeline.offer(heap);
   ASSERT_TRUE(pipeline.prepare({.buffers = 10}));
   must(pipeline.start());
@@ -162,7 +162,7 @@ TEST_F(PipelineContract, AFrameThatTheSinkRefusesIsCountedAsFailed) {
 }
 
 TEST_F(PipelineContract, AnErrorOfTheSinkWhileStoppingIsReportedAndItsFrameCounted) {
-  start(camera, recorder, {.policy = Policy::every_frame, .max_queued = 4});
+  start(camera, recorder, {.policy = Policy::drop_when_full, .max_queued = 4});
   recorder.busy = true;
   for (int i = 0; i < 3; ++i) camera.expose();
   settle();
@@ -187,7 +187,7 @@ TEST_F(PipelineContract, WhatADisplayThatHangsNeverShowsIsDroppedNotDelivered) {
 
 TEST_F(PipelineContract, ADisplayThatHangsCostsTheRecorderNothing) {
   must(pipeline.connect(camera, display, "screen"));
-  must(pipeline.connect(camera, recorder, "recorder", {.policy = Policy::every_frame, .max_queued = 4}));
+  must(pipeline.connect(camera, recorder, "recorder", {.policy = Policy::drop_when_full, .max_queued = 4}));
   pipeline.offer(heap);
   ASSERT_TRUE(pipeline.prepare());
   must(pipeline.start());

@@ -159,7 +159,7 @@ TEST_F(PipelineTest, LatestShowsTheNewestAndCountsTheRest) {
 
 TEST_F(PipelineTest, ASlowRecorderDropsItsOwnFramesOnly) {
   must(pipeline.connect(camera, display, "screen"));
-  must(pipeline.connect(camera, recorder, "recorder", {.policy = Policy::every_frame, .max_queued = 2}));
+  must(pipeline.connect(camera, recorder, "recorder", {.policy = Policy::drop_when_full, .max_queued = 2}));
   start();
   recorder.busy = true;
   expose(10);
@@ -460,7 +460,7 @@ TEST_F(PipelineTest, WhereOneBufferWorksButNotAllTheNextAllocatorIsTaken) {
 }
 
 TEST_F(PipelineTest, WhatWaitsForASlowRecorderIsRecordedAtTheEnd) {
-  must(pipeline.connect(camera, recorder, "recorder", {.policy = Policy::every_frame, .max_queued = 3}));
+  must(pipeline.connect(camera, recorder, "recorder", {.policy = Policy::drop_when_full, .max_queued = 3}));
   start();
   recorder.busy = true;
   expose(4);
@@ -552,7 +552,7 @@ struct Shuffle : Stage {
 
 TEST_F(PipelineTest, AStageMayBeLateAndChangeTheOrder) {
   Shuffle shuffle;
-  must(pipeline.connect(camera, display, "screen", {.policy = Policy::every_frame, .stages = {&shuffle}}));
+  must(pipeline.connect(camera, display, "screen", {.policy = Policy::drop_when_full, .stages = {&shuffle}}));
   start();
   expose(5);
   EXPECT_EQ(display.shown, (std::vector<std::uint64_t>{1, 0, 3, 2}));
