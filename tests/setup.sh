@@ -14,6 +14,8 @@ PATH=$PATH:/usr/sbin:/sbin
 # shellcheck disable=SC2034  # used by the scripts that source this file
 PACKAGES_BUILD=(g++ cmake ninja-build pkg-config git ca-certificates libdrm-dev libgbm-dev libvulkan-dev libgtest-dev
   libgmock-dev libbenchmark-dev libcli11-dev libfmt-dev nlohmann-json3-dev glslang-tools)
+# shellcheck disable=SC2034  # the programs in examples/loops
+PACKAGES_LOOPS=(libglib2.0-dev libuv1-dev libsystemd-dev)
 # shellcheck disable=SC2034
 PACKAGES_LINT=(clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev)
 # shellcheck disable=SC2034  # other compilers, libraries and machines; llvm-19 has the symbolizer of Clang's sanitizers
