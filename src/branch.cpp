@@ -10,7 +10,7 @@ Branch::Branch(std::string name, Sink& sink, BranchOptions options)
     : name_(std::move(name)), sink_(&sink), options_(std::move(options)) {}
 
 std::uint32_t Branch::max_queued() const noexcept {
-  if (options_.policy != Policy::latest) return options_.max_queued;
+  if (!wants_newest()) return options_.max_queued;
   return options_.stages.empty() ? 0 : 1;  // the sink's own staging place holds the newest
 }
 
@@ -28,10 +28,10 @@ void Branch::begin() noexcept {
 }
 
 void Branch::offer(Frame frame, BranchStats& stats) noexcept {
-  if (options_.policy == Policy::latest && count_ > 0) {
+  if (wants_newest() && count_ > 0) {
     pop().release();
     ++stats.dropped.replaced;
-  } else if (options_.policy != Policy::latest && count_ >= options_.max_queued) {
+  } else if (!wants_newest() && count_ >= options_.max_queued) {
     // Policy::drop_when_full: of the third nothing is taken from the source without has_room().
     ++stats.dropped.queue_full;
     return;  // the new one goes: those that wait keep their order and their place
@@ -41,7 +41,7 @@ void Branch::offer(Frame frame, BranchStats& stats) noexcept {
 }
 
 // A display replaces what it has not yet submitted; a recorder must have room.
-bool Branch::sink_takes() const noexcept { return options_.policy == Policy::latest || sink_->ready(); }
+bool Branch::sink_takes() const noexcept { return wants_newest() || sink_->ready(); }
 
 bool Branch::entry_takes() const noexcept {
   return options_.stages.empty() ? sink_takes() : options_.stages.front()->ready();
@@ -119,7 +119,7 @@ Result<bool> Branch::move_through(BranchStats& stats, bool& between) {
       }
       if (auto taken = feed_sink(std::move(*frame), stats); !taken) return std::unexpected(taken.error());
       fed = true;
-      if (options_.policy != Policy::latest) break;  // one at a time, flushed between
+      if (!wants_newest()) break;  // one at a time, flushed between
     }
   }
   if (count_ == 0 || !entry_takes()) return fed;

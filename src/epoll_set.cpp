@@ -45,19 +45,6 @@ Result<void> EpollSet::renew() {
   return {};
 }
 
-Result<void> EpollSet::register_one(const Watched& one, bool is_known) const {
-  int operation = is_known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-  int result = 0;
-  for (int tries = 0; tries < 2; ++tries) {
-    result = sys::epoll_ctl(inner_.get(), operation, one.fd, one.events, static_cast<std::uint64_t>(one.fd));
-    // Closed and opened again without notice, or still there.
-    if (result != (operation == EPOLL_CTL_MOD ? -ENOENT : -EEXIST)) break;
-    operation = operation == EPOLL_CTL_MOD ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-  }
-  if (result < 0) return std::unexpected(Error::os(-result, "epoll_ctl").detail("descriptor %d", one.fd));
-  return {};
-}
-
 // It may be closed already: then it is gone.
 void EpollSet::remove(int fd) const noexcept {
   static_cast<void>(sys::epoll_ctl(inner_.get(), EPOLL_CTL_DEL, fd, 0, 0));
@@ -84,8 +71,11 @@ Result<void> EpollSet::set(std::span<const Wanted> wanted, Time wake, bool at_on
   for (auto one = next_.begin(); one != next_.end();) {
     const auto known = std::ranges::find(watched_, one->fd, &Watched::fd);
     if (known == watched_.end() || known->events != one->events) {
-      if (auto done = register_one(*one, known != watched_.end()); !done) {
-        if (result) result = done;
+      const int operation = known == watched_.end() ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+      const int done =
+          sys::epoll_ctl(inner_.get(), operation, one->fd, one->events, static_cast<std::uint64_t>(one->fd));
+      if (done < 0) {
+        if (result) result = std::unexpected(Error::os(-done, "epoll_ctl").detail("descriptor %d", one->fd));
         one = next_.erase(one);
         continue;
       }

@@ -14,8 +14,8 @@
 namespace dmaflow {
 
 /// Makes a system call only where the set differs from the one before. The descriptor that users get holds a timer and
-/// a second epoll descriptor, which holds those of the devices. That one is made anew after devices were stopped or
-/// started: what a closed descriptor leaves registered, where its file lives on elsewhere, can be removed in no other
+/// a second epoll descriptor, which holds those of the devices. That one is made anew after devices were
+/// stopped: what a closed descriptor leaves registered, where its file lives on elsewhere, can be removed in no other
 /// way (epoll(7), "Will closing a file descriptor cause it to be removed").
 class EpollSet {
  public:
@@ -37,7 +37,7 @@ class EpollSet {
   /// Fills in what is ready, as poll() would. It also removes those that may be closed, and their numbers used again,
   /// by the next set().
   Result<void> look(std::span<pollfd> polls);
-  /// Devices were started or stopped: any descriptor may have been closed, and its number used again.
+  /// Devices were stopped: any descriptor may have been closed, and its number used again.
   void distrust() noexcept { is_stale_ = true; }
 
  private:
@@ -47,7 +47,6 @@ class EpollSet {
     bool may_be_other = false;
   };
   Result<void> renew();
-  Result<void> register_one(const Watched& one, bool is_known) const;
   void remove(int fd) const noexcept;
   Result<void> set_timer(Time at);
 

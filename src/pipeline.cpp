@@ -73,6 +73,11 @@ struct Pipeline::Impl {
   void note_wake(const Pollable& object) {
     if (const auto by = object.wake_by()) wake = std::min(wake, by->time());
   }
+  void clear_wait_set() noexcept {
+    polls.clear();
+    entries.clear();
+    wake = Clock::time_point::max();
+  }
   bool fill_wait_set();
   Result<void> wake_objects();
   Result<bool> step(Deadline deadline, std::span<const int> stop_fds, bool* stopped);
@@ -86,6 +91,9 @@ struct Pipeline::Impl {
   Result<void> stop_stream(std::size_t index, Deadline deadline, const Cancel* cancel) {
     if (epoll) epoll->distrust();
     return streams[index].stop(deadline, cancel, stats.streams[index], per_second);
+  }
+  [[nodiscard]] std::vector<Stream>::iterator stream_of(const Source& source) noexcept {
+    return std::ranges::find_if(streams, [&](const Stream& stream) { return &stream.source() == &source; });
   }
   [[nodiscard]] const StreamRequest& wishes_for(std::size_t index) const noexcept {
     return streams[index].request() ? *streams[index].request() : request;
@@ -115,8 +123,7 @@ void Pipeline::watch(Pollable& object) { impl_->watched.push_back(&object); }
 bool Pipeline::ended() const noexcept { return impl_->running && impl_->all_ended(); }
 
 Result<void> Pipeline::request(const Source& source, StreamRequest wanted) {
-  const auto found =
-      std::ranges::find_if(impl_->streams, [&](const Stream& stream) { return &stream.source() == &source; });
+  const auto found = impl_->stream_of(source);
   if (found == impl_->streams.end())
     return std::unexpected(
         Error::os(EINVAL, "Pipeline::request", source.name()).detail("it has no branch: connect() first"));
@@ -150,7 +157,7 @@ Result<void> Pipeline::connect(Source& source, Sink& sink, std::string name, Bra
       }
     }
   }
-  auto found = std::ranges::find_if(impl_->streams, [&](const Stream& stream) { return &stream.source() == &source; });
+  auto found = impl_->stream_of(source);
   if (found == impl_->streams.end()) {
     impl_->streams.emplace_back(source);
     found = std::prev(impl_->streams.end());
@@ -231,7 +238,6 @@ Result<void> Pipeline::start() {
 }
 
 Result<void> Pipeline::Impl::start_stream(std::size_t index) {
-  if (epoll) epoll->distrust();
   auto started = streams[index].start();
   if (started || !is_no_signal(started.error())) return started;
   static_cast<void>(stop_stream(index, Deadline::passed(), nullptr));
@@ -307,11 +313,9 @@ Result<void> Pipeline::Impl::wake_objects() {
 }
 
 Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_fds, bool* stopped) {
-  polls.clear();
-  entries.clear();
+  clear_wait_set();
   for (const int fd : stop_fds) wait_for(fd, POLLIN, {});
   const auto first_entry = entries.size();
-  wake = Clock::time_point::max();
   const bool sleep = fill_wait_set();
   const int ready = sys::wait(polls, sleep ? Deadline::at(std::min(deadline.time(), wake)) : Deadline::passed());
   disarm();
@@ -333,9 +337,7 @@ void Pipeline::Impl::disarm() noexcept {
 
 // The wait set of step(), to be waited for by somebody else.
 Result<void> Pipeline::Impl::arm() {
-  polls.clear();
-  entries.clear();
-  wake = Clock::time_point::max();
+  clear_wait_set();
   const bool sleep = fill_wait_set();
   wanted.clear();
   for (std::size_t i = 0; i < polls.size(); ++i) {

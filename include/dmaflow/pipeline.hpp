@@ -4,9 +4,8 @@
 //              +-- "recorder" (drop when full)  --> file
 //
 // Each branch has its own policy and its own limit, so a slow one loses its own frames and nobody else's, or, where it
-// may lose none, the source is asked for no more than it takes. In the steady
-// state the loop allocates nothing, imports nothing, copies nothing and prints nothing; it makes one system call to
-// wait, and the devices make theirs.
+// may lose none, the source is asked for no more than it takes. In the steady state the loop allocates nothing, imports
+// nothing, copies nothing and prints nothing; it makes one system call to wait, and the devices make theirs.
 #pragma once
 
 #include <dmaflow/cancel.hpp>
@@ -72,8 +71,8 @@ class Pipeline {
   /// Errors: EINVAL (the sink has a branch already; a stage is null or stands somewhere already; a limit out of range;
   /// no name, or one that another branch of this source has), EBUSY (prepared already).
   Result<void> connect(Source& source, Sink& sink, std::string name = "screen", BranchOptions options = {});
-  /// What is wanted of this source's streams, instead of what prepare() is told: two cameras may differ in size. Holds
-  /// from the next negotiation on. Errors: EINVAL (the source has no branch).
+  /// Sets the request for this source alone. It replaces the one given to prepare(), so that two cameras may have
+  /// different sizes. It takes effect at the next negotiation. Errors: EINVAL (the source has no branch).
   Result<void> request(const Source& source, StreamRequest wanted);
   /// Offers an allocator to every negotiation, beside the devices' own.
   void offer(Allocator& allocator);

@@ -287,8 +287,9 @@ std::set<pid_t> processes_in(const ProcessTable& table) {
   return pids;
 }
 
-/// The table, kept by events alone, is what /proc shows. Looks again for a while: the kernel's own threads come and go
-/// between two looks, and one that ends is a zombie before its exit is told. A table that is wrong stays so.
+/// Checks that the table, which is kept by events alone, names the processes that /proc shows. Retries for a while: the
+/// kernel starts and ends threads of its own between the two reads, and a process that ended is a zombie before its exit
+/// event comes. A table that is wrong stays wrong.
 void expect_truth(ProcessTable& table, ProcessEvents& events) {
   const Deadline deadline = Deadline::after(20s);
   while (true) {
