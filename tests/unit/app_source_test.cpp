@@ -1,5 +1,5 @@
 // Frames that the program makes: from any thread, in order, none lost, and every wrong use one clear error.
-#include "fake.hpp"
+#include "pipeline_support.hpp"
 
 #include <dmaflow/app_source.hpp>
 #include <dmaflow/cpu_access.hpp>
@@ -33,30 +33,15 @@ struct PretendFences : PretendDmaBufs {
   int status = 0;  // active
 };
 
-class AppSourceTest : public testing::Test {
+class AppSourceTest : public PipelineFixture {
  protected:
-  void TearDown() override {
-    expect_all_counted(pipeline.stats());
-    static_cast<void>(pipeline.stop(Deadline::after(milliseconds(100))));
-    expect_all_counted(pipeline.stats());
-  }
   void start(BranchOptions options = {}) {
     must(pipeline.connect(*app, display, "screen", std::move(options)));
-    pipeline.offer(heap);
-    const auto plans = pipeline.prepare();
-    ASSERT_TRUE(plans) << plans.error().explain();
-    must(pipeline.start(), "start");
-  }
-  void settle() {
-    while (must(pipeline.step(Deadline::after(milliseconds(2))), "step")) {
-    }
+    PipelineFixture::start();
   }
 
-  PretendFences pretend;
+  PretendFences fences;
   std::unique_ptr<AppSource> app = must(AppSource::create({small_config()}, {.filling = 2}));
-  FakeSink display;
-  FakeAllocator heap{"heap"};
-  Pipeline pipeline;  // last: it stops the devices
 };
 
 TEST_F(AppSourceTest, WhatIsPushedIsShownInOrderWithItsCountAndTime) {
@@ -126,14 +111,13 @@ TEST_F(AppSourceTest, ABufferThatADeviceStillReadsIsNotGivenOut) {
   held.pop_back();
   settle();
   EXPECT_TRUE(fails_with(app->acquire(Deadline::after(milliseconds(5))), EAGAIN));
-  pretend.status = 1;
+  fences.status = 1;
   EXPECT_TRUE(app->acquire(Deadline::after(std::chrono::seconds(20))));
 }
 
 TEST_F(AppSourceTest, WrongFramesAreRefused) {
   start();
   EXPECT_TRUE(fails_with(app->push(Frame()), EINVAL));
-  FakeSource camera{{small_config()}};
   const auto holds = must(HoldSet::create({memfd_buffer(small_config().layout)}));
   EXPECT_TRUE(fails_with(app->push(must(holds->lend(0, {}))), EINVAL)) << "another source's";
   Frame split = must(app->acquire());

@@ -1,5 +1,5 @@
 // What the loop promises to sources and sinks of any kind, and to whoever reads its counters and errors.
-#include "fake.hpp"
+#include "pipeline_support.hpp"
 
 #include "sys/sys.hpp"
 
@@ -17,33 +17,14 @@ namespace {
 
 using std::chrono::milliseconds;
 
-class PipelineContract : public testing::Test {
+class PipelineContract : public PipelineFixture {
  protected:
-  void TearDown() override {
-    expect_all_counted(pipeline.stats());
-    static_cast<void>(pipeline.stop(Deadline::after(milliseconds(100))));
-    expect_all_counted(pipeline.stats());
-  }
-  void settle() {
-    while (must(pipeline.step(Deadline::after(milliseconds(5))), "step")) {
-    }
-  }
   void start(Source& source, Sink& sink, BranchOptions options = {}) {
     must(pipeline.connect(source, sink, "branch", std::move(options)));
-    pipeline.offer(heap);
-    const auto plans = pipeline.prepare();
-    ASSERT_TRUE(plans) << plans.error().explain();
-    must(pipeline.start(), "start");
+    PipelineFixture::start();
   }
-  [[nodiscard]] const BranchStats& branch(std::size_t i = 0) const { return pipeline.stats().streams[0].branches[i]; }
-  [[nodiscard]] const StreamStats& stream(std::size_t i = 0) const { return pipeline.stats().streams[i]; }
 
-  PretendDmaBufs pretend;
-  FakeSource camera{{small_config()}};
-  FakeSink display;
   FakeSink recorder{"recorder"};
-  FakeAllocator heap{"heap"};
-  Pipeline pipeline;  // last: it stops the devices
 };
 
 // --- Sources ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // The pipeline in a loop that is somebody else's: one descriptor to wait for, and dispatch().
 #include "allocator_checks.hpp"
-#include "fake.hpp"
+#include "pipeline_support.hpp"
 
 #include "epoll_set.hpp"
 #include "sys/sys.hpp"
@@ -20,23 +20,19 @@ namespace {
 
 using std::chrono::milliseconds;
 
-class PipelineDispatch : public testing::Test {
+class PipelineDispatch : public PipelineFixture {
  protected:
   void TearDown() override {
-    expect_all_counted(pipeline.stats());
-    static_cast<void>(pipeline.stop(Deadline::after(milliseconds(100))));
-    expect_all_counted(pipeline.stats());
+    PipelineFixture::TearDown();
     if (fd >= 0) {
       EXPECT_FALSE(is_readable()) << "a stopped pipeline wants nothing";
     }
   }
   void start(BranchOptions options = {}) {
     must(pipeline.connect(camera, display, "branch", std::move(options)));
-    pipeline.offer(heap);
-    ASSERT_TRUE(pipeline.prepare());
     fd = must(pipeline.poll_fd());
     EXPECT_FALSE(is_readable());
-    must(pipeline.start(), "start");
+    PipelineFixture::start();
   }
   [[nodiscard]] bool is_readable(Deadline deadline = Deadline::passed()) const {
     return sys::wait(fd, POLLIN, deadline) > 0;
@@ -50,13 +46,7 @@ class PipelineDispatch : public testing::Test {
     }
     return turns;
   }
-  [[nodiscard]] const StreamStats& stream() const { return pipeline.stats().streams[0]; }
 
-  PretendDmaBufs pretend;
-  FakeSource camera{{small_config()}};
-  FakeSink display;
-  FakeAllocator heap{"heap"};
-  Pipeline pipeline;  // last: it stops the devices
   int fd = -1;
 };
 

@@ -1,5 +1,5 @@
 // What branches do with frames that their sinks are not ready for, and what streams are asked for.
-#include "fake.hpp"
+#include "pipeline_support.hpp"
 
 #include <dmaflow/function_sink.hpp>
 #include <dmaflow/pipeline.hpp>
@@ -15,33 +15,13 @@ namespace {
 
 using std::chrono::milliseconds;
 
-class PipelinePolicy : public testing::Test {
+class PipelinePolicy : public PipelineFixture {
  protected:
-  void TearDown() override {
-    expect_all_counted(pipeline.stats());
-    static_cast<void>(pipeline.stop(Deadline::after(milliseconds(100))));
-    expect_all_counted(pipeline.stats());
-  }
-  void settle() {
-    while (must(pipeline.step(Deadline::after(milliseconds(2))), "step")) {
-    }
-  }
-  void start() {
-    pipeline.offer(heap);
-    const auto plans = pipeline.prepare({.buffers = 12});
-    ASSERT_TRUE(plans) << plans.error().explain();
-    must(pipeline.start(), "start");
-  }
-  [[nodiscard]] const StreamStats& stream(std::size_t i = 0) const { return pipeline.stats().streams[i]; }
+  static constexpr std::uint32_t enough = 12;  // buffers: none of these tests waits for one
 
-  PretendDmaBufs pretend;
-  FakeSource camera{{small_config()}};
-  FakeSink display;
   FakeSink encoder{"encoder"};
   FakeSource wide{{small_config(), small_config(formats::xrgb8888, {128, 48})}, "wide"};
   std::unique_ptr<FunctionSink> sink;
-  FakeAllocator heap{"heap"};
-  Pipeline pipeline;  // last: it stops the devices
 };
 
 /// Has the next of its 100 frames whenever a buffer is free, as a decoder has that reads from a file.
@@ -104,7 +84,7 @@ TEST_F(PipelinePolicy, ARunOfAFileEndsWhenItsLastFrameWasDelivered) {
 
 TEST_F(PipelinePolicy, WhileABranchIsFullNothingSpinsAndNobodyIsBlamedForTheSource) {
   must(pipeline.connect(camera, encoder, "encoder", {.policy = Policy::wait_when_full, .max_queued = 2}));
-  start();
+  start({.buffers = enough});
   encoder.always_busy = true;
   for (int i = 0; i < 6; ++i) ASSERT_TRUE(camera.expose());
   settle();
@@ -120,7 +100,7 @@ TEST_F(PipelinePolicy, WhileABranchIsFullNothingSpinsAndNobodyIsBlamedForTheSour
 TEST_F(PipelinePolicy, TheOtherBranchesGoAtTheSpeedOfTheOneThatMayLoseNothing) {
   must(pipeline.connect(camera, encoder, "encoder", {.policy = Policy::wait_when_full, .max_queued = 1}));
   must(pipeline.connect(camera, display));
-  start();
+  start({.buffers = enough});
   encoder.always_busy = true;
   for (int i = 0; i < 5; ++i) ASSERT_TRUE(camera.expose());
   settle();
@@ -163,7 +143,7 @@ TEST_F(PipelinePolicy, AFunctionGetsEachFrameOnceItsFenceHasSignalled) {
       },
       {.max_held = 2}));
   must(pipeline.connect(camera, *sink, "analysis", {.policy = Policy::drop_when_full}));
-  start();
+  start({.buffers = enough});
   ASSERT_TRUE(camera.expose());
   settle();
   ASSERT_TRUE(camera.expose());
@@ -182,7 +162,7 @@ TEST_F(PipelinePolicy, AnErrorOfTheFunctionEndsTheRunAndItsFormatsAreAskedFor) {
   EXPECT_TRUE(fails_with(FunctionSink::create({}), EINVAL));
   sink = must(FunctionSink::create(fails));
   must(pipeline.connect(camera, *sink));
-  start();
+  start({.buffers = enough});
   ASSERT_TRUE(camera.expose());
   EXPECT_TRUE(fails_with(pipeline.step(Deadline::after(milliseconds(20))), EIO));
 }

@@ -1,4 +1,4 @@
-#include "fake.hpp"
+#include "pipeline_support.hpp"
 
 #include "sys/sys.hpp"
 
@@ -19,19 +19,12 @@ namespace {
 
 using std::chrono::milliseconds;
 
-class PipelineTest : public testing::Test {
+class PipelineTest : public PipelineFixture {
  protected:
   void TearDown() override {
-    expect_all_counted(pipeline.stats());
-    static_cast<void>(pipeline.stop(Deadline::after(milliseconds(100))));
-    expect_all_counted(pipeline.stats());
+    PipelineFixture::TearDown();
     for (const StreamStats& stream : pipeline.stats().streams) {
       for (const BranchStats& one : stream.branches) EXPECT_EQ(one.held, 0U) << one.name;
-    }
-  }
-  /// Steps until nothing more happens.
-  void settle() {
-    while (must(pipeline.step(Deadline::after(milliseconds(5))), "step")) {
     }
   }
   void expose(int frames) {
@@ -40,14 +33,8 @@ class PipelineTest : public testing::Test {
       settle();
     }
   }
-  [[nodiscard]] const BranchStats& branch(std::size_t i = 0) const { return pipeline.stats().streams[0].branches[i]; }
-  void start(const StreamRequest& request = {}) {
-    pipeline.offer(heap);
-    const auto plans = pipeline.prepare(request);
-    ASSERT_TRUE(plans) << plans.error().explain();
-    must(pipeline.start(), "start");
-  }
 
+  using PipelineFixture::start;
   /// A pipeline of the test's own, for a sink of its own, which must live longer.
   void start(Pipeline& own, Sink& sink) {
     must(own.connect(camera, sink));
@@ -69,13 +56,8 @@ class PipelineTest : public testing::Test {
     pipeline.offer(heap);
   }
 
-  PretendDmaBufs pretend;
-  FakeSource camera{{small_config()}};
-  FakeSink display;
   FakeSink recorder{"recorder"};
   FakeAllocator of_display{"display"};
-  FakeAllocator heap{"heap"};
-  Pipeline pipeline;  // last: it stops the devices
 };
 
 TEST_F(PipelineTest, AnObjectThatWantsToBeCalledAtATimeIsCalledThenThoughNothingCame) {
