@@ -18,21 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-namespace dmaflow {
+namespace dmaflow::test {
 namespace {
-
-using test::error_of_sw_sync;
-using test::fails_with;
-using test::mentions;
-using test::must;
-using test::nodes;
-using test::page;
-using test::shortly;
-using test::soon;
-using test::SwSync;
-using test::Timelines;
-using test::Waiter;
-using namespace std::chrono_literals;
 
 // --- Devices ---
 
@@ -500,4 +487,4 @@ TEST_F(Timelines, EightThreads100000StepsAndThreadSanitizerHasNothingToSay) {
 }
 
 }  // namespace
-}  // namespace dmaflow
+}  // namespace dmaflow::test

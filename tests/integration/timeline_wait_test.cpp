@@ -20,21 +20,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-namespace dmaflow {
+namespace dmaflow::test {
 namespace {
 
-using test::allocations;
-using test::error_of_sw_sync;
-using test::fails_with;
-using test::mentions;
-using test::must;
-using test::page;
-using test::shortly;
-using test::soon;
-using test::SwSync;
-using test::Timelines;
-using test::Waiter;
-using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
 // --- Waits ---
@@ -404,4 +392,4 @@ TEST_F(Timelines, WhatIsNoEventfdIsRefused) {
 }
 
 }  // namespace
-}  // namespace dmaflow
+}  // namespace dmaflow::test

@@ -81,8 +81,6 @@ std::optional<Error> why_no_sampler(vulkan::Device& gpu, const Buffer& buffer) {
   return imported.error();
 }
 
-bool mentions(const Error& error, std::string_view words) { return error.message().find(words) != std::string::npos; }
-
 StreamConfig stream_of(const Layout& layout) {
   StreamConfig config;
   config.layout = layout;

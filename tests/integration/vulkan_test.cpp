@@ -22,8 +22,6 @@ namespace {
 using namespace std::chrono_literals;
 using vulkan::Device;
 
-bool mentions(const Error& error, std::string_view words) { return error.message().find(words) != std::string::npos; }
-
 TEST(VulkanCreate, ListsEveryDeviceAndSaysWhyNotThis) {
   const LeakCheck leaks;
   const auto all = vulkan::list();

@@ -30,10 +30,6 @@ inline Request request_of(PixelFormat format, Size size, std::uint32_t count = 1
   return request;
 }
 
-inline bool mentions(const Error& error, std::string_view words) {
-  return error.message().find(words) != std::string::npos;
-}
-
 inline std::uint64_t page_size() { return static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)); }
 
 /// How many buffers of so many bytes are more than the machine's memory by far; 0 where no request can be that large,

@@ -17,6 +17,11 @@
 
 namespace dmaflow::test {
 
+/// Whether an error's message has these words in it.
+inline bool mentions(const Error& error, std::string_view words) {
+  return error.message().find(words) != std::string::npos;
+}
+
 /// Fails the n-th call (counted from 1) that matches, with an errno; counts all calls that match. Set for as long as it
 /// lives.
 class FailNth : public sys::Hook {

@@ -15,6 +15,7 @@ namespace dmaflow {
 namespace {
 
 using heap::Answer;
+using test::mentions;
 
 /// A directory that stands for /dev/dma_heap, with ordinary files in it.
 class HeapDirectory : public testing::Test {
@@ -29,8 +30,6 @@ class HeapDirectory : public testing::Test {
   std::filesystem::path path_;
   heap::Options options_;
 };
-
-bool mentions(const Error& error, std::string_view words) { return error.message().find(words) != std::string::npos; }
 
 TEST(HeapNames, TheTableKnowsTheKernelsNames) {
   EXPECT_EQ(heap::properties_of("system"), (heap::Properties{Answer::no, Answer::yes, Answer::no}));
