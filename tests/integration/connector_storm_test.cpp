@@ -288,8 +288,8 @@ std::set<pid_t> processes_in(const ProcessTable& table) {
 }
 
 /// Checks that the table, which is kept by events alone, names the processes that /proc shows. Retries for a while: the
-/// kernel starts and ends threads of its own between the two reads, and a process that ended is a zombie before its exit
-/// event comes. A table that is wrong stays wrong.
+/// kernel starts and ends threads of its own between the two reads, and a process that ended is a zombie before its
+/// exit event comes. A table that is wrong stays wrong.
 void expect_truth(ProcessTable& table, ProcessEvents& events) {
   const Deadline deadline = Deadline::after(20s);
   while (true) {
