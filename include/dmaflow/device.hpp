@@ -191,7 +191,9 @@ class Source : public Pollable, public Producer {
 struct Presentation {
   std::uint64_t sequence = 0;             ///< FrameInfo::sequence
   std::chrono::nanoseconds captured{0};   ///< FrameInfo::timestamp, on the frame's own clock
-  std::chrono::nanoseconds presented{0};  ///< CLOCK_MONOTONIC
+  /// CLOCK_MONOTONIC, as the display's driver reports it. One that simulates its refresh by a timer reports when the
+  /// timer was due, which may be up to a refresh before the frame was submitted.
+  std::chrono::nanoseconds presented{0};
 };
 
 /// Where frames go.

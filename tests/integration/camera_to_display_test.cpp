@@ -51,6 +51,8 @@ TEST(Child, DISABLED_Streams) {
   const auto stop = must(stop_on_signals());
   const auto plans = pipeline.prepare({.size = must(parse_size(get("CHILD_SIZE", "1280x720")))});
   ASSERT_TRUE(plans) << plans.error().explain();
+  std::printf("%s", plans->front().explain().c_str());
+  std::fflush(stdout);  // for wait_until_streaming()
   must(pipeline.run({.stop_fd = stop.get(),
                      .frames = std::strtoull(get("CHILD_FRAMES", "100"), nullptr, 10),
                      .frame_timeout = seconds(20)}));
@@ -123,10 +125,15 @@ std::vector<std::string> child_command(std::vector<std::string> prefix = {}) {
 
 std::string temporary(const std::string& name) { return ::testing::TempDir() + "dmaflow-" + name; }
 
-/// Waits until the process streams: its camera's descriptor has been there for a while and frames come.
+/// Waits until the process streams: it has printed its plan, and now waits for its devices. A wait alone does not say
+/// so: preparing tries each memory through a mapping, and waits there for devices that are at work in it.
 bool wait_until_streaming(const Process& process) {
   const auto end = std::chrono::steady_clock::now() + seconds(30);
   while (std::chrono::steady_clock::now() < end) {
+    if (process.output().find("buffers of") == std::string::npos) {
+      std::this_thread::sleep_for(milliseconds(20));
+      continue;
+    }
     std::ifstream wchan("/proc/" + std::to_string(process.pid()) + "/syscall");
     long number = -1;
     wchan >> number;
@@ -350,7 +357,10 @@ TEST(CameraToDisplay, FramesAreShownInOrderEachOnceAndNeverEarly) {
     collect();
     EXPECT_EQ(shown.size() + displaced, taken) << driver;
     for (std::size_t i = 0; i < shown.size(); ++i) {
-      EXPECT_GE(shown[i].presented, shown[i].captured) << "shown before it was there";
+      // A driver that simulates its refresh by a timer (virtio-gpu since Linux 7) reports when the timer was due. Where
+      // it runs late, that is before the commit, by less than a refresh.
+      EXPECT_GT(shown[i].presented + std::chrono::nanoseconds(seconds(1)) / 50, shown[i].captured)
+          << "shown before it was there";
       if (i == 0)
         continue;  // not greater: at 60 a second vivid gives some numbers twice. The count above finds repeats.
       EXPECT_GE(shown[i].sequence, shown[i - 1].sequence);
@@ -464,6 +474,8 @@ TEST(CameraToDisplay, OneCameraFeedsADisplayAndASlowRecorderAtOnce) {
   must(pipeline.connect(*camera, *recorder, "recorder", {.policy = Policy::drop_when_full, .max_queued = 2}));
   const auto plans = pipeline.prepare({.size = Size{1280, 720}});
   ASSERT_TRUE(plans) << plans.error().explain();
+  std::printf("%s", plans->front().explain().c_str());
+  std::fflush(stdout);  // for wait_until_streaming()
   must(pipeline.run({.frames = 120}));
   const StreamStats& stats = pipeline.stats().streams.front();
   for (const BranchStats& branch : stats.branches) {
