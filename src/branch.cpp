@@ -23,6 +23,7 @@ Frame Branch::pop() noexcept {
 
 void Branch::begin() noexcept {
   in_stages_ = 0;
+  discard_before_ = 0;
   BranchStats unused;
   count(unused);
 }
@@ -32,7 +33,7 @@ void Branch::offer(Frame frame, BranchStats& stats) noexcept {
     pop().release();
     ++stats.dropped.replaced;
   } else if (!wants_newest() && count_ >= options_.max_queued) {
-    // Policy::drop_when_full: of the third nothing is taken from the source without has_room().
+    // Policy::drop_when_full: with those that hold the source back, nothing is taken without has_room().
     ++stats.dropped.queue_full;
     return;  // the new one goes: those that wait keep their order and their place
   }
@@ -94,9 +95,47 @@ void Branch::note_left(BranchStats& stats) noexcept {
   }
 }
 
+// Policy::on_time looks at the clock; the others do not.
+bool Branch::is_due(const Frame& frame, Deadline::Clock::time_point now) const noexcept {
+  return now.time_since_epoch() >= frame.info().target - sink_->lead_time();
+}
+
+/// Whether the first frame in the queue may go on now. Those whose successor is due as well are late.
+bool Branch::first_is_due(BranchStats& stats) noexcept {
+  if (options_.policy != Policy::on_time) return true;
+  const auto now = Deadline::Clock::now();
+  while (count_ > 1 && is_due(queue_[(first_ + 1) % max_queue], now)) {
+    pop().release();
+    ++stats.dropped.late;
+  }
+  return is_due(queue_[first_], now);
+}
+
+std::optional<Deadline> Branch::wake_by() const noexcept {
+  if (options_.policy != Policy::on_time || count_ == 0 || !entry_takes()) return std::nullopt;
+  const auto due = queue_[first_].info().target - sink_->lead_time();
+  return Deadline::at(Deadline::Clock::time_point(std::chrono::duration_cast<Deadline::Clock::duration>(due)));
+}
+
+void Branch::discard_before(std::uint64_t sequence, BranchStats& stats) noexcept {
+  discard_before_ = sequence;
+  for (; count_ > 0; ++stats.dropped.discarded) pop().release();
+}
+
 // From the sink's end, so that each step makes room for the next. @p between: a frame went from one stage to the next,
 // which may have finished it at once.
 Result<bool> Branch::move_through(BranchStats& stats, bool& between) {
+  auto left = leave_stages(stats, between);
+  if (!left || count_ == 0 || !entry_takes() || !first_is_due(stats)) return left;
+  const bool has_stages = !options_.stages.empty();
+  auto taken = has_stages ? feed_stage(0, pop(), stats) : feed_sink(pop(), stats);
+  if (!taken) return std::unexpected(taken.error());
+  (has_stages ? between : *left) = true;
+  return left;
+}
+
+/// Takes what stages have finished. True where the sink got one.
+Result<bool> Branch::leave_stages(BranchStats& stats, bool& between) {
   bool fed = false;
   const auto& stages = options_.stages;
   for (std::size_t i = stages.size(); i-- > 0;) {
@@ -112,6 +151,11 @@ Result<bool> Branch::move_through(BranchStats& stats, bool& between) {
       }
       if (!*frame) break;
       note_left(stats);
+      if (frame->info().sequence < discard_before_) {
+        frame->release();
+        ++stats.dropped.discarded;
+        continue;
+      }
       if (!last) {
         if (auto taken = feed_stage(i + 1, std::move(*frame), stats); !taken) return std::unexpected(taken.error());
         between = true;
@@ -122,10 +166,6 @@ Result<bool> Branch::move_through(BranchStats& stats, bool& between) {
       if (!wants_newest()) break;  // one at a time, flushed between
     }
   }
-  if (count_ == 0 || !entry_takes()) return fed;
-  auto taken = stages.empty() ? feed_sink(pop(), stats) : feed_stage(0, pop(), stats);
-  if (!taken) return std::unexpected(taken.error());
-  (stages.empty() ? fed : between) = true;
   return fed;
 }
 

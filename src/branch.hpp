@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace dmaflow {
@@ -13,6 +14,9 @@ namespace dmaflow {
 class Branch {
  public:
   static constexpr std::uint32_t max_queue = 32;
+
+  /// Whether it gets frames. One that failed is stopped, and only waits to be removed.
+  enum class State : std::uint8_t { flowing, paused, failed };
 
   Branch(std::string name, Sink& sink, BranchOptions options);
 
@@ -27,6 +31,9 @@ class Branch {
   }
   /// Takes a stage out again.
   void remove(const Stage& stage) { std::erase(options_.stages, &stage); }
+  [[nodiscard]] State state() const noexcept { return state_; }
+  void set_state(State state) noexcept { state_ = state; }
+  [[nodiscard]] bool may_restart() const noexcept { return options_.may_restart; }
 
   /// Before the devices start: what they dropped until now is not this run's.
   void begin() noexcept;
@@ -35,14 +42,21 @@ class Branch {
   /// Moves frames as far as they go, up to the sink's staging place. True where the sink took one: flush it. On an
   /// error the frame that caused it is let go and counted as failed.
   Result<bool> advance(BranchStats& stats);
+  /// Lets go of every frame that is here, or still in a stage, and was captured before the one with this number.
+  void discard_before(std::uint64_t sequence, BranchStats& stats) noexcept;
+  /// When the first frame that waits for its target is due; nothing where none does, or something else is waited for.
+  [[nodiscard]] std::optional<Deadline> wake_by() const noexcept;
+  void report(const Presentation& presentation) {
+    if (options_.on_presented) options_.on_presented(presentation);
+  }
   [[nodiscard]] bool wants_newest() const noexcept { return options_.policy == Policy::latest; }
   /// False where nothing may be taken from the source until this branch has moved frames on.
   [[nodiscard]] bool has_room() const noexcept {
-    return options_.policy != Policy::wait_when_full || count_ < options_.max_queued;
+    return !holds_source_back() || state_ != State::flowing || count_ < options_.max_queued;
   }
   /// False while it has frames under way that it must not lose.
   [[nodiscard]] bool is_done() const noexcept {
-    return options_.policy != Policy::wait_when_full || (count_ == 0 && in_stages_ == 0);
+    return !holds_source_back() || state_ == State::failed || (count_ == 0 && in_stages_ == 0);
   }
   /// Reads what the devices dropped, and what they hold.
   void count(BranchStats& stats) noexcept;
@@ -62,7 +76,13 @@ class Branch {
   [[nodiscard]] Blocker blocker() const noexcept;
 
  private:
+  [[nodiscard]] bool holds_source_back() const noexcept {
+    return options_.policy == Policy::wait_when_full || options_.policy == Policy::on_time;
+  }
   Result<bool> move_through(BranchStats& stats, bool& between);
+  Result<bool> leave_stages(BranchStats& stats, bool& between);
+  [[nodiscard]] bool is_due(const Frame& frame, Deadline::Clock::time_point now) const noexcept;
+  [[nodiscard]] bool first_is_due(BranchStats& stats) noexcept;
   Result<void> feed_sink(Frame frame, BranchStats& stats);
   Result<void> feed_stage(std::size_t index, Frame frame, BranchStats& stats);
   void note_left(BranchStats& stats) noexcept;
@@ -80,6 +100,8 @@ class Branch {
   std::uint64_t sink_dropped_ = 0;  // Importer::dropped() when it was read last
   std::uint64_t stages_dropped_ = 0;
   std::uint64_t moves_ = 0;
+  std::uint64_t discard_before_ = 0;  // FrameInfo::sequence: older ones that leave a stage are let go
+  State state_ = State::flowing;
   bool has_latency_ = false;
 };
 

@@ -36,19 +36,20 @@ ProgressWatch::Time ProgressWatch::next() const noexcept {
   return first;
 }
 
-Result<void> ProgressWatch::check(std::span<const StreamStats> stats, Time now) {
+std::expected<void, ProgressWatch::Stalled> ProgressWatch::check(std::span<const StreamStats> stats, Time now) {
   for (std::size_t i = 0; i < streams_.size(); ++i) {
     // The branches first: a source that has no buffers left is not at fault where a display keeps them.
     for (std::size_t b = 0; b < branches_[i].size(); ++b) {
-      if (!streams_[i].is_running()) {
+      if (!streams_[i].is_running() || streams_[i].branches()[b].state() == Branch::State::failed) {
         branches_[i][b].counts = false;
         continue;
       }
       const auto checked =
           check_branch(streams_[i].branches()[b], branches_[i][b], stats[i].branches[b].presented, now);
-      if (!checked) return checked;
+      if (!checked) return std::unexpected(Stalled{.stream = i, .branch = b, .error = checked.error()});
     }
-    if (auto checked = check_source(i, stats[i].captured, now); !checked) return checked;
+    if (auto checked = check_source(i, stats[i].captured, now); !checked)
+      return std::unexpected(Stalled{.stream = i, .branch = {}, .error = checked.error()});
   }
   return {};
 }

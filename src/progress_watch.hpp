@@ -5,6 +5,8 @@
 #include "stream.hpp"
 
 #include <chrono>
+#include <expected>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -20,8 +22,14 @@ class ProgressWatch {
   /// The streams have been started.
   void begin(Time now) noexcept;
 
-  /// Looks at every stream and branch. Errors: ETIMEDOUT, naming the participant that stood still for the limit.
-  Result<void> check(std::span<const StreamStats> stats, Time now);
+  /// One that stood still for the limit.
+  struct Stalled {
+    std::size_t stream = 0;
+    std::optional<std::size_t> branch{};  // nothing: the source
+    Error error;                          // ETIMEDOUT, naming the participant
+  };
+  /// Looks at every stream and branch.
+  std::expected<void, Stalled> check(std::span<const StreamStats> stats, Time now);
   /// When the first of them will have stood still for the limit.
   [[nodiscard]] Time next() const noexcept;
 

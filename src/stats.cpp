@@ -125,17 +125,18 @@ std::string json_of(const BranchStats& branch) {
   return object({member("name", json_string(branch.name)), member("delivered", branch.delivered),
                  member("presented", branch.presented), member("dropped", dropped.total()),
                  member("drops", object({member("replaced", dropped.replaced), member("queue_full", dropped.queue_full),
-                                         member("by_device", dropped.by_device), member("at_stop", dropped.at_stop)})),
-                 member("failed", branch.failed), member("held", branch.held), member("added", branch.added),
-                 member("latency_ms", json_of(branch.latency))});
+                                         member("by_device", dropped.by_device), member("late", dropped.late),
+                                         member("discarded", dropped.discarded), member("at_stop", dropped.at_stop)})),
+                 member("failed", branch.failed), member("held", branch.held), member("skipped", branch.skipped),
+                 member("added", branch.added), member("latency_ms", json_of(branch.latency))});
 }
 
 std::string json_of(const StreamStats& stream) {
-  return object(
-      {member("name", json_string(stream.name)), member("captured", stream.captured), member("lost", stream.lost),
-       member("erroneous", stream.erroneous), member("bytes_copied", stream.bytes_copied),
-       member("renegotiations", stream.renegotiations),
-       member("branches", array(stream.branches, [](const BranchStats& branch) { return json_of(branch); }))});
+  return object({member("name", json_string(stream.name)), member("captured", stream.captured),
+                 member("lost", stream.lost), member("erroneous", stream.erroneous),
+                 member("bytes_copied", stream.bytes_copied), member("renegotiations", stream.renegotiations),
+                 member("branches", array(stream.branches, [](const BranchStats& branch) { return json_of(branch); })),
+                 member("removed", array(stream.removed, [](const BranchStats& branch) { return json_of(branch); }))});
 }
 
 }  // namespace

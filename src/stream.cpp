@@ -4,6 +4,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <utility>
 
 namespace dmaflow {
 namespace {
@@ -55,6 +56,7 @@ std::vector<Stream::Part> Stream::parts() const {
   parts.front().link.producer = source_;
   for (std::size_t b = 0; b < branches_.size(); ++b) {
     const Branch& branch = branches_[b];
+    if (branch.state() == Branch::State::failed) continue;
     std::size_t current = 0;
     parts[current].link.queued += branch.max_queued();
     for (std::size_t i = 0; i < branch.stages().size(); ++i) {
@@ -123,15 +125,15 @@ bool Stream::insert_copies(const Part& part) {
     return true;
   }
   std::vector<Branch*> unable;
+  std::vector<Branch*> able;
   for (Branch& branch : branches_) {
+    if (branch.state() == Branch::State::failed) continue;
     Link alone = part.link;
     alone.consumers = consumers_in(branch);
     alone.queued = branch.max_queued();
-    if (!negotiate(alone)) unable.push_back(&branch);
+    (negotiate(alone) ? able : unable).push_back(&branch);
   }
-  if (unable.empty()) {
-    for (std::size_t i = 1; i < branches_.size(); ++i) unable.push_back(&branches_[i]);
-  }
+  if (unable.empty() && !able.empty()) unable.assign(able.begin() + 1, able.end());
   for (Branch* branch : unable) branch->insert(0, copies_.emplace_back());
   return !unable.empty();
 }
@@ -155,36 +157,47 @@ Result<void> Stream::check_names(const StreamRequest& request, const std::vector
                              .detail("no allocator named %s", request.allocator.c_str()));
 }
 
+/// Negotiates a link and makes its buffers, with copies where nothing else works and the user allows them.
+std::expected<void, Refused> Stream::make_part(std::size_t index, const StreamRequest& request,
+                                               const std::vector<Allocator*>& allocators) {
+  const auto part_now = [&] {
+    Part part = parts()[index];
+    part.link.allocators = allocators;
+    part.link.request = wishes_for(part.link, index == 0, request);
+    return part;
+  };
+  Part part = part_now();
+  auto made = make(part.link);
+  std::vector<Candidate> before_copies;
+  if (!made && request.allow_copy && !made.error().candidates.empty() && insert_copies(part)) {
+    before_copies = std::move(made.error().candidates);
+    part = part_now();
+    made = make(part.link);
+  }
+  auto& candidates = made ? made->plan.candidates : made.error().candidates;
+  candidates.insert(candidates.begin(), before_copies.begin(), before_copies.end());
+  if (!made) return std::unexpected(std::move(made.error()));
+  made->plan.copies = std::ranges::any_of(made->consumers, [this](const Importer* one) { return is_copy(one); });
+  made_.push_back(std::move(*made));
+  return {};
+}
+
 std::expected<std::vector<Plan>, Refused> Stream::prepare(const StreamRequest& request,
                                                           const std::vector<Allocator*>& allocators) {
   forget();
   if (auto known = check_names(request, allocators); !known) return std::unexpected(Refused{known.error(), {}});
-  std::vector<Plan> plans;
-  for (std::size_t i = 0; i < parts().size(); ++i) {
-    const auto part_now = [&] {
-      Part part = parts()[i];
-      part.link.allocators = allocators;
-      part.link.request = wishes_for(part.link, i == 0, request);
-      return part;
-    };
-    Part part = part_now();
-    auto made = make(part.link);
-    std::vector<Candidate> before_copies;
-    if (!made && request.allow_copy && !made.error().candidates.empty() && insert_copies(part)) {
-      before_copies = std::move(made.error().candidates);
-      part = part_now();
-      made = make(part.link);
-    }
-    auto& candidates = made ? made->plan.candidates : made.error().candidates;
-    candidates.insert(candidates.begin(), before_copies.begin(), before_copies.end());
-    if (!made) {
+  for (std::size_t i = 0; i < parts().size(); ++i) {  // a copy adds a part
+    if (auto made = make_part(i, request, allocators); !made) {
       forget();
       return std::unexpected(std::move(made.error()));
     }
-    made->plan.copies = std::ranges::any_of(made->consumers, [this](const Importer* one) { return is_copy(one); });
-    plans.push_back(made->plan);
-    made_.push_back(std::move(*made));
   }
+  return plans();
+}
+
+std::vector<Plan> Stream::plans() const {
+  std::vector<Plan> plans;
+  for (const Made& made : made_) plans.push_back(made.plan);
   return plans;
 }
 
@@ -207,24 +220,36 @@ Result<void> Stream::start() {
   copied_before_ = copied_;
   for (Branch& branch : branches_) branch.begin();
   any_frame_ = false;
+  note_traits();
+  for (const Branch& branch : branches_) {
+    if (auto started = start_branch(branch); !started) return started;
+  }
+  return source_->start(made_.front().buffers);
+}
+
+Result<void> Stream::start_branch(const Branch& branch) const {
+  if (branch.state() == Branch::State::failed) return {};
+  if (auto started = branch.sink().start(inputs_of(branch.sink())); !started) return started;
+  for (Stage* stage : branch.stages()) {
+    if (auto started = stage->start(inputs_of(*stage), outputs_of(*stage)); !started) return started;
+  }
+  return {};
+}
+
+/// What depends on who takes part.
+void Stream::note_traits() noexcept {
   may_be_behind_ = std::ranges::all_of(branches_, [](const Branch& one) { return one.wants_newest(); }) &&
                    std::ranges::any_of(branches_, [](const Branch& one) { return !one.stages().empty(); });
   must_be_woken_ = std::ranges::any_of(made_, [](const Made& made) {
     return std::ranges::any_of(made.consumers, [](const Importer* one) { return !one->returns_in_calls(); });
   });
-  for (const Branch& branch : branches_) {
-    if (auto started = branch.sink().start(inputs_of(branch.sink())); !started) return started;
-    for (Stage* stage : branch.stages()) {
-      if (auto started = stage->start(inputs_of(*stage), outputs_of(*stage)); !started) return started;
-    }
-  }
-  return source_->start(made_.front().buffers);
 }
 
 /// What a branch has under way reaches its sink, as far as the deadline lets it.
 void Stream::finish_branch(std::size_t index, Deadline deadline, const Cancel* cancel, StreamStats& stats,
                            Result<void>& result) {
   Branch& branch = branches_[index];
+  if (branch.state() == Branch::State::failed) return;
   bool goes_on = true;
   const auto keep = [&](const Result<void>& next) {
     goes_on = goes_on && next.has_value();
@@ -262,11 +287,7 @@ Result<void> Stream::stop(Deadline deadline, const Cancel* cancel, StreamStats& 
   collect(stats, per_second);
   count(stats);
   keep_first(source_->stop());
-  for (std::size_t i = 0; i < branches_.size(); ++i) {
-    for (Stage* stage : branches_[i].stages()) keep_first(stage->stop());
-    keep_first(branches_[i].sink().stop());
-    branches_[i].finish(stats.branches[i]);
-  }
+  for (std::size_t i = 0; i < branches_.size(); ++i) keep_first(stop_branch(i, stats));
   made_.clear();
   is_running_ = false;
   return result;
@@ -291,16 +312,32 @@ Result<bool> Stream::take(StreamStats& stats) {
   if (info.is_last) ended_ = true;
   behind_ = may_be_behind_ && !ended_ && is_late(info) ? behind_ + 1 : 0;
 
-  for (std::size_t i = 0; i + 1 < branches_.size(); ++i) {
-    auto hold = frame.split();
-    if (!hold) {
-      for (std::size_t rest = i; rest < branches_.size(); ++rest) ++stats.branches[rest].failed;
-      return std::unexpected(hold.error());
-    }
-    branches_[i].offer(std::move(*hold), stats.branches[i]);
-  }
-  branches_.back().offer(std::move(frame), stats.branches.back());
+  Result<void> given;
+  give_to_branches(std::move(frame), stats, given);
+  if (!given) return std::unexpected(given.error());
   return true;
+}
+
+/// Each branch that gets frames now has a hold of its own; the last has the frame itself.
+void Stream::give_to_branches(Frame frame, StreamStats& stats, Result<void>& result) noexcept {
+  constexpr auto none = ~std::size_t{0};
+  std::size_t last = none;
+  for (std::size_t i = 0; i < branches_.size(); ++i) {
+    if (branches_[i].state() != Branch::State::flowing) {
+      ++stats.branches[i].skipped;
+      continue;
+    }
+    if (const auto before = std::exchange(last, i); before != none) {
+      auto hold = frame.split();
+      if (!hold) {
+        result = std::unexpected(hold.error());
+        ++stats.branches[before].failed;
+        continue;
+      }
+      branches_[before].offer(std::move(*hold), stats.branches[before]);
+    }
+  }
+  if (last != none) branches_[last].offer(std::move(frame), stats.branches[last]);
 }
 
 bool Stream::is_late(const FrameInfo& info) const noexcept {
@@ -310,25 +347,28 @@ bool Stream::is_late(const FrameInfo& info) const noexcept {
   return age > std::chrono::nanoseconds(std::chrono::seconds(2)) * interval.numerator / interval.denominator;
 }
 
-Result<void> Stream::advance(StreamStats& stats) {
+std::expected<void, Stream::BranchError> Stream::advance(StreamStats& stats) {
   bool moved = true;
   while (moved) {
     moved = false;
     for (std::size_t i = 0; i < branches_.size(); ++i) {
+      if (branches_[i].state() == Branch::State::failed) continue;
       const auto fed = branches_[i].advance(stats.branches[i]);
-      if (!fed) return std::unexpected(fed.error());
+      if (!fed) return std::unexpected(BranchError{i, fed.error()});
       moved |= *fed;
     }
     if (!moved) break;
-    for (const Branch& branch : branches_) {
-      if (auto flushed = branch.sink().flush(); !flushed) return flushed;
+    for (std::size_t i = 0; i < branches_.size(); ++i) {
+      if (branches_[i].state() == Branch::State::failed) continue;
+      if (auto flushed = branches_[i].sink().flush(); !flushed) return std::unexpected(BranchError{i, flushed.error()});
     }
   }
   return {};
 }
 
-void Stream::collect(StreamStats& stats, PerSecond& per_second) noexcept {
+void Stream::collect(StreamStats& stats, PerSecond& per_second) {
   for (std::size_t i = 0; i < branches_.size(); ++i) {
+    if (branches_[i].state() == Branch::State::failed) continue;
     BranchStats& branch = stats.branches[i];
     for (std::size_t count = reports_.size(); count == reports_.size();) {
       count = branches_[i].sink().take_presented(reports_);
@@ -336,6 +376,7 @@ void Stream::collect(StreamStats& stats, PerSecond& per_second) noexcept {
         ++branch.presented;
         if (branches_[i].has_latency()) branch.latency.add(report.presented - report.captured);
         if (i == 0) per_second.add(report.presented);
+        branches_[i].report(report);
       }
     }
   }
@@ -346,7 +387,7 @@ void Stream::count(StreamStats& stats) noexcept {
   copied_ = copied_before_;
   for (std::size_t i = 0; i < branches_.size(); ++i) {
     for (const Stage* stage : branches_[i].stages()) copied_ += stage->bytes_copied();
-    branches_[i].count(stats.branches[i]);
+    if (branches_[i].state() != Branch::State::failed) branches_[i].count(stats.branches[i]);
   }
   stats.bytes_copied = copied_;
 }
@@ -364,6 +405,7 @@ void PerSecond::add(std::chrono::nanoseconds presented) const noexcept {
 bool Stream::take_changed() noexcept {
   bool changed = source_->take_changed();
   for (const Branch& branch : branches_) {
+    if (branch.state() == Branch::State::failed) continue;
     changed |= branch.sink().take_changed();
     for (Stage* stage : branch.stages()) changed |= stage->take_changed();
   }

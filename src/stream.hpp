@@ -32,7 +32,9 @@ class Stream {
   [[nodiscard]] const std::vector<Branch>& branches() const noexcept { return branches_; }
   [[nodiscard]] bool ended() const noexcept { return ended_; }
   /// Ended, and what must not be lost has been delivered.
-  [[nodiscard]] bool is_done() const noexcept { return ended_ && std::ranges::all_of(branches_, &Branch::is_done); }
+  [[nodiscard]] bool is_done() const noexcept {
+    return is_off_ || (ended_ && std::ranges::all_of(branches_, &Branch::is_done));
+  }
   /// False while a branch has no room that may lose nothing: then the source is left alone.
   [[nodiscard]] bool has_room() const noexcept { return std::ranges::all_of(branches_, &Branch::has_room); }
   /// What is wanted of it, where that differs from what the others are asked.
@@ -40,12 +42,17 @@ class Stream {
   void set_request(StreamRequest wanted) { request_ = std::move(wanted); }
   /// True between start() and stop().
   [[nodiscard]] bool is_running() const noexcept { return is_running_; }
+  /// True where it was stopped alone, failed, or has no branch: its source is not waited for either.
+  [[nodiscard]] bool is_off() const noexcept { return is_off_; }
+  void set_off(bool off) noexcept { is_off_ = off; }
   /// How often it was started.
   [[nodiscard]] std::uint64_t starts() const noexcept { return starts_; }
 
   /// Negotiates every link, makes its buffers and imports them. On refusal nothing is kept.
   std::expected<std::vector<Plan>, Refused> prepare(const StreamRequest& request,
                                                     const std::vector<Allocator*>& allocators);
+  /// The plans in force, the source's first.
+  [[nodiscard]] std::vector<Plan> plans() const;
   /// Lets go of buffers, and of the copies a plan put in.
   void forget() noexcept;
   /// Starts sinks, stages, then the source. On an error what was started is for stop().
@@ -53,6 +60,20 @@ class Stream {
   /// Waits for what is under way, then stops the source, the stages and the sinks, in this order. The error is the
   /// first of any of them; all are stopped all the same, and every frame is counted.
   Result<void> stop(Deadline deadline, const Cancel* cancel, StreamStats& stats, PerSecond& per_second);
+
+  /// Prepares and starts the last branch with the buffers that the running stream has. Errors: ENOBUFS (too few), those
+  /// of the branch's devices. Then the branch is as it was, and stopped.
+  Result<void> join(const StreamRequest& request, const std::vector<Allocator*>& allocators);
+  /// Delivers what the branch has under way, as stop() does for all, stops it, and takes it out.
+  Result<void> remove(std::size_t index, Deadline deadline, const Cancel* cancel, StreamStats& stats,
+                      PerSecond& per_second);
+  /// Stops a branch whose device failed. It stays, for its counters.
+  void fail(std::size_t index, StreamStats& stats, PerSecond& per_second);
+  [[nodiscard]] bool has_branch_left() const noexcept {
+    return std::ranges::any_of(branches_, [](const Branch& one) { return one.state() != Branch::State::failed; });
+  }
+  /// Lets go of every frame that is not yet with a sink.
+  void discard(StreamStats& stats) noexcept;
 
   /// Takes one frame from the source, if there is one, and gives every branch its hold. True where there was one.
   Result<bool> take(StreamStats& stats);
@@ -65,12 +86,17 @@ class Stream {
   void caught_up() noexcept { behind_ = 0; }
   /// False where frames come back only inside calls of the loop's own.
   [[nodiscard]] bool must_be_woken() const noexcept { return must_be_woken_; }
-  /// Moves frames on in every branch and submits them, planes of one output together, until nothing moves.
-  Result<void> advance(StreamStats& stats);
+  struct BranchError {
+    std::size_t branch = 0;
+    Error error;
+  };
+  /// Moves frames on in every branch and submits them, planes of one output together, until nothing moves. On an error
+  /// the others may not have moved on as far as they can: call it again.
+  std::expected<void, BranchError> advance(StreamStats& stats);
   /// Gives returned buffers back to the source and lets it handle its events.
   Result<void> serve_source(short revents) { return source_->dispatch(revents); }
   /// Collects reports of presented frames.
-  void collect(StreamStats& stats, PerSecond& per_second) noexcept;
+  void collect(StreamStats& stats, PerSecond& per_second);
   /// Brings the counters up to date: what devices dropped, what waits, what was copied.
   void count(StreamStats& stats) noexcept;
   /// True once after any participant changed so that the plan no longer holds.
@@ -101,6 +127,15 @@ class Stream {
   [[nodiscard]] bool is_late(const FrameInfo& info) const noexcept;
   static std::expected<Made, Refused> make(Link link);
   bool insert_copies(const Part& part);
+  std::expected<void, Refused> make_part(std::size_t index, const StreamRequest& request,
+                                         const std::vector<Allocator*>& allocators);
+  Result<void> settle(const Branch& branch) const;
+  Result<void> check_spare(const Branch& added) const;
+  Result<void> start_branch(const Branch& branch) const;
+  Result<void> stop_branch(std::size_t index, StreamStats& stats);
+  void take_out(const Branch& branch);
+  void note_traits() noexcept;
+  void give_to_branches(Frame frame, StreamStats& stats, Result<void>& result) noexcept;
 
   Source* source_;
   std::vector<Branch> branches_;
@@ -118,6 +153,7 @@ class Stream {
   bool any_frame_ = false;
   bool ended_ = false;
   bool is_running_ = false;
+  bool is_off_ = false;
   bool has_more_ = false;
 };
 

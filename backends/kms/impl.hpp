@@ -162,6 +162,8 @@ struct Output::Impl {
   void refused() noexcept;
   /// Counts the time until the staged frames must go anew.
   void keep_step() noexcept;
+  /// Of the mode; of 60 Hz where that is not known.
+  [[nodiscard]] std::chrono::nanoseconds refresh_period() const noexcept;
   /// Commits what is staged, or parks it.
   [[nodiscard]] Result<void> commit() noexcept;
   /// Everything: connector, CRTC, mode, each plane with its newest frame.
@@ -214,8 +216,7 @@ struct Plane::Impl {
   };
   struct Submitted {
     std::uint64_t commit = 0;
-    std::uint64_t sequence = 0;
-    std::chrono::nanoseconds captured{0};
+    Presentation report{};
   };
 
   Output::Impl& output;

@@ -226,10 +226,12 @@ void Output::Impl::refused() noexcept {
   if (is_in_step) keep_step();
 }
 
-void Output::Impl::keep_step() noexcept {
+std::chrono::nanoseconds Output::Impl::refresh_period() const noexcept {
   const std::uint64_t refresh = mode && mode->mode.refresh_mhz != 0 ? mode->mode.refresh_mhz : 60'000;
-  commit_by = Deadline::Clock::now() + std::chrono::nanoseconds(1'500'000'000'000 / refresh);
+  return std::chrono::nanoseconds(1'000'000'000'000 / refresh);
 }
+
+void Output::Impl::keep_step() noexcept { commit_by = Deadline::Clock::now() + refresh_period() * 3 / 2; }
 
 Result<void> Output::Impl::commit() noexcept {
   if (is_parked || device.paused || is_deferring()) return {};
@@ -286,7 +288,7 @@ void Output::Impl::committed() noexcept {
     const FrameInfo& info = impl.staged.frame.info();
     if (last_captured.count() != 0 && info.timestamp - last_captured > slow_interval) is_slow = true;
     last_captured = info.timestamp;
-    impl.submitted.push({.commit = commits, .sequence = info.sequence, .captured = info.timestamp});
+    impl.submitted.push({.commit = commits, .report = Presentation::of(info)});
     impl.under_way = std::move(impl.staged);
     if (impl.following.frame) impl.staged = std::move(impl.following);
     if (!impl.is_on) note_used(impl.place->plane->id);
@@ -312,7 +314,9 @@ void Output::Impl::on_flip(std::uint64_t commit, std::chrono::nanoseconds when) 
     while (!impl.submitted.empty() && impl.submitted.front().commit <= commit) {
       const Plane::Impl::Submitted& done = impl.submitted.front();
       if (done.commit == commit) {
-        impl.presented.push({.sequence = done.sequence, .captured = done.captured, .presented = when});
+        Presentation report = done.report;
+        report.presented = when;
+        impl.presented.push(report);
       }
       impl.submitted.pop();
     }

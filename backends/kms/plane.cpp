@@ -169,6 +169,8 @@ std::size_t Plane::take_presented(std::span<Presentation> out) noexcept {
   return count;
 }
 
+std::chrono::nanoseconds Plane::lead_time() const noexcept { return impl_->output.refresh_period() / 2; }
+
 Result<void> Plane::drain(Deadline deadline, const Cancel* cancel) { return impl_->output.drain(deadline, cancel); }
 
 Result<void> Plane::stop() noexcept { return impl_->stop(); }

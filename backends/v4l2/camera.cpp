@@ -21,6 +21,29 @@
 #include <poll.h>
 
 namespace dmaflow::v4l2 {
+namespace {
+
+Field field_of(std::uint32_t field) noexcept {
+  switch (field) {
+    case V4L2_FIELD_ANY:
+    case V4L2_FIELD_NONE:
+      return Field::progressive;
+    case V4L2_FIELD_TOP:
+      return Field::top;
+    case V4L2_FIELD_BOTTOM:
+      return Field::bottom;
+    case V4L2_FIELD_INTERLACED:
+      return Field::interlaced;
+    case V4L2_FIELD_INTERLACED_TB:
+      return Field::top_first;
+    case V4L2_FIELD_INTERLACED_BT:
+      return Field::bottom_first;
+    default:
+      return Field::other;
+  }
+}
+
+}  // namespace
 
 struct Camera::Impl {
   explicit Impl(Device opened, bool fixed) : device(std::move(opened)), state(device), fixed_port(fixed) {}
@@ -390,6 +413,7 @@ Result<Frame> Camera::Impl::lend(const Dequeued& done) {
   info.is_erroneous = (done.flags & V4L2_BUF_FLAG_ERROR) != 0;
   info.is_last = (done.flags & V4L2_BUF_FLAG_LAST) != 0;
   info.color = output.color;
+  info.field = field_of(done.field == V4L2_FIELD_ANY ? agreed->format.field : done.field);
   ended = info.is_last;
   if (output.layout.plane_count == agreed->format.planes)
     info.bytes_used = done.bytes_used;  // else one count for several planes

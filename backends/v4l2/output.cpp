@@ -339,9 +339,7 @@ Result<void> Output::Impl::collect() {
   if (!done) return std::unexpected(done.error());
   if (!*done) return {};
   Frame frame = std::move(in_device[(*done)->slot]);
-  Presentation report;
-  report.sequence = frame.info().sequence;
-  report.captured = frame.info().timestamp;
+  Presentation report = Presentation::of(frame.info());
   // A device that copies time stamps gives ours back; then the moment we learn of it is the best there is.
   const bool own = ((*done)->flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
   report.presented = own ? (*done)->timestamp : Deadline::Clock::now().time_since_epoch();

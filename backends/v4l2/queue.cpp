@@ -144,6 +144,7 @@ Result<std::optional<Dequeued>> Queue::dequeue() noexcept {
   out.slot = buffer.index;
   out.sequence = buffer.sequence;
   out.flags = buffer.flags;
+  out.field = buffer.field;
   out.timestamp = std::chrono::seconds(buffer.timestamp.tv_sec) + std::chrono::microseconds(buffer.timestamp.tv_usec);
   if (device_.multiplanar()) {
     for (std::uint32_t i = 0; i < table_[buffer.index].planes; ++i) {

@@ -17,6 +17,7 @@ struct Dequeued {
   std::uint32_t slot = 0;
   std::uint32_t sequence = 0;
   std::uint32_t flags = 0;
+  std::uint32_t field = 0;  ///< enum v4l2_field
   std::chrono::nanoseconds timestamp{0};
   std::array<std::uint32_t, max_planes> bytes_used{};  ///< per V4L2 plane
   std::array<std::uint32_t, max_planes> data_offset{};

@@ -189,11 +189,22 @@ class Source : public Pollable, public Producer {
 
 /// When a frame reached its viewer.
 struct Presentation {
-  std::uint64_t sequence = 0;             ///< FrameInfo::sequence
-  std::chrono::nanoseconds captured{0};   ///< FrameInfo::timestamp, on the frame's own clock
+  std::uint64_t sequence = 0;            ///< FrameInfo::sequence
+  std::chrono::nanoseconds captured{0};  ///< FrameInfo::timestamp, on the frame's own clock
   /// CLOCK_MONOTONIC, as the display's driver reports it. One that simulates its refresh by a timer reports when the
   /// timer was due, which may be up to a refresh before the frame was submitted.
   std::chrono::nanoseconds presented{0};
+  std::chrono::nanoseconds target{0};             ///< FrameInfo::target: when it should have been; 0 = not said
+  std::optional<std::chrono::nanoseconds> pts{};  ///< FrameInfo::pts
+
+  /// What is known before it is shown.
+  [[nodiscard]] static Presentation of(const FrameInfo& info) noexcept {
+    return {.sequence = info.sequence,
+            .captured = info.timestamp,
+            .presented = std::chrono::nanoseconds{0},
+            .target = info.target,
+            .pts = info.pts};
+  }
 };
 
 /// Where frames go.
@@ -211,6 +222,9 @@ class Sink : public Pollable, public Importer {
   [[nodiscard]] virtual Result<void> flush() = 0;
   /// Moves up to out.size() reports of presented frames to @p out and returns how many.
   [[nodiscard]] virtual std::size_t take_presented(std::span<Presentation> out) noexcept = 0;
+  /// How long before the time at which a frame should be seen (FrameInfo::target) it is best accepted: half a refresh
+  /// of a display, so that it is seen at the refresh nearest to that time. 0 = at that time. May change while started.
+  [[nodiscard]] virtual std::chrono::nanoseconds lead_time() const noexcept { return std::chrono::nanoseconds{0}; }
   /// A buffer of the sink's own to be filled and accepted, where it works that way (a compositor's, a PipeWire node's).
   /// Default: ENOTSUP.
   [[nodiscard]] virtual Result<Frame> acquire_target();

@@ -11,6 +11,7 @@
 #include <dmaflow/attachment.hpp>
 #include <dmaflow/buffer.hpp>
 #include <dmaflow/cancel.hpp>
+#include <dmaflow/clock.hpp>
 #include <dmaflow/copy_stage.hpp>
 #include <dmaflow/cpu_access.hpp>
 #include <dmaflow/deadline.hpp>
@@ -31,6 +32,7 @@
 #include <dmaflow/pool.hpp>
 #include <dmaflow/stats.hpp>
 #include <dmaflow/stop.hpp>
+#include <dmaflow/task_queue.hpp>
 
 #ifdef DMAFLOW_HAS_HEAP
 #include <dmaflow/heap.hpp>

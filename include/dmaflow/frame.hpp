@@ -10,28 +10,80 @@
 #pragma once
 
 #include <dmaflow/buffer.hpp>
+#include <dmaflow/clock.hpp>
 #include <dmaflow/fence.hpp>
 
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace dmaflow {
 
+/// A value of the program's own that travels with a frame: a pointer, a detection, a number. Stages that make one image
+/// of another keep it. Copied with the frame's other data, without an allocation.
+class UserData {
+ public:
+  static constexpr std::size_t max_size = 32;  ///< bytes
+  /// What can be kept: it is copied byte by byte and never destroyed.
+  template <typename T>
+  static constexpr bool is_possible =
+      std::is_trivially_copyable_v<T> && std::is_default_constructible_v<T> && sizeof(T) <= max_size;
+
+  /// Replaces what was there.
+  template <typename T>
+    requires is_possible<T>
+  void set(const T& value) noexcept {
+    std::memcpy(bytes_.data(), &value, sizeof value);
+    type_ = &id<T>;
+  }
+  /// The value, where one of exactly this type was set; else nothing.
+  template <typename T>
+    requires is_possible<T>
+  [[nodiscard]] std::optional<T> get() const noexcept {
+    if (type_ != &id<T>) return std::nullopt;
+    T value;
+    std::memcpy(&value, bytes_.data(), sizeof value);
+    return value;
+  }
+  void clear() noexcept { type_ = nullptr; }
+
+ private:
+  template <typename T>
+  static inline char id = 0;  // its address stands for the type
+  const void* type_ = nullptr;
+  std::array<std::byte, max_size> bytes_{};
+};
+
+/// Which lines of an interlaced picture a buffer holds, and which were captured first (enum v4l2_field in
+/// <linux/videodev2.h>).
+enum class Field : std::uint8_t {
+  progressive,   ///< a whole picture of one moment (V4L2_FIELD_NONE)
+  top,           ///< the top lines alone
+  bottom,        ///< the bottom lines alone
+  top_first,     ///< both, line by line; the top ones were captured first (V4L2_FIELD_INTERLACED_TB)
+  bottom_first,  ///< both, line by line; the bottom ones were captured first
+  interlaced,    ///< both, line by line, in the order of the video standard: 525 lines bottom first, else top first
+  other,         ///< one above the other, or alternating
+};
+
 /// What is known of one image.
 struct FrameInfo {
+  using Clock = dmaflow::Clock;
   /// Counted by the device: a gap means that it dropped images. It never falls while a stream runs; some drivers repeat
   /// a number, or count nothing.
   std::uint64_t sequence = 0;
   /// When the image was captured, on `clock`; never later than when it was taken from the device.
   std::chrono::nanoseconds timestamp{0};
-  enum class Clock : std::uint8_t { unknown, monotonic } clock = Clock::unknown;
+  Clock clock = Clock::unknown;
   /// The part of the buffer that holds the image, in pixels.
   Rect visible{};
   /// Bytes used per plane; 0 where the device does not say (then all of it).
@@ -43,7 +95,15 @@ struct FrameInfo {
   /// Its producer orders its work by the buffer's implicit fences (a GPU driver that has no others): who reads the
   /// image waits for those as well as for ready().
   bool has_implicit_fences = false;
+  Field field = Field::progressive;
   ColorInfo color{};
+  /// When a viewer should see it, on CLOCK_MONOTONIC; 0 = as soon as possible. Policy::on_time keeps to it.
+  std::chrono::nanoseconds target{0};
+  /// Its place in the media (a file's presentation time stamp), for the program; nothing where there is none.
+  std::optional<std::chrono::nanoseconds> pts{};
+  /// How long it is to be seen; 0 = not said.
+  std::chrono::nanoseconds duration{0};
+  UserData user{};
 };
 
 class HoldSet;

@@ -307,6 +307,8 @@ class Plane final : public Sink {
   /// Reports are kept for the last 256 frames; older ones not taken are lost. They arrive in batches, up to 32 frames
   /// late.
   [[nodiscard]] std::size_t take_presented(std::span<Presentation> out) noexcept override;
+  /// Half a refresh of the mode.
+  [[nodiscard]] std::chrono::nanoseconds lead_time() const noexcept override;
   [[nodiscard]] Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) override;
   /// Waits up to a second for the flip under way, and up to another for the display to take what was there before.
   /// Errors: ETIMEDOUT (the display has not finished: the screen is left as it is, and the frames that it may read stay

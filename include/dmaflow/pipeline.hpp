@@ -10,6 +10,7 @@
 
 #include <dmaflow/cancel.hpp>
 #include <dmaflow/device.hpp>
+#include <dmaflow/function.hpp>
 #include <dmaflow/negotiate.hpp>
 #include <dmaflow/stats.hpp>
 
@@ -19,6 +20,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace dmaflow {
@@ -31,6 +33,10 @@ enum class Policy : std::uint8_t {
   /// branches get no more either. Loses nothing while it runs: for a file that is decoded, encoded, or analysed. A
   /// camera goes on all the same, and drops images itself where it has no buffer left (StreamStats::lost).
   wait_when_full,
+  /// Each is shown when FrameInfo::target says (never more than Sink::lead_time() before it); one without a target as
+  /// soon as possible. They wait in order; at the limit nothing is taken from the source. Where the times of several
+  /// have come, the newest of those is shown and the others are dropped (Drops::late): for media with a clock.
+  on_time,
 };
 
 struct BranchOptions {
@@ -40,6 +46,20 @@ struct BranchOptions {
   std::uint32_t max_queued = 4;
   /// Between source and sink, in order. They and the sink outlive the pipeline.
   std::vector<Stage*> stages{};
+  /// Called in the loop's thread for each frame that the sink reports as seen, e.g. for the sound to follow.
+  Function<void(const Presentation&)> on_presented{};
+  /// For connect() while the pipeline runs: whether the source's stream may be stopped and started again where its
+  /// running buffers are too few or do not suit the new sink. Frames under way are delivered first; a camera misses
+  /// some meanwhile (StreamStats::lost).
+  bool may_restart = false;
+};
+
+/// A device that failed while the others can go on.
+struct Failure {
+  Source* source = nullptr;
+  Sink* sink = nullptr;     ///< of the branch in which a stage or the sink failed; null: the source itself did
+  std::string_view name{};  ///< of the source or the branch; valid during the call
+  const Error& error;
 };
 
 struct RunOptions {
@@ -59,7 +79,8 @@ struct RunOptions {
   std::function<void(const Stats&)> progress{};
 };
 
-/// Joins devices and moves their frames. Not synchronised: one thread builds and runs it. The devices outlive it.
+/// Joins devices and moves their frames. Not synchronised: one thread builds, changes and runs it; others use a
+/// TaskQueue that it watches. The devices outlive it.
 class Pipeline {
  public:
   Pipeline();
@@ -67,17 +88,47 @@ class Pipeline {
   Pipeline(Pipeline&&) noexcept;
   Pipeline& operator=(Pipeline&&) noexcept;
 
-  /// Adds a source, or finds it again, and adds a branch of it to @p sink.
+  /// Adds a source, or finds it again, and adds a branch of it to @p sink. While the pipeline runs, a new source is
+  /// negotiated and started, and a new branch of a running one gets the buffers that are there, so that the other
+  /// branches lose nothing: StreamRequest::buffers must have asked for as many more as it holds
+  /// (BranchOptions::max_queued and what its sink or first stage holds). On an error everything goes on as before.
   /// Errors: EINVAL (the sink has a branch already; a stage is null or stands somewhere already; a limit out of range;
-  /// no name, or one that another branch of this source has), EBUSY (prepared already).
+  /// no name, or one that another branch of this source has), EBUSY (prepared but not started; called from inside a
+  /// sink's, a stage's or a failure's function: use a TaskQueue); while running also ENOBUFS (too few buffers:
+  /// BranchOptions::may_restart was not set), what the sink says to the running buffers, and those of prepare() and
+  /// start().
   Result<void> connect(Source& source, Sink& sink, std::string name = "screen", BranchOptions options = {});
+  /// Takes the branch to @p sink out. While the pipeline runs, what it has under way is delivered until the deadline or
+  /// @p cancel, then its stages and its sink are stopped; meanwhile the loop does nothing else, so give it
+  /// Deadline::passed(), or pause() the branch first and remove it once BranchStats::held is 0. Its counters move to
+  /// StreamStats::removed. A source without a branch is stopped. Errors, after which it is removed all the same:
+  /// ETIMEDOUT, ECANCELED, those of the devices; before: EINVAL (no branch has this sink), EBUSY (as connect()).
+  Result<void> remove(const Sink& sink, Deadline deadline, const Cancel* cancel = nullptr);
+  /// Gives the branch no more frames; what it has is delivered, and a display goes on showing the last. They are
+  /// counted in BranchStats::skipped. Allowed at any time, and twice. Errors: EINVAL (no branch has this sink).
+  Result<void> pause(const Sink& sink);
+  /// Gives it frames again. Errors: EINVAL (no branch has this sink, or it failed: remove it).
+  Result<void> resume(const Sink& sink);
+  /// Lets go of every frame of this source that waits in its branches or is in their stages, as for a jump in a file;
+  /// what sinks have accepted stays. Counted in Drops::discarded. Allowed at any time. Errors: EINVAL (no such source).
+  Result<void> discard(const Source& source);
   /// Sets the request for this source alone. It replaces the one given to prepare(), so that two cameras may have
   /// different sizes. It takes effect at the next negotiation. Errors: EINVAL (the source has no branch).
   Result<void> request(const Source& source, StreamRequest wanted);
+  /// The same, now: delivers what is under way until the deadline, negotiates this stream and starts it again; the
+  /// others go on. Where @p wanted is refused, the stream goes on as it was, and refusal() has the candidates. Errors:
+  /// EINVAL (no such source), EBUSY (as connect(); not running), those of prepare() and start().
+  Result<void> reconfigure(const Source& source, StreamRequest wanted, Deadline deadline);
   /// Offers an allocator to every negotiation, beside the devices' own.
   void offer(Allocator& allocator);
+  /// What to do when a device fails while frames move. @p function is called in the loop's thread. True: the branch in
+  /// which a stage or sink failed, or the source's stream where the source did, is stopped, and the others go on; a
+  /// stream whose branches have all failed is stopped. False, or without a function: the run ends with the error.
+  /// A device that stands still for RunOptions::frame_timeout counts as failed.
+  void on_failure(Function<bool(const Failure&)> function);
   /// Serves another object in the same loop: monitors plugged in and out (kms::Device::hotplug()), switches of the VT
-  /// (kms::VtSwitch), anything that waits. Before start().
+  /// (kms::VtSwitch), tasks of other threads (TaskQueue), anything that waits. It is called between two turns of the
+  /// loop, and so what it calls may change the pipeline. Not from inside a function that the loop called.
   void watch(Pollable& object);
 
   /// Negotiates every link, makes the buffers and imports each everywhere: after it, nothing is imported. Starts
@@ -105,8 +156,15 @@ class Pipeline {
   /// be mixed with step(). Errors: EINVAL (not started, or poll_fd() was not asked for), those of the devices: then
   /// stop(). Two time-outs of run() are the program's own affair here: frame_timeout and duration.
   Result<void> dispatch();
-  /// True once every source has ended, and what Policy::wait_when_full keeps has been delivered: time to stop().
+  /// True once every source has ended, was stopped alone or failed, and what Policy::wait_when_full and on_time keep
+  /// has been delivered: time to stop().
   [[nodiscard]] bool ended() const noexcept;
+  /// Stops one stream, as stop() does; the others go on. It stays in the pipeline. Errors: EINVAL (no such source),
+  /// EBUSY (as connect()), those of stop().
+  Result<void> stop(const Source& source, Deadline deadline, const Cancel* cancel = nullptr);
+  /// Starts a stream again that was stopped alone, failed or ended; it is negotiated first. Does nothing where it runs.
+  /// Errors: EINVAL (no such source), EBUSY (as connect(); the pipeline does not run), those of prepare() and start().
+  Result<void> start(const Source& source);
   /// Drains until the deadline or @p cancel, and stops every device in any case. Errors: ETIMEDOUT and ECANCELED (what
   /// was under way is counted in Drops::at_stop or by_device), the first of the devices.
   Result<void> stop(Deadline deadline, const Cancel* cancel = nullptr);

@@ -46,12 +46,17 @@ struct Drops {
   std::uint64_t replaced = 0;    ///< a newer frame came before the sink or stage had room (Policy::latest)
   std::uint64_t queue_full = 0;  ///< BranchOptions::max_queued others waited already (Policy::drop_when_full)
   std::uint64_t by_device = 0;   ///< a stage or the sink took them and let them go unused (Importer::dropped())
+  std::uint64_t late = 0;        ///< the time of a newer frame had come as well (Policy::on_time)
+  std::uint64_t discarded = 0;   ///< they waited when the program called Pipeline::discard()
   std::uint64_t at_stop = 0;     ///< they still waited when the stream stopped or was negotiated again
 
-  [[nodiscard]] constexpr std::uint64_t total() const noexcept { return replaced + queue_full + by_device + at_stop; }
+  [[nodiscard]] constexpr std::uint64_t total() const noexcept {
+    return replaced + queue_full + by_device + late + discarded + at_stop;
+  }
 };
 
-/// One branch: what its viewer got. Every captured frame is in exactly one of delivered, dropped, failed and held.
+/// One branch: what its viewer got. Every captured frame is in exactly one of delivered, dropped, failed, held and
+/// skipped.
 struct BranchStats {
   std::string name{};
   std::uint64_t delivered = 0;  ///< frames the sink took and submitted, or still has to submit
@@ -59,12 +64,14 @@ struct BranchStats {
   Drops dropped{};
   std::uint64_t failed = 0;  ///< frames that a stage or the sink answered with an error
   std::uint64_t held = 0;    ///< frames that wait in the branch or are in its stages now; 0 once stopped
-  std::uint64_t added = 0;   ///< frames that stages gave beyond those they took (a deinterlacer gives two for one)
-  Histogram latency{};       ///< capture to presentation; only of frames whose time stamp is on CLOCK_MONOTONIC
+  /// Frames that were captured while the branch got none: before it was added, while it was paused, after it failed.
+  std::uint64_t skipped = 0;
+  std::uint64_t added = 0;  ///< frames that stages gave beyond those they took (a deinterlacer gives two for one)
+  Histogram latency{};      ///< capture to presentation; only of frames whose time stamp is on CLOCK_MONOTONIC
 
   /// Always StreamStats::captured.
   [[nodiscard]] constexpr std::uint64_t captured() const noexcept {
-    return delivered + dropped.total() + failed + held - added;
+    return delivered + dropped.total() + failed + held + skipped - added;
   }
 };
 
@@ -77,6 +84,7 @@ struct StreamStats {
   std::uint64_t bytes_copied = 0;    ///< by stages, in user space
   std::uint64_t renegotiations = 0;  ///< the stream's format changed under way
   std::vector<BranchStats> branches{};
+  std::vector<BranchStats> removed{};  ///< of the branches that Pipeline::remove() took out, in that order
 };
 
 /// How often something happened in each of the last few seconds. Fixed size.

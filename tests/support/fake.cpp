@@ -133,6 +133,7 @@ bool FakeSource::expose() {
   info.sequence = sequence;
   info.timestamp = Deadline::Clock::now().time_since_epoch();
   info.clock = clock;
+  if (on_expose) on_expose(info);
   exposed_.push_back(info);
   exposed_slots_.push_back(queued.front());
   queued.erase(queued.begin());
@@ -184,8 +185,8 @@ Result<void> FakeSink::flush() {
   if (busy || hangs || !staged_) return {};
   on_screen_ = std::move(staged_);
   shown.push_back(on_screen_.info().sequence);
-  presented_.push_back(
-      {on_screen_.info().sequence, on_screen_.info().timestamp, Deadline::Clock::now().time_since_epoch()});
+  presented_.push_back(Presentation::of(on_screen_.info()));
+  presented_.back().presented = Deadline::Clock::now().time_since_epoch();
   busy = always_busy;
   return {};
 }

@@ -84,7 +84,8 @@ class FakeSource : public Source {
   std::optional<Error> start_error;                   ///< start() fails with it
   bool waits = false;                                 ///< it says that it waits for something outside
   FrameInfo::Clock clock = FrameInfo::Clock::monotonic;
-  std::function<Fence()> on_lend;  ///< makes the fence of the next frame
+  std::function<void(FrameInfo&)> on_expose;  ///< changes what is said of the next frame
+  std::function<Fence()> on_lend;             ///< makes the fence of the next frame
   bool changed = false;
   bool started = false;
   int starts = 0;
@@ -125,6 +126,7 @@ class FakeSink : public Sink {
   [[nodiscard]] Result<Frame> accept(Frame frame) override;
   [[nodiscard]] Result<void> flush() override;
   [[nodiscard]] std::size_t take_presented(std::span<Presentation> out) noexcept override;
+  [[nodiscard]] std::chrono::nanoseconds lead_time() const noexcept override { return lead; }
   Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) override;
   Result<void> stop() noexcept override;
 
@@ -144,7 +146,8 @@ class FakeSink : public Sink {
   bool busy = false;                    ///< a flip is under way: flush() parks. Otherwise it shows at once.
   bool always_busy = false;             ///< each show makes it busy until flip()
   bool changed = false;
-  std::optional<Deadline> wake_at;  ///< when dispatch(0) is wanted; over once it came
+  std::chrono::nanoseconds lead{0};  ///< how long before its time it wants a frame
+  std::optional<Deadline> wake_at;   ///< when dispatch(0) is wanted; over once it came
   int woken = 0;
   int imports = 0;
   int stops = 0;

@@ -1,0 +1,328 @@
+// One turn of the pipeline's loop.
+#include "pipeline_impl.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+namespace dmaflow {
+namespace {
+
+/// A source that never runs empty must not keep the others waiting.
+constexpr int most_frames_per_turn = 32;
+
+/// A signal that is gone: the source says when it is back.
+bool is_no_signal(const Error& error) noexcept { return error.code() == ENOLINK || error.code() == ENOLCK; }
+
+}  // namespace
+
+// --- What is waited for
+
+void Pipeline::Impl::wait_for(int fd, short events, Entry entry) {
+  if (fd < 0 || events == 0) return;
+  polls.push_back({.fd = fd, .events = events, .revents = 0});
+  entries.push_back(entry);
+}
+
+void Pipeline::Impl::wait_for(Pollable& object, bool is_watched) {
+  wait_for(object.poll_fd(), object.poll_events(), {.object = &object, .is_watched = is_watched});
+  wait_for(object.waiting_fence(), POLLIN, {.object = &object, .is_watched = is_watched, .is_fence = true});
+  note_wake(object.wake_by());
+}
+
+// False where a frame has come back already and there is no need to sleep.
+bool Pipeline::Impl::fill_wait_set() {
+  bool sleep = true;
+  for (Stream& stream : streams) {
+    if (stream.is_off()) continue;
+    const bool is_asked = !stream.ended() && stream.has_room();
+    sleep &= !stream.is_behind() && !(is_asked && stream.has_more());
+    if (is_asked) {
+      wait_for(stream.source().poll_fd(), stream.source().poll_events(), {.source_of = &stream});
+      wait_for(stream.source().waiting_fence(), POLLIN, {.is_fence = true});  // every turn serves the sources
+      note_wake(stream.source().wake_by());
+    }
+    if (HoldSet* holds = stream.source().holds()) {
+      if (stream.must_be_woken()) {
+        sleep &= holds->arm();
+        wait_for(holds->wake_fd(), POLLIN, {.wake_of = holds});
+      } else {
+        sleep &= !holds->has_returned();
+      }
+    }
+    for (const Branch& branch : stream.branches()) {
+      if (branch.state() == Branch::State::failed) continue;
+      for (Stage* stage : branch.stages()) wait_for(*stage);
+      wait_for(branch.sink());
+      note_wake(branch.wake_by());
+    }
+  }
+  for (Pollable* object : watched) wait_for(*object, true);
+  return sleep;
+}
+
+void Pipeline::Impl::disarm() noexcept {
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    if (entries[i].wake_of != nullptr) entries[i].wake_of->disarm((polls[i].revents & POLLIN) != 0);
+  }
+}
+
+Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_fds, bool* stopped) {
+  clear_wait_set();
+  for (const int fd : stop_fds) wait_for(fd, POLLIN, {});
+  const auto first_entry = entries.size();
+  const bool sleep = fill_wait_set();
+  const int ready = sys::wait(polls, sleep ? Deadline::at(std::min(deadline.time(), wake)) : Deadline::passed());
+  disarm();
+  if (ready < 0) return std::unexpected(Error::os(-ready, "poll"));
+  for (std::size_t i = 0; i < first_entry; ++i) {
+    if (polls[i].revents != 0) *stopped = true;
+  }
+  now = Clock::now();
+  if (ready == 0 && sleep && now < wake) return false;
+  if (auto served = turn(first_entry); !served) return std::unexpected(served.error());
+  return true;
+}
+
+// The wait set of step(), to be waited for by somebody else.
+Result<void> Pipeline::Impl::arm() {
+  clear_wait_set();
+  const bool sleep = fill_wait_set();
+  wanted.clear();
+  for (std::size_t i = 0; i < polls.size(); ++i) {
+    wanted.push_back({.fd = polls[i].fd, .events = polls[i].events, .may_be_other = entries[i].is_fence});
+  }
+  return epoll->set(wanted, wake, !sleep);
+}
+
+Result<void> Pipeline::Impl::dispatch() {
+  if (auto looked = epoll->look(polls); !looked) return looked;
+  disarm();
+  now = Clock::now();
+  auto served = turn(0);
+  auto armed = running ? arm() : Result<void>{};
+  return served ? armed : served;
+}
+
+// --- What is done
+
+Result<void> Pipeline::Impl::turn(std::size_t first_entry) {
+  serving = true;
+  auto served = serve(first_entry);
+  serving = false;
+  return served && !watched.empty() ? serve_watched(first_entry) : served;
+}
+
+// What the program watches. It may change the streams, and with them the wait set: so who is due is noted first.
+Result<void> Pipeline::Impl::serve_watched(std::size_t first_entry) {
+  due.clear();
+  for (Pollable* object : watched) {
+    const auto by = object->wake_by();
+    bool is_due = by && by->time() <= now;
+    short revents = 0;
+    for (std::size_t i = first_entry; i < entries.size(); ++i) {
+      if (entries[i].object != object || polls[i].revents == 0) continue;
+      is_due = true;
+      if (!entries[i].is_fence) revents = polls[i].revents;
+    }
+    if (is_due) due.push_back({.object = object, .revents = revents});
+  }
+  for (std::size_t i = 0; i < due.size(); ++i) {  // by index: one of them may let the program watch more
+    if (auto done = due[i].object->dispatch(due[i].revents); !done) return done;
+  }
+  return {};
+}
+
+// Sinks and stages first: what they let go of can be given back to the source in this same turn.
+Result<void> Pipeline::Impl::serve(std::size_t first_entry) {
+  for (std::size_t i = first_entry; i < entries.size(); ++i) {
+    if (entries[i].object == nullptr || polls[i].revents == 0) continue;
+    if (entries[i].is_watched) continue;  // later: serve_watched()
+    const short revents = entries[i].is_fence ? short{0} : polls[i].revents;
+    if (auto done = dispatch_to(*entries[i].object, revents); !done) return done;
+  }
+  if (auto woken = wake_objects(); !woken) return woken;
+  for (std::size_t index = 0; index < streams.size(); ++index) {
+    if (streams[index].is_off()) continue;
+    short revents = 0;
+    for (std::size_t i = first_entry; i < entries.size(); ++i) {
+      if (entries[i].source_of == &streams[index]) revents = polls[i].revents;
+    }
+    auto done = serve_stream(index, revents);
+    streams[index].count(stats.streams[index]);
+    if (!done) return done;
+  }
+  return {};
+}
+
+Result<void> Pipeline::Impl::dispatch_to(Pollable& object, short revents) {
+  auto done = object.dispatch(revents);
+  if (done) return done;
+  for (std::size_t index = 0; index < streams.size(); ++index) {
+    const auto& branches = streams[index].branches();
+    for (std::size_t b = 0; b < branches.size(); ++b) {
+      const bool is_its =
+          &object == &branches[b].sink() ||
+          std::ranges::any_of(branches[b].stages(), [&](const Stage* stage) { return &object == stage; });
+      if (is_its) return survive(index, {.branch = b, .error = done.error()});
+    }
+  }
+  return done;
+}
+
+// Those that wanted to be called by now.
+Result<void> Pipeline::Impl::wake_objects() {
+  if (now < wake) return {};
+  const auto serve_late = [this](Pollable& object) {
+    const auto by = object.wake_by();
+    return by && by->time() <= now ? dispatch_to(object, 0) : Result<void>{};
+  };
+  for (Stream& stream : streams) {
+    if (stream.is_off()) continue;
+    for (const Branch& branch : stream.branches()) {
+      for (Stage* stage : branch.stages()) {
+        if (branch.state() == Branch::State::failed) break;
+        if (auto done = serve_late(*stage); !done) return done;
+      }
+      if (branch.state() == Branch::State::failed) continue;
+      if (auto done = serve_late(branch.sink()); !done) return done;
+    }
+  }
+  return {};
+}
+
+bool Pipeline::Impl::is_enough(std::size_t index) const noexcept {
+  return frame_limit != 0 && stats.streams[index].captured - before_run[index] >= frame_limit;
+}
+
+void Pipeline::Impl::note_frame(bool came) {
+  const auto at = now.time_since_epoch();
+  if (came && per_second.first == std::chrono::nanoseconds::zero()) per_second.first = at;
+  if (per_second.first != std::chrono::nanoseconds::zero()) stats.elapsed = at - per_second.first;
+}
+
+std::expected<void, Pipeline::Impl::Failed> Pipeline::Impl::advance(std::size_t index) {
+  auto moved = streams[index].advance(stats.streams[index]);
+  if (!moved) return std::unexpected(Failed{moved.error().branch, moved.error().error});
+  return {};
+}
+
+// Takes until the source has no more, and moves each frame on before the next is taken: an idle recorder gets them all.
+// Where frames are late, only the newest is moved on. Without a frame, what waits in the branches is moved on. True
+// where frames came and a newer one may be there at once.
+std::expected<bool, Pipeline::Impl::Failed> Pipeline::Impl::take_frames(std::size_t index) {
+  Stream& stream = streams[index];
+  StreamStats& counts = stats.streams[index];
+  stream.set_more(false);
+  if (!stream.has_room()) {  // what waits goes on first
+    if (auto moved = advance(index); !moved) return std::unexpected(moved.error());
+  }
+  bool came = false;
+  for (int taken = 0; !stream.ended(); ++taken) {
+    if (taken == most_frames_per_turn || (taken > 0 && is_enough(index)) || !stream.has_room()) {
+      stream.set_more(true);
+      break;
+    }
+    const auto frame = stream.take(counts);
+    if (!frame) return std::unexpected(Failed{std::nullopt, frame.error()});
+    note_frame(*frame);
+    if (!*frame) break;
+    came = true;
+    if (stream.is_behind()) continue;
+    if (auto moved = advance(index); !moved) return std::unexpected(moved.error());
+  }
+  if (stream.is_behind() && came) return true;
+  stream.caught_up();
+  if (came) return false;
+  if (auto moved = advance(index); !moved) return std::unexpected(moved.error());
+  return false;
+}
+
+Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
+  Stream& stream = streams[index];
+  const auto serve_source = [&](short what) {
+    auto served = stream.serve_source(what);
+    return served ? served : survive(index, {.branch = {}, .error = served.error()});
+  };
+  if (auto served = serve_source(revents); !served) return served;
+  while (stream.is_running()) {
+    const auto is_behind = take_frames(index);
+    if (!is_behind) {
+      if (stream.take_changed()) return renegotiate(index);  // e.g. a queue that ended because the signal changed
+      if (auto goes_on = survive(index, is_behind.error()); !goes_on) return goes_on;
+      continue;  // the other branches have not got the frame yet
+    }
+    // A newer one may be there at once: the next turn looks. Else what was just let go goes back.
+    if (auto returned = serve_source(0); !returned || *is_behind) return returned;
+    if (stream.is_running()) stream.collect(stats.streams[index], per_second);
+    break;
+  }
+  return stream.is_off() || !stream.take_changed() ? Result<void>{} : renegotiate(index);
+}
+
+// --- What goes wrong
+
+Result<void> Pipeline::Impl::survive(std::size_t index, const Failed& failure) {
+  Stream& stream = streams[index];
+  const Branch* branch = failure.branch ? &stream.branches()[*failure.branch] : nullptr;
+  const bool goes_on =
+      failed && failed({.source = &stream.source(),
+                        .sink = branch == nullptr ? nullptr : &branch->sink(),
+                        .name = branch == nullptr ? stream.source().name() : std::string_view(branch->name()),
+                        .error = failure.error});
+  if (!goes_on) return std::unexpected(failure.error);
+  ++changes;
+  if (epoll) epoll->distrust();
+  const auto forget = [this](const Branch& stopped) {  // what poll reported of it is not its concern any more
+    for (Entry& entry : entries) {
+      const bool is_its = entry.object == &stopped.sink() ||
+                          std::ranges::any_of(stopped.stages(), [&](const Stage* one) { return entry.object == one; });
+      if (is_its) entry.object = nullptr;
+    }
+  };
+  if (branch != nullptr) {
+    forget(*branch);
+    stream.fail(*failure.branch, stats.streams[index], per_second);
+    if (stream.has_branch_left()) return {};
+  }
+  stream.set_off(true);
+  std::ranges::for_each(stream.branches(), forget);
+  if (stream.is_running()) static_cast<void>(stop_stream(index, Deadline::passed(), nullptr));  // its failure is known
+  return {};
+}
+
+// The stream as it was wanted, or, where the device no longer has that size or rate, as it is now. Frames that somebody
+// still holds keep their old buffers. Where the signal went away again nothing is started: the source says when it is
+// back.
+Result<void> Pipeline::Impl::renegotiate(std::size_t index) {
+  ++stats.streams[index].renegotiations;
+  auto result = stop_stream(index, Deadline::after(drain_time), nullptr);
+  if (result) {
+    result = prepare_stream(index, wishes_for(index));
+    if (!result) {
+      StreamRequest as_it_is = wishes_for(index);
+      as_it_is.size.reset();
+      as_it_is.interval.reset();
+      result = prepare_stream(index, as_it_is);
+    }
+    if (!result && is_no_signal(result.error())) return {};
+    if (result) result = start_stream(index);
+  }
+  return result ? result : survive(index, {.branch = {}, .error = result.error()});
+}
+
+Result<void> Pipeline::Impl::start_stream(std::size_t index) {
+  auto started = streams[index].start();
+  if (started || !is_no_signal(started.error())) return started;
+  static_cast<void>(stop_stream(index, Deadline::passed(), nullptr));
+  return {};
+}
+
+Result<void> Pipeline::Impl::bring_up(std::size_t index, const StreamRequest& wishes) {
+  if (auto made = prepare_stream(index, wishes); !made) return made;
+  auto started = start_stream(index);
+  if (!started) static_cast<void>(stop_stream(index, Deadline::passed(), nullptr));
+  return started;
+}
+
+}  // namespace dmaflow
