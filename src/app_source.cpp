@@ -2,6 +2,7 @@
 
 #include <dmaflow/cpu_access.hpp>
 
+#include "app_frame.hpp"
 #include "sys/sys.hpp"
 
 #include <algorithm>
@@ -102,14 +103,7 @@ Result<void> AppSource::push(Frame frame, FrameInfo info, Fence ready) {
       my.count == my.pushed.size()) {
     return std::unexpected(my.error(EINVAL, "AppSource::push").detail("the frame is not from acquire() of this run"));
   }
-  info.sequence = my.sequence;
-  if (info.clock == FrameInfo::Clock::unknown) {
-    info.clock = FrameInfo::Clock::monotonic;
-    info.timestamp = Deadline::Clock::now().time_since_epoch();
-  }
-  if (info.visible == Rect{})
-    info.visible = {
-        .x = 0, .y = 0, .width = frame.buffer().layout().size.width, .height = frame.buffer().layout().size.height};
+  complete(info, frame.buffer(), my.sequence);
   if (auto described = frame.describe(info, std::move(ready)); !described) return described;
   ++my.sequence;
   my.pushed[(my.first + my.count) % my.pushed.size()] = std::move(frame);

@@ -130,6 +130,7 @@ Result<std::uint32_t> HoldSet::add(const Buffer& buffer) noexcept {
   if (index == count_) ++count_;
   buffers_[index] = buffer;
   holds_[index].is_free = true;
+  ++changes_;
   return index;
 }
 
@@ -138,6 +139,7 @@ Result<void> HoldSet::retire(std::uint32_t index) noexcept {
   holds_[index].is_free = false;
   drop_fences(holds_[index]);
   buffers_[index] = Buffer();
+  ++changes_;
   return {};
 }
 

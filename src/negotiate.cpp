@@ -67,6 +67,10 @@ std::vector<Offerer> offerers(const Link& link) {
     if (std::ranges::find(link.excluded, allocator) != link.excluded.end()) return;
     found.push_back({allocator, cost});
   };
+  if (link.producer->brings_buffers()) {
+    add(link.producer->output_allocator(), producer_memory);
+    return found;
+  }
   std::uint32_t order = 0;
   for (Importer* consumer : link.consumers) add(consumer->allocator(), consumer_memory + order++);
   add(link.producer->output_allocator(), producer_memory);

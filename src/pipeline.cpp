@@ -22,7 +22,7 @@ const std::optional<Refused>& Pipeline::refusal() const noexcept { return impl_-
 const Stats& Pipeline::stats() const noexcept { return impl_->stats; }
 bool Pipeline::ended() const noexcept { return impl_->running && impl_->all_ended(); }
 void Pipeline::offer(Allocator& allocator) { impl_->allocators.push_back(&allocator); }
-void Pipeline::on_failure(Function<bool(const Failure&)> function) { impl_->failed = std::move(function); }
+void Pipeline::on_failure(Function<bool(const Failure&)> function) { impl_->on_failure = std::move(function); }
 
 // --- Building
 

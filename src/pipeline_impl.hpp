@@ -44,7 +44,7 @@ struct Pipeline::Impl {
   std::vector<std::uint64_t> before_run;  // captured by each stream before it was started
   std::uint64_t frame_limit = 0;          // RunOptions::frames
   std::optional<Refused> refusal;
-  Function<bool(const Failure&)> failed;
+  Function<bool(const Failure&)> on_failure;
   bool prepared = false;
   bool running = false;
   bool serving = false;       // devices are being called: what they call may not change the streams
@@ -70,12 +70,6 @@ struct Pipeline::Impl {
   Clock::time_point now{};        // when this turn's wait returned
   std::optional<EpollSet> epoll;  // where the program has a loop of its own
   std::vector<EpollSet::Wanted> wanted;
-
-  /// Who failed: a branch of a stream, or its source.
-  struct Failed {
-    std::optional<std::size_t> branch;
-    Error error;
-  };
 
   // pipeline.cpp
   [[nodiscard]] std::vector<Stream>::iterator stream_of(const Source& source) noexcept {
@@ -128,7 +122,6 @@ struct Pipeline::Impl {
   Result<void> wake_objects();
   Result<void> serve_stream(std::size_t index, short revents);
   std::expected<bool, Failed> take_frames(std::size_t index);
-  std::expected<void, Failed> advance(std::size_t index);
   void note_frame(bool came);
   [[nodiscard]] bool is_enough(std::size_t index) const noexcept;
   /// What the program says to a failure: then the others go on, else its error is the answer.

@@ -201,21 +201,15 @@ void Pipeline::Impl::note_frame(bool came) {
   if (per_second.first != std::chrono::nanoseconds::zero()) stats.elapsed = at - per_second.first;
 }
 
-std::expected<void, Pipeline::Impl::Failed> Pipeline::Impl::advance(std::size_t index) {
-  auto moved = streams[index].advance(stats.streams[index]);
-  if (!moved) return std::unexpected(Failed{moved.error().branch, moved.error().error});
-  return {};
-}
-
 // Takes until the source has no more, and moves each frame on before the next is taken: an idle recorder gets them all.
 // Where frames are late, only the newest is moved on. Without a frame, what waits in the branches is moved on. True
 // where frames came and a newer one may be there at once.
-std::expected<bool, Pipeline::Impl::Failed> Pipeline::Impl::take_frames(std::size_t index) {
+std::expected<bool, Failed> Pipeline::Impl::take_frames(std::size_t index) {
   Stream& stream = streams[index];
   StreamStats& counts = stats.streams[index];
   stream.set_more(false);
   if (!stream.has_room()) {  // what waits goes on first
-    if (auto moved = advance(index); !moved) return std::unexpected(moved.error());
+    if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
   }
   bool came = false;
   for (int taken = 0; !stream.ended(); ++taken) {
@@ -224,17 +218,17 @@ std::expected<bool, Pipeline::Impl::Failed> Pipeline::Impl::take_frames(std::siz
       break;
     }
     const auto frame = stream.take(counts);
-    if (!frame) return std::unexpected(Failed{std::nullopt, frame.error()});
+    if (!frame) return std::unexpected(frame.error());
     note_frame(*frame);
     if (!*frame) break;
     came = true;
     if (stream.is_behind()) continue;
-    if (auto moved = advance(index); !moved) return std::unexpected(moved.error());
+    if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
   }
   if (stream.is_behind() && came) return true;
   stream.caught_up();
   if (came) return false;
-  if (auto moved = advance(index); !moved) return std::unexpected(moved.error());
+  if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
   return false;
 }
 
@@ -266,10 +260,10 @@ Result<void> Pipeline::Impl::survive(std::size_t index, const Failed& failure) {
   Stream& stream = streams[index];
   const Branch* branch = failure.branch ? &stream.branches()[*failure.branch] : nullptr;
   const bool goes_on =
-      failed && failed({.source = &stream.source(),
-                        .sink = branch == nullptr ? nullptr : &branch->sink(),
-                        .name = branch == nullptr ? stream.source().name() : std::string_view(branch->name()),
-                        .error = failure.error});
+      on_failure && on_failure({.source = &stream.source(),
+                                .sink = branch == nullptr ? nullptr : &branch->sink(),
+                                .name = branch == nullptr ? stream.source().name() : std::string_view(branch->name()),
+                                .error = failure.error});
   if (!goes_on) return std::unexpected(failure.error);
   ++changes;
   if (epoll) epoll->distrust();

@@ -224,7 +224,9 @@ Result<void> Stream::start() {
   for (const Branch& branch : branches_) {
     if (auto started = start_branch(branch); !started) return started;
   }
-  return source_->start(made_.front().buffers);
+  auto started = source_->start(made_.front().buffers);
+  buffer_changes_ = source_->holds() != nullptr ? source_->holds()->changes() : 0;
+  return started;
 }
 
 Result<void> Stream::start_branch(const Branch& branch) const {
@@ -288,20 +290,22 @@ Result<void> Stream::stop(Deadline deadline, const Cancel* cancel, StreamStats& 
   count(stats);
   keep_first(source_->stop());
   for (std::size_t i = 0; i < branches_.size(); ++i) keep_first(stop_branch(i, stats));
+  if (is_running_) keep_first(source_->dispatch(0));  // it learns of what the sinks have just let go
   made_.clear();
   is_running_ = false;
   return result;
 }
 
-Result<bool> Stream::take(StreamStats& stats) {
+std::expected<bool, Failed> Stream::take(StreamStats& stats) {
   auto taken = source_->take();
   if (!taken) {
-    if (taken.error().code() != EPIPE) return std::unexpected(taken.error());
+    if (taken.error().code() != EPIPE) return std::unexpected(Failed{std::nullopt, taken.error()});
     ended_ = true;
     return false;
   }
   Frame frame = std::move(*taken);
   if (!frame) return false;
+  const auto buffers_known = note_buffers();
 
   const FrameInfo& info = frame.info();
   ++stats.captured;
@@ -314,7 +318,8 @@ Result<bool> Stream::take(StreamStats& stats) {
 
   Result<void> given;
   give_to_branches(std::move(frame), stats, given);
-  if (!given) return std::unexpected(given.error());
+  if (!given) return std::unexpected(Failed{std::nullopt, given.error()});
+  if (!buffers_known) return std::unexpected(buffers_known.error());
   return true;
 }
 
@@ -347,20 +352,20 @@ bool Stream::is_late(const FrameInfo& info) const noexcept {
   return age > std::chrono::nanoseconds(std::chrono::seconds(2)) * interval.numerator / interval.denominator;
 }
 
-std::expected<void, Stream::BranchError> Stream::advance(StreamStats& stats) {
+std::expected<void, Failed> Stream::advance(StreamStats& stats) {
   bool moved = true;
   while (moved) {
     moved = false;
     for (std::size_t i = 0; i < branches_.size(); ++i) {
       if (branches_[i].state() == Branch::State::failed) continue;
       const auto fed = branches_[i].advance(stats.branches[i]);
-      if (!fed) return std::unexpected(BranchError{i, fed.error()});
+      if (!fed) return std::unexpected(Failed{i, fed.error()});
       moved |= *fed;
     }
     if (!moved) break;
     for (std::size_t i = 0; i < branches_.size(); ++i) {
       if (branches_[i].state() == Branch::State::failed) continue;
-      if (auto flushed = branches_[i].sink().flush(); !flushed) return std::unexpected(BranchError{i, flushed.error()});
+      if (auto flushed = branches_[i].sink().flush(); !flushed) return std::unexpected(Failed{i, flushed.error()});
     }
   }
   return {};

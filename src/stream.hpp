@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <expected>
 #include <list>
 #include <optional>
 #include <vector>
@@ -21,6 +22,12 @@ struct PerSecond {
   std::chrono::nanoseconds first{0};  // when the first frame came, CLOCK_MONOTONIC
 
   void add(std::chrono::nanoseconds presented) const noexcept;
+};
+
+/// Who failed: a branch of a stream, or its source.
+struct Failed {
+  std::optional<std::size_t> branch;  // nothing: the source
+  Error error;
 };
 
 class Stream {
@@ -76,7 +83,7 @@ class Stream {
   void discard(StreamStats& stats) noexcept;
 
   /// Takes one frame from the source, if there is one, and gives every branch its hold. True where there was one.
-  Result<bool> take(StreamStats& stats);
+  std::expected<bool, Failed> take(StreamStats& stats);
   /// Whether the source may have more frames, though it was asked often enough for one turn.
   [[nodiscard]] bool has_more() const noexcept { return has_more_; }
   void set_more(bool more) noexcept { has_more_ = more; }
@@ -86,13 +93,9 @@ class Stream {
   void caught_up() noexcept { behind_ = 0; }
   /// False where frames come back only inside calls of the loop's own.
   [[nodiscard]] bool must_be_woken() const noexcept { return must_be_woken_; }
-  struct BranchError {
-    std::size_t branch = 0;
-    Error error;
-  };
   /// Moves frames on in every branch and submits them, planes of one output together, until nothing moves. On an error
   /// the others may not have moved on as far as they can: call it again.
-  std::expected<void, BranchError> advance(StreamStats& stats);
+  std::expected<void, Failed> advance(StreamStats& stats);
   /// Gives returned buffers back to the source and lets it handle its events.
   Result<void> serve_source(short revents) { return source_->dispatch(revents); }
   /// Collects reports of presented frames.
@@ -134,6 +137,8 @@ class Stream {
   Result<void> start_branch(const Branch& branch) const;
   Result<void> stop_branch(std::size_t index, StreamStats& stats);
   void take_out(const Branch& branch);
+  std::expected<void, Failed> note_buffers();
+  [[nodiscard]] std::optional<std::size_t> branch_of(const Importer& consumer) const noexcept;
   void note_traits() noexcept;
   void give_to_branches(Frame frame, StreamStats& stats, Result<void>& result) noexcept;
 
@@ -146,7 +151,8 @@ class Stream {
   std::uint64_t copied_ = 0;         // by all
   std::uint64_t starts_ = 0;
   std::uint64_t next_sequence_ = 0;
-  std::uint32_t behind_ = 0;  // late frames in a row
+  std::uint32_t behind_ = 0;          // late frames in a row
+  std::uint32_t buffer_changes_ = 0;  // HoldSet::changes() when the consumers were told last
   bool may_be_behind_ = false;
   bool must_be_woken_ = true;
   std::array<Presentation, 32> reports_{};  // of which collect() uses some

@@ -53,12 +53,52 @@ Result<void> Stream::check_spare(const Branch& added) const {
     if (branch.state() != Branch::State::failed) needed += holds(branch);
   }
   const auto there = made_.front().buffers.size();
-  if (needed <= there) return {};
+  if (needed <= there || source_->brings_buffers()) return {};
   return std::unexpected(
       Error::os(ENOBUFS, "Pipeline::connect", source_->name())
           .detail("branch %s holds %u of its buffers at once, which makes %u in all, and it runs with %zu: ask for as "
                   "many beforehand (StreamRequest::buffers), or allow a restart (BranchOptions::may_restart)",
                   added.name().c_str(), holds(added), needed, there));
+}
+
+std::optional<std::size_t> Stream::branch_of(const Importer& consumer) const noexcept {
+  for (std::size_t i = 0; i < branches_.size(); ++i) {
+    const auto consumers = consumers_in(branches_[i]);
+    if (std::ranges::find(consumers, &consumer) != consumers.end()) return i;
+  }
+  return std::nullopt;
+}
+
+/// Where the source's buffers are others than before: those that left are forgotten, and each new one is imported by
+/// every consumer. All are asked, also after one has refused.
+std::expected<void, Failed> Stream::note_buffers() {
+  const HoldSet* holds = source_->holds();
+  if (holds == nullptr || holds->changes() == buffer_changes_) [[likely]]
+    return {};
+  buffer_changes_ = holds->changes();
+  std::expected<void, Failed> result;
+  Made& made = made_.front();
+  const auto there = holds->buffers();
+  std::erase_if(made.buffers, [&](const Buffer& buffer) {
+    if (std::ranges::find(there, buffer) != there.end()) return false;
+    for (Importer* consumer : made.consumers) consumer->remove_buffer(buffer);
+    return true;
+  });
+  for (const Buffer& buffer : there) {
+    if (!buffer || std::ranges::find(made.buffers, buffer) != made.buffers.end()) continue;
+    made.buffers.push_back(buffer);
+    for (Importer* consumer : made.consumers) {
+      const auto branch = branch_of(*consumer);
+      if (branch && branches_[*branch].state() == Branch::State::failed) continue;
+      auto added = consumer->add_buffer(buffer);
+      if (added && consumer->moves(buffer) && !source_->writes_by_cpu()) {
+        added = std::unexpected(
+            Error::os(ENOTSUP, "Pipeline", consumer->name()).detail("it would move a buffer that came later"));
+      }
+      if (result && !added) result = std::unexpected(Failed{branch, added.error()});
+    }
+  }
+  return result;
 }
 
 Result<void> Stream::join(const StreamRequest& request, const std::vector<Allocator*>& allocators) {

@@ -79,6 +79,7 @@ struct Output::Impl {
 
   // while started
   bool started = false;
+  std::array<bool, max_slots> is_taken{};  // slots that have a buffer
   Frame waiting;                           // accepted, not yet queued
   std::uint64_t dropped = 0;               // its fence failed, the driver refused it, or it waited at stop()
   std::array<Frame, max_slots> in_device;  // by slot
@@ -94,6 +95,8 @@ struct Output::Impl {
   Result<void> collect();
   Deadline last_frame_deadline(Deadline deadline) const noexcept;
   Result<void> fill_slots(std::span<const Buffer> buffers);
+  Result<void> give_slot(std::uint32_t slot, const Buffer& buffer);
+  Result<std::uint32_t> free_slot();
 };
 
 // --- opening
@@ -253,14 +256,59 @@ Result<void> Output::Impl::fill_slots(std::span<const Buffer> buffers) {
   }
   config.interval = restore_interval(device, config.interval);
   ++run;
+  is_taken = {};
   for (std::uint32_t i = 0; i < count; ++i) {
-    auto found = mark(buffers[i]);
-    if (!found) return std::unexpected(found.error());
-    (*found)->slot = i;
-    (*found)->run = run;
-    queue.pair(i, buffers[i], agreed->format);
+    if (auto given = give_slot(i, buffers[i]); !given) return given;
   }
   return {};
+}
+
+Result<void> Output::Impl::give_slot(std::uint32_t slot, const Buffer& buffer) {
+  auto found = mark(buffer);
+  if (!found) return std::unexpected(found.error());
+  (*found)->slot = slot;
+  (*found)->run = run;
+  queue.pair(slot, buffer, agreed->format);
+  is_taken[slot] = true;
+  return {};
+}
+
+/// That of a buffer that left, else a new one.
+Result<std::uint32_t> Output::Impl::free_slot() {
+  for (std::uint32_t i = 0; i < queue.slots(); ++i) {
+    if (!is_taken[i]) return i;
+  }
+  std::uint32_t count = 1;
+  if (queue.slots() < max_slots) {
+    auto first = queue.extend(count, agreed->format.raw);
+    if (first && count == 1 && *first < max_slots) return first;
+    if (!first) {
+      return std::unexpected(
+          device.error(ENOBUFS, "VIDIOC_CREATE_BUFS")
+              .detail("the driver makes no slot for a buffer that comes later: %s", first.error().message().c_str()));
+    }
+  }
+  return std::unexpected(device.error(ENOBUFS, "VIDIOC_CREATE_BUFS")
+                             .detail("its queue has %u slots, the most there may be", queue.slots()));
+}
+
+Result<void> Output::add_buffer(const Buffer& buffer) {
+  Impl& my = *impl_;
+  if (!my.started) return import(buffer);
+  const OutputMark* mark = attachment_as<OutputMark>(buffer, *my.domain);
+  if (mark != nullptr && mark->run == my.run) return {};
+  if (auto fits = my.agreed->format.check(buffer, my.config, my.device); !fits) return fits;
+  const auto slot = my.free_slot();
+  if (!slot) return std::unexpected(slot.error());
+  return my.give_slot(*slot, buffer);
+}
+
+// The driver keeps the memory until the slot is used again, or the stream stops.
+void Output::remove_buffer(const Buffer& buffer) noexcept {
+  auto* mark = attachment_as<OutputMark>(buffer, *impl_->domain);
+  if (!impl_->started || mark == nullptr || mark->run != impl_->run) return;
+  impl_->is_taken[mark->slot] = false;
+  mark->run = 0;
 }
 
 bool Output::ready() const noexcept {

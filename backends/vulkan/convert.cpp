@@ -1,122 +1,22 @@
-#include <dmaflow/vulkan_convert.hpp>
+#include "convert_impl.hpp"
 
 #include "allocator.hpp"
-#include "convert_sampler.hpp"
-#include "convert_shader.hpp"
-
 #include "log.hpp"
 
 #include <dmaflow/implicit_fences.hpp>
-#include <dmaflow/pool.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
 
 namespace dmaflow::vulkan {
 namespace {
 
 constexpr auto gpu_patience = std::chrono::seconds(2);
-constexpr std::uint32_t most_in_flight = 8;
 constexpr std::uint32_t group = 8;  // the shader's local size
 
-/// An input with what the shader reads of it.
-struct Input {
-  Buffer buffer;
-  std::array<Image, 3> images{};
-  std::array<VkImageView, 3> views{};
-  VkDescriptorSet set = VK_NULL_HANDLE;
-};
-
-struct Output {
-  Buffer buffer;
-  Image image{};
-  VkImageView view = VK_NULL_HANDLE;
-  VkDescriptorSet set = VK_NULL_HANDLE;
-};
-
-/// The recorded work from one input to one output.
-struct Pair {
-  VkCommandBuffer commands = VK_NULL_HANDLE;
-  Rect visible{};
-  ColorInfo color{};
-};
-
-/// One of the places in flight.
-struct Slot {
-  VkSemaphore acquired = VK_NULL_HANDLE;  // what the frame's fence is imported into
-  VkSemaphore done = VK_NULL_HANDLE;      // what the output's fence is exported from
-  VkFence fence = VK_NULL_HANDLE;         // when the place is free again
-  bool busy = false;
-  std::uint32_t pair = 0;
-  Deadline::Clock::time_point submitted{};
-  Frame held;  // the frame itself, where no fence could be given to its source
-  Fence end;   // to wait for in poll, where all places are taken
-};
-
 }  // namespace
-
-struct Convert::Impl {
-  explicit Impl(Device::Impl& gpu_impl, Device& gpu_device) : gpu(gpu_impl), device(gpu_device) {}
-  Impl(const Impl&) = delete;
-  Impl& operator=(const Impl&) = delete;
-  ~Impl() { stop(); }
-
-  Device::Impl& gpu;
-  Device& device;
-  ConvertOptions options;
-  std::string name;
-  StreamConfig input;
-  StreamConfig output;
-
-  bool started = false;
-  std::uint64_t dropped = 0;  // frames whose fence failed
-  Reading reading;
-  std::unique_ptr<YuvSampler> sampler;  // where all planes are read as one image
-  std::unique_ptr<ConvertShader> shader;
-  std::unique_ptr<OverlayImage> overlay;
-  VkCommandPool commands = VK_NULL_HANDLE;
-  VkQueryPool times = VK_NULL_HANDLE;
-  std::vector<Input> inputs;
-  std::vector<Output> outputs;
-  std::vector<Pair> pairs;  // of input i and output o: i * outputs + o
-  std::array<Slot, most_in_flight> slots;
-  std::uint32_t next_slot = 0;
-  std::optional<Pool> pool;
-  Frame pending;                      // taken, not yet submitted
-  Fence filled;                       // from when it may be read
-  Frame finished;                     // submitted, not yet given on
-  Deadline::Clock::time_point now{};  // of this turn: looked at once for all that is measured
-  Histogram gpu_time;
-  Histogram turnaround;
-  Histogram waited;
-
-  [[nodiscard]] Size target_size() const noexcept;
-  [[nodiscard]] Result<Reading> reading_of(const StreamConfig& config) const;
-  /// Software devices run what is submitted when its fence is asked for: with a fence still pending they would block.
-  [[nodiscard]] bool gpu_waits() const noexcept { return gpu.imports_sync_fd && !gpu.is_software; }
-  [[nodiscard]] Result<void> start(std::span<const Buffer> given, std::vector<Buffer> made);
-  [[nodiscard]] Result<void> start_pools();
-  [[nodiscard]] Result<void> start_shader(std::size_t input_count, std::size_t output_count);
-  [[nodiscard]] Result<void> add_input(const Buffer& buffer);
-  [[nodiscard]] Result<void> add_output(const Buffer& buffer);
-  [[nodiscard]] Result<void> start_slots();
-  [[nodiscard]] Result<void> record_all();
-  [[nodiscard]] Result<void> record(std::uint32_t pair, const Rect& visible, const ColorInfo& color);
-
-  [[nodiscard]] Result<bool> advance();
-  [[nodiscard]] Result<bool> submit_pending();
-  [[nodiscard]] Result<bool> try_submit();
-  [[nodiscard]] Result<Fence> fence_of(const Frame& frame) const;
-  [[nodiscard]] Result<bool> may_submit();
-  [[nodiscard]] Result<void> submit(Slot& slot, Frame target);
-  [[nodiscard]] Result<void> after_work(const Slot& slot, const Error& error);
-  void give_back(Slot& slot, const Fence& done);
-  [[nodiscard]] Result<void> reclaim();
-  [[nodiscard]] Result<void> finish(Slot& slot);
-  [[nodiscard]] Result<void> wait_idle(Deadline deadline, const Cancel* cancel = nullptr);
-  void stop() noexcept;
-};
 
 Size Convert::Impl::target_size() const noexcept {
   return options.size.value_or(turned(input.layout.size, options.rotation));
@@ -127,8 +27,9 @@ Convert::~Convert() = default;
 
 Result<std::unique_ptr<Convert>> Convert::create(Device& device, const ConvertOptions& options) {
   const auto invalid = [&] { return Error::os(EINVAL, "vulkan::Convert::create", device.name()); };
-  if (options.in_flight < 1 || options.in_flight > most_in_flight) {
-    return std::unexpected(invalid().detail("in_flight is %u; 1 to %u is possible", options.in_flight, most_in_flight));
+  if (options.in_flight < 1 || options.in_flight > Impl::most_in_flight) {
+    return std::unexpected(
+        invalid().detail("in_flight is %u; 1 to %u is possible", options.in_flight, Impl::most_in_flight));
   }
   if (options.formats.empty()) return std::unexpected(invalid().detail("no format to give"));
   if (options.size && (options.size->width == 0 || options.size->height == 0 || options.size->width > max_dimension ||
@@ -268,11 +169,11 @@ Result<void> Convert::Impl::start(std::span<const Buffer> given, std::vector<Buf
   turnaround = {};
   waited = {};
   if (auto ready = start_pools(); !ready) return ready;
-  if (auto ready = start_shader(given.size(), made.size()); !ready) return ready;
-  inputs.reserve(given.size());
+  if (auto ready = start_shader(made.size()); !ready) return ready;
+  inputs.reserve(most_inputs);
   outputs.reserve(made.size());
   for (const Buffer& buffer : given) {
-    if (auto added = add_input(buffer); !added) return added;
+    if (auto filled_in = fill(inputs.emplace_back(), buffer); !filled_in) return filled_in;
   }
   for (const Buffer& buffer : made) {
     if (auto added = add_output(buffer); !added) return added;
@@ -291,14 +192,12 @@ Result<void> Convert::Impl::start_pools() {
   return gpu.checked(gpu.vk.CreateCommandPool(gpu.device, &info, nullptr, &commands), "vkCreateCommandPool");
 }
 
-Result<void> Convert::Impl::start_shader(std::size_t input_count, std::size_t output_count) {
+Result<void> Convert::Impl::start_shader(std::size_t output_count) {
   const bool by_sampler = reading.by == Sampling::sampler;
-  if (options.overlay || by_sampler) {  // no view with a conversion can stand in where there is no overlay
-    overlay = std::make_unique<OverlayImage>(gpu);
-    const Picture nothing{.size = {1, 1}, .rgba = {0, 0, 0, 0}};
-    auto made = overlay->create(options.overlay.value_or(nothing), commands, Deadline::after(gpu_patience));
-    if (!made) return made;
-  }
+  overlay = std::make_unique<OverlayImage>(gpu);  // a descriptor must have one, also where nothing is drawn on top
+  const Picture nothing{.size = {1, 1}, .rgba = {0, 0, 0, 0}};
+  if (auto made = overlay->create(options.overlay.value_or(nothing), commands, Deadline::after(gpu_patience)); !made)
+    return made;
   if (by_sampler) {
     sampler = std::make_unique<YuvSampler>(gpu);
     if (auto made = sampler->create(reading); !made) return made;
@@ -315,24 +214,76 @@ Result<void> Convert::Impl::start_shader(std::size_t input_count, std::size_t ou
                          .has_overlay = options.overlay.has_value(),
                          .whole = by_sampler ? sampler->sampler() : VK_NULL_HANDLE,
                          .whole_descriptors = reading.whole.sampler_descriptors},
-                        static_cast<std::uint32_t>(input_count), static_cast<std::uint32_t>(output_count));
+                        most_inputs, static_cast<std::uint32_t>(output_count));
 }
 
-Result<void> Convert::Impl::add_input(const Buffer& buffer) {
-  Input& made = inputs.emplace_back();  // stop() destroys what is made so far
-  made.buffer = buffer;
+/// Makes a place that of this buffer. What is made so far is destroyed by clear() or stop().
+Result<void> Convert::Impl::fill(Input& place, const Buffer& buffer) {
+  place.buffer = buffer;
   for (std::uint32_t i = 0; i < reading.source.plane_count; ++i) {
     auto image = import_source(gpu, buffer, reading, i);
     if (!image) return std::unexpected(image.error());
     auto view = sampler != nullptr ? sampler->view(*image) : make_view(gpu, *image, reading.source.orders[i]);
     if (!view) return std::unexpected(view.error());
-    made.images[i] = *image;
-    made.views[i] = *view;
+    place.images[i] = *image;
+    place.views[i] = *view;
   }
-  auto set = shader->describe_input(std::span(made.views).first(reading.source.plane_count));
+  auto set = shader->describe_input(std::span(place.views).first(reading.source.plane_count), place.set);
   if (!set) return std::unexpected(set.error());
-  made.set = *set;
+  place.set = *set;
   return {};
+}
+
+/// The GPU is not at work in it. Its descriptor set and its command buffers are kept for the next buffer.
+void Convert::Impl::clear(Input& place) noexcept {
+  for (VkImageView& view : place.views)
+    gpu.vk.DestroyImageView(gpu.device, std::exchange(view, VK_NULL_HANDLE), nullptr);
+  place.images = {};
+  place.buffer = {};
+}
+
+Result<void> Convert::Impl::add_later(const Buffer& buffer) {
+  if (std::ranges::find(inputs, buffer, &Input::buffer) != inputs.end()) return {};
+  auto place = std::ranges::find_if_not(inputs, [](const Input& one) { return static_cast<bool>(one.buffer); });
+  const bool is_new = place == inputs.end();
+  if (is_new) {
+    if (inputs.size() == most_inputs) {
+      return std::unexpected(Error::os(ENOBUFS, "vulkan::Convert::add_buffer", name)
+                                 .detail("it has %u input buffers, the most there may be", most_inputs));
+    }
+    if (auto made = allocate_pairs(outputs.size()); !made) return made;
+    inputs.emplace_back();
+    place = std::prev(inputs.end());
+  }
+  auto done = fill(*place, buffer);
+  const Size size = input.layout.size;
+  const auto first = static_cast<std::uint32_t>(static_cast<std::size_t>(place - inputs.begin()) * outputs.size());
+  for (std::uint32_t i = first; done && i < first + outputs.size(); ++i) {
+    done = record(i, {0, 0, size.width, size.height}, input.color);
+  }
+  if (!done) clear(*place);
+  return done;
+}
+
+void Convert::Impl::remove_later(const Buffer& buffer) noexcept {
+  const auto place = std::ranges::find(inputs, buffer, &Input::buffer);
+  if (place == inputs.end()) return;
+  if (auto idle = wait_idle(Deadline::after(gpu_patience)); !idle) {
+    detail::log(LogLevel::warning, "%s: a buffer that left is kept, for the GPU is still at work: %s", name.c_str(),
+                idle.error().message().c_str());
+    return;
+  }
+  clear(*place);
+}
+
+Result<void> Convert::add_buffer(const Buffer& buffer) {
+  if (!impl_->started) return import(buffer);
+  if (auto alive = impl_->gpu.alive("vulkan::Convert::add_buffer"); !alive) return alive;
+  return impl_->add_later(buffer);
+}
+
+void Convert::remove_buffer(const Buffer& buffer) noexcept {
+  if (impl_->started && impl_->gpu.device != VK_NULL_HANDLE) impl_->remove_later(buffer);
 }
 
 Result<void> Convert::Impl::add_output(const Buffer& buffer) {
@@ -344,7 +295,7 @@ Result<void> Convert::Impl::add_output(const Buffer& buffer) {
   auto view = make_view(gpu, *image, {0, 1, 2, 3});
   if (!view) return std::unexpected(view.error());
   made.view = *view;
-  auto set = shader->describe_output(*view, overlay != nullptr ? overlay->view() : inputs.front().views[0]);
+  auto set = shader->describe_output(*view, overlay->view());
   if (!set) return std::unexpected(set.error());
   made.set = *set;
   return {};
@@ -373,7 +324,26 @@ Result<void> Convert::Impl::start_slots() {
 
 Result<void> Convert::Impl::record_all() {
   const auto count = static_cast<std::uint32_t>(inputs.size() * outputs.size());
-  pairs.resize(count);
+  if (auto made = allocate_pairs(count); !made) return made;
+  if (options.measure && gpu.timestamp_period > 0) {
+    const VkQueryPoolCreateInfo info{.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+                                     .queryType = VK_QUERY_TYPE_TIMESTAMP,
+                                     .queryCount = static_cast<std::uint32_t>(2 * most_inputs * outputs.size())};
+    if (auto made = gpu.checked(gpu.vk.CreateQueryPool(gpu.device, &info, nullptr, &times), "vkCreateQueryPool");
+        !made) {
+      return made;
+    }
+  }
+  const Size size = input.layout.size;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (auto done = record(i, {0, 0, size.width, size.height}, input.color); !done) return done;
+  }
+  return {};
+}
+
+/// Places for the work of that many more pairs.
+Result<void> Convert::Impl::allocate_pairs(std::size_t more) {
+  const auto count = static_cast<std::uint32_t>(more);
   const VkCommandBufferAllocateInfo wanted{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
                                            .commandPool = commands,
                                            .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
@@ -384,20 +354,7 @@ Result<void> Convert::Impl::record_all() {
       !made) {
     return made;
   }
-  if (options.measure && gpu.timestamp_period > 0) {
-    const VkQueryPoolCreateInfo info{.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
-                                     .queryType = VK_QUERY_TYPE_TIMESTAMP,
-                                     .queryCount = 2 * count};
-    if (auto made = gpu.checked(gpu.vk.CreateQueryPool(gpu.device, &info, nullptr, &times), "vkCreateQueryPool");
-        !made) {
-      return made;
-    }
-  }
-  const Size size = input.layout.size;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    pairs[i].commands = buffers[i];
-    if (auto done = record(i, {0, 0, size.width, size.height}, input.color); !done) return done;
-  }
+  for (VkCommandBuffer buffer : buffers) pairs.push_back({.commands = buffer});
   return {};
 }
 

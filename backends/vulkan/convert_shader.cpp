@@ -138,8 +138,8 @@ Result<VkDescriptorSet> ConvertShader::allocate(VkDescriptorSetLayout layout) {
   return set;
 }
 
-Result<VkDescriptorSet> ConvertShader::describe_input(std::span<const VkImageView> planes) {
-  auto set = allocate(input_layout_);
+Result<VkDescriptorSet> ConvertShader::describe_input(std::span<const VkImageView> planes, VkDescriptorSet again) {
+  auto set = again != VK_NULL_HANDLE ? Result<VkDescriptorSet>(again) : allocate(input_layout_);
   if (!set) return set;
   std::array<VkDescriptorImageInfo, planes_bound> images{};
   std::array<VkWriteDescriptorSet, planes_bound> writes{};

@@ -25,7 +25,9 @@ class ConvertShader {
 
   [[nodiscard]] Result<void> create(const Kind& kind, std::uint32_t inputs, std::uint32_t outputs);
   /// The sets of one buffer each, valid until this object goes. @p planes: those of the source, or the one of all.
-  [[nodiscard]] Result<VkDescriptorSet> describe_input(std::span<const VkImageView> planes);
+  /// @p again: a set that is written anew instead, which the GPU does not use now.
+  [[nodiscard]] Result<VkDescriptorSet> describe_input(std::span<const VkImageView> planes,
+                                                       VkDescriptorSet again = VK_NULL_HANDLE);
   [[nodiscard]] Result<VkDescriptorSet> describe_output(VkImageView target, VkImageView overlay);
 
   [[nodiscard]] VkPipeline pipeline() const noexcept { return pipeline_; }

@@ -131,6 +131,9 @@ class Producer : public virtual Participant {
   }
   /// Its own allocator, or nullptr.
   [[nodiscard]] virtual Allocator* output_allocator() noexcept { return nullptr; }
+  /// True where its frames come in buffers that others made, any number of them, which come and go while it runs. Then
+  /// output_allocator() gives some of them to try, as many as there are, and no other memory is looked at.
+  [[nodiscard]] virtual bool brings_buffers() const noexcept { return false; }
   /// True where it writes through mappings of this process (CpuMap), which follow memory that moves.
   [[nodiscard]] virtual bool writes_by_cpu() const noexcept { return false; }
 
@@ -151,6 +154,13 @@ class Importer : public virtual Participant {
   [[nodiscard]] virtual Needs needs() const { return {}; }
   /// Really tries @p buffer, and keeps the import on the buffer for later: a second call costs no system call.
   [[nodiscard]] virtual Result<void> import(const Buffer& buffer) = 0;
+  /// Takes another buffer while it is started, before the first frame in it: the source's buffers may change
+  /// (Source::holds()). Between frames, in the loop. Allowed for one it has. Default: import(), for those that need no
+  /// more than that. Errors: those of import(), and the device's where it takes no more.
+  [[nodiscard]] virtual Result<void> add_buffer(const Buffer& buffer) { return import(buffer); }
+  /// The buffer has left, and no frame in it is held: it lets go of what it keeps of it. Default: nothing, for those
+  /// whose imports hang on the buffer.
+  virtual void remove_buffer(const Buffer& /*buffer*/) noexcept {}
   /// True where it moves an imported buffer's memory when it uses it, whoever allocated that (see MemoryTraits::moves).
   /// Known after import().
   [[nodiscard]] virtual bool moves(const Buffer& /*buffer*/) const noexcept { return false; }
@@ -183,7 +193,9 @@ class Source : public Pollable, public Producer {
   /// returns an empty frame; a call that has nothing to return should cost no system call.
   /// Errors: ENODEV (gone), EPIPE (the stream has ended), EIO and others from the device.
   [[nodiscard]] virtual Result<Frame> take() = 0;
-  /// The holds of the running stream; nullptr while stopped. dispatch() gives returned buffers back to the device.
+  /// The holds of the running stream; nullptr while stopped. dispatch() gives returned buffers back to the device. Its
+  /// buffers may change (HoldSet::add(), retire()) inside dispatch() and take(): the pipeline then tells the consumers,
+  /// before they get the next frame.
   [[nodiscard]] virtual HoldSet* holds() noexcept = 0;
 };
 
@@ -210,7 +222,8 @@ struct Presentation {
 /// Where frames go.
 class Sink : public Pollable, public Importer {
  public:
-  /// Every buffer it will see, so that nothing is imported later. Default: import() each.
+  /// Every buffer there is now, so that nothing is imported later, except those that add_buffer() brings. Default:
+  /// import() each.
   [[nodiscard]] virtual Result<void> start(std::span<const Buffer> buffers);
   /// True where accept() would displace nothing.
   [[nodiscard]] virtual bool ready() const noexcept = 0;
@@ -241,7 +254,7 @@ class Stage : public Pollable, public Importer, public Producer {
   /// True where it gives on the frames it took; then its followers import the buffers of whoever is before it, and
   /// start() gets no outputs.
   [[nodiscard]] virtual bool passes_through() const noexcept { return false; }
-  /// Its input buffers and its output buffers, each imported once, here.
+  /// Its input buffers and its output buffers, each imported once, here; inputs may come and go later (add_buffer()).
   [[nodiscard]] virtual Result<void> start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) = 0;
   /// True where accept() has room.
   [[nodiscard]] virtual bool ready() const noexcept = 0;

@@ -16,6 +16,7 @@
 #include <dmaflow/cpu_access.hpp>
 #include <dmaflow/deadline.hpp>
 #include <dmaflow/device.hpp>
+#include <dmaflow/dmabuf_source.hpp>
 #include <dmaflow/error.hpp>
 #include <dmaflow/fd.hpp>
 #include <dmaflow/fence.hpp>

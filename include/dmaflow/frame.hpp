@@ -219,6 +219,8 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
   /// Errors: EBUSY (it is lent, or came back and take_returned() has not given it yet), EINVAL (there is no such
   /// buffer, or it was retired before).
   Result<void> retire(std::uint32_t index) noexcept;
+  /// Rises with each add() and retire(): whether buffers() is what it was.
+  [[nodiscard]] std::uint32_t changes() const noexcept { return changes_; }
   /// Buffers lent and not yet returned.
   [[nodiscard]] std::uint32_t lent() const noexcept { return lent_.load(std::memory_order_acquire); }
 
@@ -262,6 +264,7 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
   Fd wake_;
   std::atomic<std::uint32_t> returned_{none};  // stack of returned holds, newest first; any thread pushes
   std::uint32_t in_order_ = none;              // the same, oldest first; the source's thread only
+  std::uint32_t changes_ = 0;
   std::atomic<std::uint32_t> lent_{0};
   std::atomic<bool> armed_{false};
 };

@@ -257,6 +257,11 @@ class Output final : public Sink {
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
+  /// Gives it a slot of its own in the driver's queue (VIDIOC_CREATE_BUFS), or that of a buffer that left. The driver
+  /// sees it with its first frame. Errors: EINVAL (its layout is another), ENOBUFS (the driver makes no more slots, or
+  /// has 64).
+  [[nodiscard]] Result<void> add_buffer(const Buffer& buffer) override;
+  void remove_buffer(const Buffer& buffer) noexcept override;
   [[nodiscard]] Needs needs() const override {
     return {.constraints = {}, .usage = {.capture = true}, .modifiers = {}};
   }

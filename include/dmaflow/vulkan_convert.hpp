@@ -83,6 +83,10 @@ class Convert final : public Stage {
   [[nodiscard]] Result<void> check(const StreamConfig& config) override;
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
+  /// Errors: those of import(), and ENOBUFS (it has HoldSet::max_buffers).
+  [[nodiscard]] Result<void> add_buffer(const Buffer& buffer) override;
+  /// Waits for the GPU, 5 s at most; where that is not over then, the buffer is kept until stop().
+  void remove_buffer(const Buffer& buffer) noexcept override;
   [[nodiscard]] Needs needs() const override { return {.constraints = {}, .usage = {.render = true}, .modifiers = {}}; }
   [[nodiscard]] std::uint32_t max_held() const noexcept override;
   [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
