@@ -31,6 +31,7 @@
 #include <dmaflow/pool.hpp>
 #include <dmaflow/stats.hpp>
 #include <dmaflow/stop.hpp>
+#include <dmaflow/thread_sink.hpp>
 
 #ifdef DMAFLOW_HAS_HEAP
 #include <dmaflow/heap.hpp>

@@ -1,0 +1,37 @@
+// CPU mappings of a set of buffers, made once when a stream starts and found by buffer afterwards.
+#pragma once
+
+#include <dmaflow/cpu_access.hpp>
+
+#include <algorithm>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace dmaflow::detail {
+
+/// Whether the CPU can map @p buffer for @p access: maps it and unmaps it again. Errors: those of CpuMap::create().
+[[nodiscard]] inline Result<void> try_map(const Buffer& buffer, Access access) {
+  const auto map = CpuMap::create(buffer, access);
+  return map ? Result<void>{} : std::unexpected(map.error());
+}
+
+/// A map of each buffer, or none. Errors: those of CpuMap::create().
+[[nodiscard]] inline Result<std::vector<CpuMap>> map_all(std::span<const Buffer> buffers, Access access) {
+  std::vector<CpuMap> maps;
+  maps.reserve(buffers.size());
+  for (const Buffer& buffer : buffers) {
+    auto map = CpuMap::create(buffer, access);
+    if (!map) return std::unexpected(map.error());
+    maps.push_back(std::move(*map));
+  }
+  return maps;
+}
+
+/// The map of @p buffer, or nullptr.
+[[nodiscard]] inline const CpuMap* map_of(const std::vector<CpuMap>& maps, const Buffer& buffer) noexcept {
+  const auto found = std::ranges::find(maps, buffer, &CpuMap::buffer);
+  return found == maps.end() ? nullptr : &*found;
+}
+
+}  // namespace dmaflow::detail
