@@ -18,6 +18,7 @@
 #include <dmaflow/error.hpp>
 #include <dmaflow/fd.hpp>
 #include <dmaflow/fence.hpp>
+#include <dmaflow/file_sink.hpp>
 #include <dmaflow/format.hpp>
 #include <dmaflow/frame.hpp>
 #include <dmaflow/function.hpp>
