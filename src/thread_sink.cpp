@@ -49,6 +49,7 @@ struct ThreadSink::Impl {
   bool is_busy = false;  // the worker has a frame
   bool stopping = false;
   bool wants_room = false;  // the loop was told that there is none: it waits for the event
+  bool displaces = false;   // the loop lets accept() displace frames (Policy::latest): it waits for no room
   bool wants_idle = false;  // the loop is in drain()
   std::optional<Error> failure;
   bool is_told = false;  // a call has returned the failure
@@ -180,7 +181,7 @@ Result<void> ThreadSink::configure(const StreamConfig& config) {
 Result<void> ThreadSink::start(std::span<const Buffer>) {
   if (auto stopped = stop(); !stopped) return stopped;
   Impl& my = *impl_;
-  my.stopping = my.wants_room = my.wants_idle = my.is_told = false;
+  my.stopping = my.wants_room = my.displaces = my.wants_idle = my.is_told = false;
   try {
     my.worker = std::thread([&my] { my.work(); });
   } catch (const std::system_error& refused) {
@@ -195,8 +196,9 @@ bool ThreadSink::ready() const noexcept {
   if (!my.is_started()) return false;
   const std::lock_guard lock(my.mutex);
   if (my.failure) return false;
-  my.wants_room = my.count >= my.options.queue;
-  return !my.wants_room;
+  const bool is_full = my.count >= my.options.queue;
+  my.wants_room = is_full && !my.displaces;
+  return !is_full;
 }
 
 Result<Frame> ThreadSink::accept(Frame frame) {
@@ -206,7 +208,11 @@ Result<Frame> ThreadSink::accept(Frame frame) {
   {
     const std::lock_guard lock(my.mutex);
     if (auto failed = my.told(); !failed) return std::unexpected(failed.error());
-    if (my.count >= my.options.queue) displaced = my.pop();
+    if (my.count >= my.options.queue) {
+      displaced = my.pop();
+      my.displaces = true;
+      my.wants_room = false;
+    }
     my.ring[(my.first + my.count) % most] = std::move(frame);
     ++my.count;
   }

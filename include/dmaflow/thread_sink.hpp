@@ -25,8 +25,9 @@ struct ThreadSinkOptions {
   /// What the function needs of the buffers. Default: cached memory, for a CPU that reads (CpuAccess).
   Needs needs{.constraints = {.cached = true}, .usage = {.cpu = true}, .modifiers = {Modifier::linear()}};
   /// Frames that may wait for the function, beside the one it has: 1 to 32. More of them bridge longer pauses of the
-  /// function, and each needs a buffer.
-  std::uint32_t queue = 1;
+  /// function, and each needs a buffer. With 1, Policy::latest gives the function the newest frame each time; with 2,
+  /// one that may be a frame older, and a function that keeps up never makes the loop wait for room.
+  std::uint32_t queue = 2;
   /// Frames that the program holds at once, the one the function was just given included: 1 to 32. As many more buffers
   /// are made; a program that holds more keeps the source waiting.
   std::uint32_t max_held = 1;
@@ -47,7 +48,8 @@ class ThreadSink final : public Sink {
   ///
   /// An error that it returns ends the run with that error; so does an exception: of a std::bad_expected_access<Error>
   /// the error in it, of any other exception EIO with its what(). The frame is then counted in dropped(). ECANCELED
-  /// while @p stop is set is no error of the run.
+  /// while @p stop is set is no error of the run. Pipeline::run() fails with ETIMEDOUT where one call takes longer than
+  /// RunOptions::frame_timeout and the queue is full.
   using Callback = Function<Result<void>(Frame frame, const Cancel& stop)>;
 
   /// Errors: EINVAL (no function; `queue` or `max_held` out of range), EMFILE (two eventfds).
@@ -72,7 +74,8 @@ class ThreadSink final : public Sink {
   [[nodiscard]] std::uint64_t dropped() const noexcept override;
 
   /// An eventfd, readable when the function has failed, and when there is room again after ready() was false. Without
-  /// either, a frame costs no call on it.
+  /// either, a frame costs no call on it. A caller that lets accept() displace frames waits for no room, and is told of
+  /// none.
   [[nodiscard]] int poll_fd() const noexcept override;
   [[nodiscard]] short poll_events() const noexcept override;
   /// Errors: that of the function, from here on from every call until stop().
