@@ -51,7 +51,7 @@ struct FileSink::Impl {
   std::atomic<std::uint64_t> written{0};
 
   // The loop's thread only; what follows the blank line as well, while the worker does not run.
-  std::optional<StreamConfig> recorded;  // what the file holds, once it was opened
+  std::optional<StreamConfig> recorded;  // the stream of the frames in the file, once it has some
 
   StreamConfig config;
   FileWriter file;
@@ -90,6 +90,10 @@ Result<void> FileSink::Impl::write(const Frame& frame, const Cancel& stop) {
   if (done) done = file.flush(&stop);
   if (!done) {
     file.undo();
+    if (written == 0) {  // the header went with the frame
+      is_begun = false;
+      picture.reset();
+    }
     return done;
   }
   file.commit();
@@ -185,7 +189,7 @@ Result<void> FileSink::Impl::check(const StreamConfig& wanted) const {
     return std::unexpected(
         refuse().detail("modifier %s: only LINEAR can be read row by row", wanted.layout.modifier.name().c_str()));
   }
-  if (!recorded) return {};
+  if (!recorded || written == 0) return {};
   const bool is_same = recorded->layout.format == format && recorded->interval == wanted.interval &&
                        (info->is_opaque || recorded->layout.size == wanted.layout.size);
   if (is_same) return {};
@@ -194,8 +198,8 @@ Result<void> FileSink::Impl::check(const StreamConfig& wanted) const {
 }
 
 Result<void> FileSink::Impl::open() {
-  if (auto opened = file.open(path, !recorded); !opened) return opened;
-  recorded = config;
+  if (auto opened = file.open(path, written == 0); !opened) return opened;
+  if (written == 0) recorded = config;
   if (path != "-" && !file.is_regular()) is_begun = false;  // another reader of the pipe
   mapping = container == Container::y4m ? y4m::mapping_of(config.layout.format) : nullptr;
   const FormatInfo* info = format_info(config.layout.format);

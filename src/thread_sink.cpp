@@ -16,7 +16,6 @@
 #include <thread>
 #include <utility>
 
-#include <signal.h>
 #include <sys/eventfd.h>
 
 namespace dmaflow {

@@ -36,9 +36,10 @@ struct FileSinkOptions {
 /// whole block: to an even column for 4:2:2 and 4:2:0, to an even row for 4:2:0 chroma. An uncompressed file holds
 /// pictures of one size: that of the first frame.
 ///
-/// The file is created at the first start(), which deletes what it held. Later starts (Pipeline::run() again, a stream
-/// that is negotiated again) append to it. Where writing fails in mid-frame, a regular file is cut back to its last
-/// whole frame. Nothing is synchronised to the disk; a program that needs that calls fsync() on the file after stop().
+/// The file is created at the first start(), which deletes what it held. Once it has a frame, later starts
+/// (Pipeline::run() again, a stream that is negotiated again) append to it. Where writing fails in mid-frame, a regular
+/// file is cut back to its last whole frame. Nothing is synchronised to the disk; a program that needs that calls
+/// fsync() on the file after stop().
 ///
 /// A reader of a pipe that ends is the error EPIPE: the thread that writes blocks SIGPIPE, so the program need not
 /// ignore it. stop() ends a write to a pipe whose reader reads nothing; that frame is then incomplete. A write to a

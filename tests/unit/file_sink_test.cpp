@@ -404,6 +404,26 @@ TEST_F(FileSinkTest, WhatFailsInMidFrameIsTakenOffTheFile) {
   EXPECT_EQ(description(path("clip.rgb"))["frames"], 1);
 }
 
+TEST_F(FileSinkTest, AStartAfterAFirstFrameThatFailedBeginsAnew) {
+  FullDisk disk;
+  disk.fail_at = 1;
+  sink = must(FileSink::create(path("clip.y4m")));
+  const Size sizes[] = {{8, 4}, {4, 2}};
+  for (const Size size : sizes) {  // of the second only frames get into the file
+    const StreamConfig config = config_of(formats::r8, size);
+    must(sink->configure(config));
+    const std::vector<Buffer> buffers{memfd_buffer(config.layout)};
+    const auto holds = must(HoldSet::create(buffers));
+    paint(buffers[0]);
+    must(sink->start(buffers));
+    EXPECT_FALSE(must(sink->accept(must(holds->lend(0, {})))));
+    const auto drained = sink->drain(Deadline::after(seconds(20)));
+    EXPECT_EQ(drained.has_value(), size == sizes[1]);
+    static_cast<void>(sink->stop());
+  }
+  EXPECT_EQ(contents(path("clip.y4m")), "YUV4MPEG2 W4 H2 F25:1 Ip A0:0 Cmono\nFRAME\n" + rows(0, 0, 4, 0, 2));
+}
+
 TEST_F(FileSinkTest, APipeIsWrittenInManyShortWritesAndReadWhole) {
   const auto pipe = path("pipe.y4m");
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
