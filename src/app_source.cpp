@@ -1,8 +1,7 @@
 #include <dmaflow/app_source.hpp>
 
-#include <dmaflow/cpu_access.hpp>
-
 #include "app_frame.hpp"
+#include "buffer_maps.hpp"
 #include "sys/sys.hpp"
 
 #include <algorithm>
@@ -161,8 +160,7 @@ Result<void> AppSource::try_output(const Buffer& buffer) {
   if (layout.size != impl_->output.layout.size || layout.format != impl_->output.layout.format)
     return std::unexpected(impl_->error(EINVAL, "AppSource::try_output").detail("another size or format"));
   if (!impl_->options.writes_by_cpu) return {};
-  const auto map = CpuMap::create(buffer, Access::write);
-  return map ? Result<void>{} : std::unexpected(map.error());
+  return detail::try_map(buffer, Access::write);
 }
 
 Result<void> AppSource::start(std::span<const Buffer> buffers) {

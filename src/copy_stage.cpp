@@ -1,5 +1,6 @@
 #include <dmaflow/copy_stage.hpp>
 
+#include "buffer_maps.hpp"
 #include "cancellable.hpp"
 #include "log.hpp"
 #include "sys/sys.hpp"
@@ -15,28 +16,6 @@ namespace {
 
 /// Where the kernel asks to try again and names nothing to wait for.
 constexpr auto try_again = std::chrono::milliseconds(1);
-
-const CpuMap* map_of(const std::vector<CpuMap>& maps, const Buffer& buffer) noexcept {
-  const auto found = std::ranges::find(maps, buffer, &CpuMap::buffer);
-  return found == maps.end() ? nullptr : &*found;
-}
-
-Result<void> try_map(const Buffer& buffer, Access access) {
-  auto map = CpuMap::create(buffer, access);
-  if (!map) return std::unexpected(map.error());
-  return {};
-}
-
-Result<std::vector<CpuMap>> map_all(std::span<const Buffer> buffers, Access access) {
-  std::vector<CpuMap> maps;
-  maps.reserve(buffers.size());
-  for (const Buffer& buffer : buffers) {
-    auto map = CpuMap::create(buffer, access);
-    if (!map) return std::unexpected(map.error());
-    maps.push_back(std::move(*map));
-  }
-  return maps;
-}
 
 }  // namespace
 
@@ -65,7 +44,19 @@ Result<void> CopyStage::configure(const StreamConfig& config) {
 // It reads every byte: uncached memory would cost it ten times as long.
 Needs CopyStage::needs() const { return {.constraints = {.cached = true}, .usage = {.cpu = true}, .modifiers = {}}; }
 
-Result<void> CopyStage::import(const Buffer& buffer) { return try_map(buffer, Access::read); }
+Result<void> CopyStage::import(const Buffer& buffer) { return detail::try_map(buffer, Access::read); }
+
+Result<void> CopyStage::add_buffer(const Buffer& buffer) {
+  if (!pool_ || detail::map_of(input_maps_, buffer) != nullptr) return import(buffer);
+  auto map = CpuMap::create(buffer, Access::read);
+  if (!map) return std::unexpected(map.error());
+  input_maps_.push_back(std::move(*map));
+  return {};
+}
+
+void CopyStage::remove_buffer(const Buffer& buffer) noexcept {
+  std::erase_if(input_maps_, [&](const CpuMap& map) { return map.buffer() == buffer; });
+}
 
 Result<std::vector<StreamConfig>> CopyStage::offers(const StreamRequest&) {
   StreamConfig config = input_;
@@ -83,14 +74,14 @@ Result<void> CopyStage::set_output(const StreamConfig& config) {
   return {};
 }
 
-Result<void> CopyStage::try_output(const Buffer& buffer) { return try_map(buffer, Access::write); }
+Result<void> CopyStage::try_output(const Buffer& buffer) { return detail::try_map(buffer, Access::write); }
 
 Result<void> CopyStage::start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) {
   stop();
   bytes_copied_ = 0;
-  auto input_maps = map_all(inputs, Access::read);
+  auto input_maps = detail::map_all(inputs, Access::read);
   if (!input_maps) return std::unexpected(input_maps.error());
-  auto output_maps = map_all(outputs, Access::write);
+  auto output_maps = detail::map_all(outputs, Access::write);
   if (!output_maps) return std::unexpected(output_maps.error());
   auto pool = Pool::create(std::move(outputs));
   if (!pool) return std::unexpected(pool.error());
@@ -136,8 +127,8 @@ Result<void> CopyStage::advance() {
   }
   std::optional<CpuAccess> read;
   std::optional<CpuAccess> write;
-  auto begun = begin(read, map_of(input_maps_, waiting_.buffer()), CpuAccess::Mode::read);
-  if (begun && *begun) begun = begin(write, map_of(output_maps_, target_.buffer()), CpuAccess::Mode::write);
+  auto begun = begin(read, detail::map_of(input_maps_, waiting_.buffer()), CpuAccess::Mode::read);
+  if (begun && *begun) begun = begin(write, detail::map_of(output_maps_, target_.buffer()), CpuAccess::Mode::write);
   if (!begun) {
     reset();
     return std::unexpected(begun.error());

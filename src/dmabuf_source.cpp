@@ -96,6 +96,7 @@ struct DmaBufSource::Impl {
   std::shared_ptr<HoldSet> stopped_holds;  // while frames of the last run are still held
   std::array<Slot, HoldSet::max_buffers> slots;
   std::uint64_t uses = 0;
+  bool is_starved = false;  // a frame waits, for every place is held
 
   [[nodiscard]] Error error(int code, const char* operation) const { return Error::os(code, operation, options.name); }
   void wake() const noexcept {
@@ -272,6 +273,7 @@ Result<void> DmaBufSource::stop() noexcept {
 void DmaBufSource::Impl::take_back(HoldSet& set) {
   while (const auto back = set.take_returned()) {
     slots[back->index].is_free = true;
+    if (std::exchange(is_starved, false)) wake();  // take() has something again
     release(set.buffers()[back->index], slots[back->index].info, back->fences);
   }
 }
@@ -331,7 +333,8 @@ Result<Frame> DmaBufSource::take() {
     return Frame();
   }
   const auto index = my.slot_for(my.pushed[my.first].buffer);
-  if (!index) return Frame();  // every place is held: once one comes back
+  my.is_starved = !index;
+  if (!index) return Frame();
   Impl::Pushed next = my.pop();
   lock.unlock();
   my.slots[*index] = {.info = next.info, .used = ++my.uses, .is_free = false};

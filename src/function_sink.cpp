@@ -1,8 +1,8 @@
 #include <dmaflow/function_sink.hpp>
 
+#include "format_check.hpp"
 #include "log.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -21,12 +21,7 @@ Result<std::unique_ptr<FunctionSink>> FunctionSink::create(Callback callback, Fu
 }
 
 Result<void> FunctionSink::check(const StreamConfig& config) {
-  const auto& formats = options_.formats;
-  if (formats.empty() || std::ranges::find(formats, config.layout.format) != formats.end()) return {};
-  std::string takes;
-  for (const PixelFormat format : formats) takes += (takes.empty() ? "" : " ") + format.name();
-  return std::unexpected(
-      Error::os(EINVAL, "check", name()).detail("%s: it takes %s", config.layout.format.name().c_str(), takes.c_str()));
+  return detail::check_format(config.layout.format, options_.formats, name());
 }
 
 Result<void> FunctionSink::configure(const StreamConfig& config) {

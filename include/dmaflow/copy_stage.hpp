@@ -6,6 +6,7 @@
 #include <dmaflow/pool.hpp>
 
 #include <cstdint>
+#include <list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,6 +28,8 @@ class CopyStage final : public Stage {
   [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
   [[nodiscard]] Needs needs() const override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
+  [[nodiscard]] Result<void> add_buffer(const Buffer& buffer) override;
+  void remove_buffer(const Buffer& buffer) noexcept override;
   [[nodiscard]] std::uint32_t max_held() const noexcept override { return 1; }
   [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
   [[nodiscard]] std::uint64_t dropped() const noexcept override { return dropped_; }
@@ -66,8 +69,8 @@ class CopyStage final : public Stage {
 
   StreamConfig input_;
   StreamConfig output_;
-  std::vector<CpuMap> input_maps_;
-  std::vector<CpuMap> output_maps_;
+  std::list<CpuMap> input_maps_;
+  std::list<CpuMap> output_maps_;
   std::optional<Pool> pool_;
   Frame waiting_;            // accepted, not yet copied
   bool fence_ended_ = true;  // that of waiting_

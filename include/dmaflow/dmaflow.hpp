@@ -20,6 +20,7 @@
 #include <dmaflow/error.hpp>
 #include <dmaflow/fd.hpp>
 #include <dmaflow/fence.hpp>
+#include <dmaflow/file_sink.hpp>
 #include <dmaflow/format.hpp>
 #include <dmaflow/frame.hpp>
 #include <dmaflow/function.hpp>
@@ -34,6 +35,7 @@
 #include <dmaflow/stats.hpp>
 #include <dmaflow/stop.hpp>
 #include <dmaflow/task_queue.hpp>
+#include <dmaflow/thread_sink.hpp>
 
 #ifdef DMAFLOW_HAS_HEAP
 #include <dmaflow/heap.hpp>

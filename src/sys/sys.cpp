@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -166,6 +167,11 @@ int signalfd(const sigset_t& signals) noexcept {
 int block_signals(const sigset_t& signals) noexcept {
   if (const int error = before("pthread_sigmask")) return unmade(error);
   return -::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
+
+int name_thread(const char* name) noexcept {
+  if (const int error = before("prctl")) return unmade(error);
+  return ::prctl(PR_SET_NAME, name) == 0 ? 0 : -errno;
 }
 
 int socket(int domain, int type, int protocol) noexcept {

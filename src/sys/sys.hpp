@@ -145,6 +145,8 @@ int timerfd_set(int fd, const Deadline* deadline) noexcept;
 ssize_t random(void* buffer, std::size_t size) noexcept;  // getrandom
 int signalfd(const sigset_t& signals) noexcept;           // nonblocking, CLOEXEC
 int block_signals(const sigset_t& signals) noexcept;      // for the calling thread, beside those it blocks already
+/// Names the calling thread, by the first 15 bytes.
+int name_thread(const char* name) noexcept;
 
 /// As ppoll() and timerfd_settime() take it. @p span: not negative.
 timespec timespec_of(std::chrono::nanoseconds span) noexcept;
