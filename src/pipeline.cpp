@@ -186,12 +186,12 @@ Result<void> Pipeline::Impl::prepare_stream(std::size_t index, const StreamReque
   return {};
 }
 
-std::expected<std::vector<Plan>, Refused> Pipeline::prepare(const StreamRequest& request) {
+Result<std::vector<Plan>> Pipeline::prepare(const StreamRequest& request) {
   Impl& impl = *impl_;
   if (impl.streams.empty() || impl.running) {
-    return std::unexpected(Refused{Error::os(impl.running ? EBUSY : EINVAL, "Pipeline::prepare")
-                                       .detail(impl.running ? "it is running" : "no source was connected"),
-                                   {}});
+    impl.refusal = Refused{.error = Error::os(impl.running ? EBUSY : EINVAL, "Pipeline::prepare")
+                                        .detail(impl.running ? "it is running" : "no source was connected")};
+    return std::unexpected(impl.refusal->error);
   }
   impl.request = request;
   impl.plans.clear();
@@ -201,7 +201,7 @@ std::expected<std::vector<Plan>, Refused> Pipeline::prepare(const StreamRequest&
       for (Stream& stream : impl.streams) stream.forget();
       impl.plans.clear();
       impl.prepared = false;
-      return std::unexpected(*impl.refusal);
+      return std::unexpected(impl.refusal->error);
     }
   }
   impl.prepared = true;
@@ -212,7 +212,7 @@ Result<void> Pipeline::start() {
   Impl& impl = *impl_;
   if (impl.running) return {};
   if (!impl.prepared) {
-    if (auto made = prepare(impl.request); !made) return std::unexpected(made.error().error);
+    if (auto made = prepare(impl.request); !made) return std::unexpected(made.error());
   }
   impl.frame_limit = 0;
   std::size_t most = 2 + 2 * impl.watched.size();  // the stop descriptors, and per object its own and a fence

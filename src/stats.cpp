@@ -1,3 +1,5 @@
+#include "json.hpp"
+
 #include <dmaflow/stats.hpp>
 
 #include <algorithm>
@@ -9,6 +11,7 @@
 namespace dmaflow {
 namespace {
 
+using namespace json;  // NOLINT(google-build-using-namespace)
 using std::chrono::nanoseconds;
 constexpr std::int64_t nanos_per_second = 1'000'000'000;
 
@@ -44,67 +47,6 @@ double current_rate(const Stats& stats) {
 
 // --- JSON -----------------------------------------------------------------------------------------------------------
 
-/// Length of the well-formed UTF-8 sequence that @p text begins with, or 0.
-std::size_t utf8_length(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  const std::size_t length = lead < 0x80                   ? 1
-                             : lead >= 0xc2 && lead < 0xe0 ? 2
-                             : (lead & 0xf0U) == 0xe0      ? 3
-                             : lead >= 0xf0 && lead < 0xf5 ? 4
-                                                           : 0;
-  if (length == 0 || length > text.size()) return 0;
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xc0U) != 0x80) return 0;
-  }
-  const bool overlong = (lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xf0 && byte(1) < 0x90);
-  const bool surrogate_or_beyond = (lead == 0xed && byte(1) >= 0xa0) || (lead == 0xf4 && byte(1) >= 0x90);
-  return overlong || surrogate_or_beyond ? 0 : length;
-}
-
-/// A JSON string. Names come from drivers, so bytes that are no UTF-8 become U+FFFD.
-std::string json_string(std::string_view text) {
-  std::string result = "\"";
-  while (!text.empty()) {
-    const auto c = static_cast<unsigned char>(text.front());
-    const std::size_t length = utf8_length(text);
-    if (length == 0) {
-      result += "\\ufffd";
-    } else if (c < 0x20) {
-      constexpr std::string_view digits = "0123456789abcdef";
-      result.append("\\u00").append(1, digits[c >> 4U]).append(1, digits[c & 0xfU]);
-    } else {
-      if (c == '"' || c == '\\') result += '\\';
-      result += text.substr(0, length);
-    }
-    text.remove_prefix(std::max<std::size_t>(length, 1));
-  }
-  return result + "\"";
-}
-
-std::string member(std::string_view key, const std::string& value) { return json_string(key) + ":" + value; }
-
-std::string member(std::string_view key, std::uint64_t value) { return member(key, std::to_string(value)); }
-
-template <typename Range, typename Function>
-std::string array(const Range& range, Function to_text) {
-  std::string text = "[";
-  for (const auto& value : range) {
-    if (text.size() > 1) text += ",";
-    text += to_text(value);
-  }
-  return text + "]";
-}
-
-std::string object(std::initializer_list<std::string> members) {
-  std::string text = "{";
-  for (const std::string& one : members) {
-    if (text.size() > 1) text += ",";
-    text += one;
-  }
-  return text + "}";
-}
-
 std::string json_of(const Histogram& latency) {
   const auto ms = [](nanoseconds value) { return decimal(millis(value), 3); };
   return object({
@@ -122,7 +64,7 @@ std::string json_of(const Histogram& latency) {
 
 std::string json_of(const BranchStats& branch) {
   const Drops& dropped = branch.dropped;
-  return object({member("name", json_string(branch.name)), member("delivered", branch.delivered),
+  return object({member("name", quoted(branch.name)), member("delivered", branch.delivered),
                  member("presented", branch.presented), member("dropped", dropped.total()),
                  member("drops", object({member("replaced", dropped.replaced), member("queue_full", dropped.queue_full),
                                          member("by_device", dropped.by_device), member("at_stop", dropped.at_stop)})),
@@ -132,7 +74,7 @@ std::string json_of(const BranchStats& branch) {
 
 std::string json_of(const StreamStats& stream) {
   return object(
-      {member("name", json_string(stream.name)), member("captured", stream.captured), member("lost", stream.lost),
+      {member("name", quoted(stream.name)), member("captured", stream.captured), member("lost", stream.lost),
        member("erroneous", stream.erroneous), member("bytes_copied", stream.bytes_copied),
        member("renegotiations", stream.renegotiations),
        member("branches", array(stream.branches, [](const BranchStats& branch) { return json_of(branch); }))});

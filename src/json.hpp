@@ -1,0 +1,29 @@
+// JSON as text: for what the library says of itself to programs. Nothing is parsed here.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+
+namespace dmaflow::json {
+
+/// A JSON string. Names come from drivers, so bytes that are no UTF-8 become U+FFFD.
+[[nodiscard]] std::string quoted(std::string_view text);
+/// "key":value, where @p value is JSON already.
+[[nodiscard]] std::string member(std::string_view key, const std::string& value);
+[[nodiscard]] std::string member(std::string_view key, std::uint64_t value);
+[[nodiscard]] std::string object(std::initializer_list<std::string> members);
+
+/// @p to_text makes JSON of each value.
+template <typename Range, typename Function>
+[[nodiscard]] std::string array(const Range& range, Function to_text) {
+  std::string text = "[";
+  for (const auto& value : range) {
+    if (text.size() > 1) text += ",";
+    text += to_text(value);
+  }
+  return text + "]";
+}
+
+}  // namespace dmaflow::json
