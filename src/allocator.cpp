@@ -24,7 +24,7 @@ Result<void> try_out(Allocator& allocator) {
 
 /// In the order of how easily a user can do something: what was tried last is what more users may open.
 Error none_works(const std::vector<Error>& reasons) {
-  constexpr const char* operation = "first_that_works";
+  constexpr const char* operation = "allocate";
   if (reasons.empty()) return Error::os(ENOTSUP, operation).detail("there was none to try");
   std::string text;
   for (auto error = reasons.rbegin(); error != reasons.rend(); ++error) {

@@ -58,9 +58,9 @@ struct Plan {
 
   /// What to ask the allocator for.
   [[nodiscard]] Request request() const;
-  /// For people: "1280x720 XRGB8888 LINEAR 60.00/s in 7 buffers of display, no copy", then what else would work and why
-  /// the others do not. Each line ends with a newline. Brief: refusals of one device by one call with one errno share a
-  /// line; those that came furthest come first, of these the most frequent.
+  /// For people: "1280x720 XRGB8888 LINEAR stride 5120 60.00/s in 7 buffers of display, no copy", then what else would
+  /// work and why the others do not. Each line ends with a newline. Brief: refusals of one device by one call with one
+  /// errno share a line; those that came furthest come first, of these the most frequent.
   [[nodiscard]] std::string explain(Detail detail = Detail::brief) const;
   /// For programs: an object with "stream", "width", "height", "format", "modifier", "allocator", "buffers", "copies"
   /// and "candidates". Each candidate has the first five of these, "allocator" (null where no buffer was made),
