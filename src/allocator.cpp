@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <ranges>
 #include <string>
 
 namespace dmaflow {
@@ -27,9 +28,7 @@ Error none_works(const std::vector<Error>& reasons) {
   constexpr const char* operation = "allocate";
   if (reasons.empty()) return Error::os(ENOTSUP, operation).detail("there was none to try");
   std::string text;
-  for (auto error = reasons.rbegin(); error != reasons.rend(); ++error) {
-    text += (text.empty() ? "" : "; ") + error->message();
-  }
+  for (const Error& error : reasons | std::views::reverse) text += (text.empty() ? "" : "; ") + error.message();
   return Error::os(reasons.back().code(), operation).detail("no allocator gives memory: %s", text.c_str());
 }
 

@@ -161,7 +161,7 @@ Error summary_of(std::span<const Candidate> candidates, std::string_view produce
   };
   const bool is_only_one = std::ranges::count_if(reasons, is_as_far) == 1;
   const bool cannot_share = cause.furthest >= Step::producer && cause.furthest <= Step::moves &&
-                            !(cause.error().domain() == ErrorDomain::os && cause.error().code() == EBUSY);
+                            (cause.error().domain() != ErrorDomain::os || cause.error().code() != EBUSY);
   if (is_only_one && (!cannot_share || candidates.size() == 1)) return cause.error();
   const char* const what = !any_memory ? "no stream suits every device"
                            : may_copy  ? "no memory suits every device"

@@ -221,8 +221,8 @@ std::optional<Chosen> try_all(const Link& link, const std::vector<Offerer>& memo
   std::optional<Chosen> best;
   // Cheapest first; all are tried, so that the plan can say why not.
   for (const Offerer& offerer : by_cost(memory, needs.constraints.cached)) {
-    auto works = try_in_turn(link, offerer, agreed, asked, needs.usage, candidates);
-    if (works && !best) best = std::move(works);
+    const auto works = try_in_turn(link, offerer, agreed, asked, needs.usage, candidates);
+    if (works && !best) best = works;
   }
   return best;
 }
