@@ -43,7 +43,7 @@ int by_library(const Options& options) {
                                        .allocator = "display",
                                        .buffers = static_cast<std::uint32_t>(options.buffers)});
   if (!plans) {
-    std::fprintf(stderr, "error: %s\n", plans.error().explain().c_str());
+    std::fprintf(stderr, "error: %s", pipeline.refusal()->explain(dmaflow::Detail::all).c_str());
     return 1;
   }
   pipeline.run({.stop_fd = stop.get()}).value();

@@ -80,7 +80,7 @@ Cost library(const bench::CallCounter& calls, const Options& options) {
                                        .interval = dmaflow::Interval{1, 60},
                                        .allocator = "display",
                                        .buffers = buffers});
-  if (!plans) bench::give_up(plans.error().explain());
+  if (!plans) bench::give_up(pipeline.refusal()->explain(dmaflow::Detail::all));
   pipeline.start().value();
   const auto& stream = pipeline.stats().streams.front();
   const Cost cost = cost_of(

@@ -94,6 +94,7 @@ int main(int argc, char** argv) try {
   dmaflow::vulkan::CreateOptions wanted;
   dmaflow::vulkan::ConvertOptions options;
   double seconds = 0;
+  bool verbose = false;
   bool no_overlay = false;
   CLI::App app("Shows a camera on a display by way of the GPU: any YUV to RGB, scaled, turned, with a picture on top.");
   app.add_option("--camera", camera_path, "such as /dev/video0; the first there is, if not given");
@@ -111,6 +112,7 @@ int main(int argc, char** argv) try {
   app.add_flag("--validation", wanted.validation, "with Vulkan's validation layer, whose messages go to stderr");
   app.add_option("--seconds", seconds, "how long; until Ctrl-C, if not given")->check(CLI::NonNegativeNumber);
   app.add_option("--json", json, "a file for the statistics");
+  app.add_flag("--verbose", verbose, "print every format and memory that was tried, and why it does not work");
   CLI11_PARSE(app, argc, argv);
 
   const dmaflow::Fd stop = dmaflow::stop_on_signals().value();
@@ -125,20 +127,23 @@ int main(int argc, char** argv) try {
   const auto convert = dmaflow::vulkan::Convert::create(*gpu, options).value();
 
   // Memory that is none of the devices' own, where there is some.
-  const auto heap = dmaflow::heap::Allocator::open("system");
-  const auto udmabuf = dmaflow::udmabuf::Allocator::open();
+  const auto memory = dmaflow::open_system_memory();
 
   dmaflow::Pipeline pipeline;
-  if (heap) pipeline.offer(**heap);
-  if (udmabuf) pipeline.offer(**udmabuf);
+  if (memory) pipeline.offer(**memory);
   pipeline.connect(*camera, *screen, "screen", {.stages = {convert.get()}}).value();
   const auto vt = dmaflow::kms::VtSwitch::open(*card);
   if (vt) pipeline.watch(**vt);
   if (const auto hotplug = card->hotplug()) pipeline.watch(**hotplug);
   dmaflow::StreamRequest request{.formats = camera_formats};
   if (!size.empty()) request.size = dmaflow::parse_size(size).value();
-  const auto plans = pipeline.prepare(request).value();
-  for (const dmaflow::Plan& plan : plans) std::cout << plan.explain();
+  const auto detail = verbose ? dmaflow::Detail::all : dmaflow::Detail::brief;
+  const auto plans = pipeline.prepare(request);
+  if (!plans) {
+    std::cerr << "error: " << pipeline.refusal()->explain(detail);
+    return 1;
+  }
+  for (const dmaflow::Plan& plan : *plans) std::cout << plan.explain(detail);
   std::cout << "converted by " << gpu->name() << '\n' << std::flush;
 
   dmaflow::RunOptions run{.stop_fd = stop.get(), .progress = live_line};
@@ -147,8 +152,5 @@ int main(int argc, char** argv) try {
   if (!json.empty()) std::ofstream(json) << statistics(pipeline, *gpu, *convert) << '\n';
 } catch (const std::bad_expected_access<dmaflow::Error>& failure) {
   std::cerr << "error: " << failure.error().message() << '\n';
-  return 1;
-} catch (const std::bad_expected_access<dmaflow::Refused>& refused) {
-  std::cerr << "error: " << refused.error().explain();
   return 1;
 }

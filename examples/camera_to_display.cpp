@@ -28,12 +28,14 @@ static void live_line(const dmaflow::Stats& stats) {
 int main(int argc, char** argv) try {
   std::string camera_path, display_path, size, json;
   double seconds = 0;
+  bool verbose = false;
   CLI::App app("Shows a camera on a display without copying a byte.");
   app.add_option("--camera", camera_path, "such as /dev/video0; the first there is, if not given");
   app.add_option("--display", display_path, "such as /dev/dri/card0; the first with a monitor, if not given");
   app.add_option("--size", size, "of the frames, such as 1280x720; the camera's choice, if not given");
   app.add_option("--seconds", seconds, "how long; until Ctrl-C, if not given")->check(CLI::NonNegativeNumber);
   app.add_option("--json", json, "a file for the statistics");
+  app.add_flag("--verbose", verbose, "print every format and memory that was tried, and why it does not work");
   CLI11_PARSE(app, argc, argv);
 
   const dmaflow::Fd stop = dmaflow::stop_on_signals().value();
@@ -42,12 +44,10 @@ int main(int argc, char** argv) try {
   dmaflow::kms::Plane* const screen = card->output().value()->plane().value();
 
   // Memory that is neither the camera's nor the display's, where there is some: the plan says whose is used, and why.
-  const auto heap = dmaflow::heap::Allocator::open("system");
-  const auto udmabuf = dmaflow::udmabuf::Allocator::open();
+  const auto memory = dmaflow::open_system_memory();
 
   dmaflow::Pipeline pipeline;
-  if (heap) pipeline.offer(**heap);
-  if (udmabuf) pipeline.offer(**udmabuf);
+  if (memory) pipeline.offer(**memory);
   pipeline.connect(*camera, *screen).value();
   // A monitor that is unplugged, and a switch to another VT, where there are VTs, are followed.
   const auto vt = dmaflow::kms::VtSwitch::open(*card);
@@ -55,7 +55,13 @@ int main(int argc, char** argv) try {
   if (const auto hotplug = card->hotplug()) pipeline.watch(**hotplug);
   dmaflow::StreamRequest request;
   if (!size.empty()) request.size = dmaflow::parse_size(size).value();
-  std::cout << pipeline.prepare(request).value().front().explain() << std::flush;
+  const auto detail = verbose ? dmaflow::Detail::all : dmaflow::Detail::brief;
+  const auto plans = pipeline.prepare(request);
+  if (!plans) {
+    std::cerr << "error: " << pipeline.refusal()->explain(detail);
+    return 1;
+  }
+  std::cout << plans->front().explain(detail) << std::flush;
 
   dmaflow::RunOptions options{.stop_fd = stop.get(), .progress = live_line};
   if (seconds > 0) options.duration = std::chrono::nanoseconds(static_cast<std::int64_t>(seconds * 1e9));
@@ -63,8 +69,5 @@ int main(int argc, char** argv) try {
   if (!json.empty()) std::ofstream(json) << pipeline.stats().json() << '\n';
 } catch (const std::bad_expected_access<dmaflow::Error>& failure) {
   std::cerr << "error: " << failure.error().message() << '\n';
-  return 1;
-} catch (const std::bad_expected_access<dmaflow::Refused>& refused) {
-  std::cerr << "error: " << refused.error().explain();
   return 1;
 }

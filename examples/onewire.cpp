@@ -58,7 +58,7 @@ Result<std::vector<T>> ask_for(Client& client, const std::vector<std::byte>& pay
 }
 
 int fail(const dmaflow::Error& error) {
-  fmt::print(stderr, "onewire: {}\n", error.message());
+  fmt::print(stderr, "error: {}\n", error.message());
   return 1;
 }
 

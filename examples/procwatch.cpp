@@ -288,7 +288,7 @@ class RateLine {
 };
 
 int fail(const dmaflow::Error& error) {
-  fmt::print(stderr, "procwatch: {}\n", error.message());
+  fmt::print(stderr, "error: {}\n", error.message());
   return 1;
 }
 
@@ -305,7 +305,7 @@ int run(const Settings& settings) {
   if (!(*events)->receive_buffer().is_as_asked) {
     fmt::print(
         stderr,
-        "procwatch: the receive buffer is {} KiB only (run as root, or raise net.core.rmem_max): more may be lost\n",
+        "warning: the receive buffer is {} KiB only (run as root, or raise net.core.rmem_max): more may be lost\n",
         (*events)->receive_buffer().bytes / 1024);
   }
   const bool colors = settings.color == "always" ||

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <ranges>
 #include <string>
 
 namespace dmaflow {
@@ -15,7 +16,33 @@ std::string names_of(const std::vector<Modifier>& modifiers) {
   return names;
 }
 
+/// What an allocator that was opened really gives.
+Result<void> try_out(Allocator& allocator) {
+  const auto made = allocator.allocate({.size = {64, 64}, .format = formats::xrgb8888});
+  if (!made) return std::unexpected(made.error());
+  return {};
+}
+
+/// In the order of how easily a user can do something: what was tried last is what more users may open.
+Error none_works(const std::vector<Error>& reasons) {
+  constexpr const char* operation = "allocate";
+  if (reasons.empty()) return Error::os(ENOTSUP, operation).detail("there was none to try");
+  std::string text;
+  for (const Error& error : reasons | std::views::reverse) text += (text.empty() ? "" : "; ") + error.message();
+  return Error::os(reasons.back().code(), operation).detail("no allocator gives memory: %s", text.c_str());
+}
+
 }  // namespace
+
+Result<std::unique_ptr<Allocator>> first_that_works(std::vector<Result<std::unique_ptr<Allocator>>> opened) {
+  std::vector<Error> reasons;
+  for (auto& allocator : opened) {
+    const auto works = allocator ? try_out(**allocator) : Result<void>(std::unexpected(allocator.error()));
+    if (works) return std::move(allocator);
+    reasons.push_back(works.error());
+  }
+  return std::unexpected(none_works(reasons));
+}
 
 Result<void> check_request(const Request& request, std::string_view allocator) {
   constexpr std::uint32_t max_count = 64;

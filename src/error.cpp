@@ -106,6 +106,11 @@ Error& Error::device(std::string_view name) noexcept {
   return *this;
 }
 
+std::string_view Error::code_name() const noexcept {
+  const char* const name = domain_ == ErrorDomain::os ? dmaflow::detail::errno_name(code_) : vk_result_name(code_);
+  return name == nullptr ? std::string_view() : name;
+}
+
 std::string Error::message() const {
   std::string text;
   for (const std::string_view part : {device(), operation()}) {

@@ -1,8 +1,9 @@
+#include "explain.hpp"
+
 #include <dmaflow/negotiate.hpp>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 
 namespace dmaflow {
 namespace {
@@ -28,16 +29,19 @@ struct Chosen {
   Constraints constraints;
 };
 
-/// Who refused, and why.
+using Step = Candidate::Step;
+
+/// Who refused, why, and how far it had come.
 struct Refusal {
   std::string_view who;
   Error error;
+  Step step;
 };
 using Outcome = std::expected<void, Refusal>;
 
-Outcome refused_by(const Participant& who, const Result<void>& result) {
+Outcome outcome_of(Step step, const Participant& who, const Result<void>& result) {
   if (result) return {};
-  return std::unexpected(Refusal{who.name(), result.error()});
+  return std::unexpected(Refusal{who.name(), result.error(), step});
 }
 
 Usage merge(const Usage& a, const Usage& b) noexcept {
@@ -101,11 +105,28 @@ Request request_for(const StreamConfig& config, const Constraints& constraints, 
                  .constraints = constraints};
 }
 
-/// Sets the producer and tells every consumer.
-Outcome settle(const Link& link, const StreamConfig& config) {
-  if (auto outcome = refused_by(*link.producer, link.producer->set_output(config)); !outcome) return outcome;
+/// Sets the producer and tells every consumer. @p step: what this is part of.
+Outcome settle(const Link& link, const StreamConfig& config, Step step) {
+  if (auto outcome = outcome_of(step, *link.producer, link.producer->set_output(config)); !outcome) return outcome;
   for (Importer* consumer : link.consumers) {
-    if (auto outcome = refused_by(*consumer, consumer->configure(link.producer->output())); !outcome) return outcome;
+    if (auto outcome = outcome_of(step, *consumer, consumer->configure(link.producer->output())); !outcome) {
+      return outcome;
+    }
+  }
+  return {};
+}
+
+/// Every consumer that says which modifiers it takes must take this one.
+Outcome check_modifier(const Link& link, const Modifier& modifier) {
+  for (const Importer* consumer : link.consumers) {
+    const auto takes = consumer->needs().modifiers;
+    if (takes.empty() || std::ranges::find(takes, modifier) != takes.end()) continue;
+    std::string names;
+    for (const Modifier& one : takes) names += (names.empty() ? "" : ", ") + one.name();
+    return std::unexpected(Refusal{consumer->name(),
+                                   Error::os(EINVAL, "negotiate", consumer->name())
+                                       .detail("modifier %s; it takes %s", modifier.name().c_str(), names.c_str()),
+                                   Step::configure});
   }
   return {};
 }
@@ -113,18 +134,32 @@ Outcome settle(const Link& link, const StreamConfig& config) {
 /// Takes a stream with everyone but says nothing of buffers yet.
 Outcome agree_on_stream(const Link& link, const StreamConfig& config) {
   for (Importer* consumer : link.consumers) {
-    if (auto outcome = refused_by(*consumer, consumer->check(config)); !outcome) return outcome;
+    if (auto outcome = outcome_of(Step::check, *consumer, consumer->check(config)); !outcome) return outcome;
   }
-  if (auto outcome = settle(link, config); !outcome) return outcome;
-  const Modifier modifier = link.producer->output().layout.modifier;
-  for (const Importer* consumer : link.consumers) {
-    const auto takes = consumer->needs().modifiers;
-    if (takes.empty() || std::ranges::find(takes, modifier) != takes.end()) continue;
-    std::string names;
-    for (const Modifier& one : takes) names += (names.empty() ? "" : ", ") + one.name();
-    return std::unexpected(
-        Refusal{consumer->name(), Error::os(EINVAL, "negotiate", consumer->name())
-                                      .detail("modifier %s; it takes %s", modifier.name().c_str(), names.c_str())});
+  if (auto outcome = settle(link, config, Step::configure); !outcome) return outcome;
+  return check_modifier(link, link.producer->output().layout.modifier);
+}
+
+/// Memory that a driver moves is not for a device that has it mapped.
+Outcome check_moves(const Link& link, const Allocator& allocator, const Buffer& buffer) {
+  const bool moves = allocator.traits().moves ||
+                     std::ranges::any_of(link.consumers, [&](const Importer* c) { return c->moves(buffer); });
+  if (!moves || link.producer->writes_by_cpu()) return {};
+  return std::unexpected(
+      Refusal{allocator.name(),
+              Error::os(ENOTSUP, "negotiate", allocator.name())
+                  .detail("the driver moves this memory when it is shown, and %s would go on writing to where it was",
+                          std::string(link.producer->name()).c_str()),
+              Step::moves});
+}
+
+/// What the producer and all consumers say to a buffer.
+Outcome try_buffer(const Link& link, const Buffer& buffer) {
+  if (auto outcome = outcome_of(Step::producer, *link.producer, link.producer->try_output(buffer)); !outcome) {
+    return outcome;
+  }
+  for (Importer* consumer : link.consumers) {
+    if (auto outcome = outcome_of(Step::consumer, *consumer, consumer->import(buffer)); !outcome) return outcome;
   }
   return {};
 }
@@ -134,116 +169,121 @@ Outcome agree_on_stream(const Link& link, const StreamConfig& config) {
 Outcome try_allocator(const Link& link, Allocator& allocator, const StreamConfig& agreed,
                       const Constraints& constraints, const Usage& usage) {
   if (link.producer->output().layout != agreed.layout) {  // an earlier trial moved it
-    if (auto outcome = settle(link, agreed); !outcome) return outcome;
+    if (auto outcome = settle(link, agreed, Step::configure); !outcome) return outcome;
   }
   auto made = allocator.allocate(request_for(link.producer->output(), constraints, usage, 1));
-  if (!made) return std::unexpected(Refusal{allocator.name(), made.error()});
+  if (!made) return std::unexpected(Refusal{allocator.name(), made.error(), Step::allocate});
   const Buffer buffer = std::move(made->front());
   made->clear();
   if (buffer.layout() != link.producer->output().layout) {
     StreamConfig follow = link.producer->output();
     follow.layout = buffer.layout();
-    if (auto outcome = settle(link, follow); !outcome) return outcome;
+    if (auto outcome = settle(link, follow, Step::producer); !outcome) return outcome;
   }
-  if (auto outcome = refused_by(*link.producer, link.producer->try_output(buffer)); !outcome) return outcome;
-  for (Importer* consumer : link.consumers) {
-    if (auto outcome = refused_by(*consumer, consumer->import(buffer)); !outcome) return outcome;
-  }
-  const bool moves = allocator.traits().moves ||
-                     std::ranges::any_of(link.consumers, [&](const Importer* c) { return c->moves(buffer); });
-  if (moves && !link.producer->writes_by_cpu()) {
-    return std::unexpected(
-        Refusal{allocator.name(),
-                Error::os(ENOTSUP, "negotiate", allocator.name())
-                    .detail("the driver moves this memory when it is shown, and %s would go on writing to where it was",
-                            std::string(link.producer->name()).c_str())});
-  }
-  return {};
+  if (auto outcome = try_buffer(link, buffer); !outcome) return outcome;
+  return check_moves(link, allocator, buffer);
 }
 
 void note_refusal(Candidate& candidate, const Refusal& refusal) {
   candidate.refused_by = refusal.who;
   candidate.refusal = refusal.error;
+  candidate.step = refusal.step;
 }
 
-std::uint32_t buffers_needed(const Link& link) {
-  std::uint32_t needed = link.producer->min_buffers() + link.queued + 1;
-  for (const Importer* consumer : link.consumers) needed += consumer->max_held();
-  return needed;
+/// What the allocators are asked to meet, in this order. What the consumers need comes first: a camera may follow, a
+/// heap may give it. Where one of them cannot, the consumer may take less than it asked for.
+std::vector<Constraints> constraints_to_ask(const Constraints& producers, const Constraints& needed) {
+  std::vector<Constraints> asked{merge(producers, needed)};
+  Constraints without_needs = producers;
+  without_needs.cached = asked.front().cached;  // a preference, refused by nobody
+  if (asked.front() != without_needs) asked.push_back(without_needs);
+  return asked;
 }
 
-Refused refuse(std::vector<Candidate> candidates, const Link& link) {
-  Error error = Error::os(ENOTSUP, "negotiate", link.producer->name());
-  if (candidates.size() == 1) {
-    error = *candidates.front().refusal;
-  } else if (!candidates.empty()) {
-    // The one that came furthest says most: a buffer was made for it.
-    const auto furthest = std::ranges::find_if_not(candidates, &std::string::empty, &Candidate::allocator);
-    const Candidate& example = furthest == candidates.end() ? candidates.front() : *furthest;
-    error.detail("no zero-copy plan among %zu candidates; e.g. %s", candidates.size(), example.describe().c_str());
+/// One allocator, asked for each of the constraints in turn until one works; every trial becomes a candidate.
+std::optional<Chosen> try_in_turn(const Link& link, const Offerer& offerer, const StreamConfig& agreed,
+                                  std::span<const Constraints> asked, const Usage& usage,
+                                  std::vector<Candidate>& candidates) {
+  for (const Constraints& constraints : asked) {
+    const Outcome outcome = try_allocator(link, *offerer.allocator, agreed, constraints, usage);
+    Candidate& candidate = candidates.emplace_back();
+    candidate.config = link.producer->output();
+    candidate.config.constraints = constraints;
+    candidate.allocator = offerer.allocator->name();
+    candidate.cost = offerer.cost;
+    if (outcome) return Chosen{offerer.allocator, link.producer->output(), constraints};
+    note_refusal(candidate, outcome.error());
   }
-  return {error, std::move(candidates)};
+  return std::nullopt;
+}
+
+/// Every allocator for the stream that was agreed on; the cheapest that works.
+std::optional<Chosen> try_all(const Link& link, const std::vector<Offerer>& memory, const Needs& needs,
+                              std::vector<Candidate>& candidates) {
+  const StreamConfig agreed = link.producer->output();
+  const auto asked = constraints_to_ask(agreed.constraints, needs.constraints);
+  std::optional<Chosen> best;
+  // Cheapest first; all are tried, so that the plan can say why not.
+  for (const Offerer& offerer : by_cost(memory, needs.constraints.cached)) {
+    const auto works = try_in_turn(link, offerer, agreed, asked, needs.usage, candidates);
+    if (works && !best) best = works;
+  }
+  return best;
+}
+
+/// As many buffers as every holder needs, or as were asked for.
+Result<std::uint32_t> count_buffers(const Link& link) {
+  const std::uint32_t kept = link.producer->min_buffers();
+  std::uint32_t needed = kept + link.queued + 1;
+  for (const Importer* consumer : link.consumers) needed += consumer->max_held();
+  if (link.request.buffers == 0) return needed;
+  if (link.request.buffers >= needed) return link.request.buffers;
+  return std::unexpected(Error::os(EINVAL, "negotiate", link.producer->name())
+                             .detail("%u buffers asked for, at least %u are needed: the source keeps %u, "
+                                     "its consumers up to %u, and one moves",
+                                     link.request.buffers, needed, kept, needed - kept - 1));
+}
+
+/// The plan for what was chosen. The trials of costlier memory may have moved the strides: it settles on the chosen
+/// ones.
+Result<Plan> make_plan(const Link& link, const Chosen& chosen, const Usage& usage) {
+  if (auto settled = agree_on_stream(link, chosen.config); !settled) return std::unexpected(settled.error().error);
+  const auto buffers = count_buffers(link);
+  if (!buffers) return std::unexpected(buffers.error());
+  return Plan{.config = link.producer->output(),
+              .allocator = chosen.allocator,
+              .constraints = chosen.constraints,
+              .usage = usage,
+              .buffers = *buffers};
+}
+
+/// One stream after the other, until there is memory for one.
+std::expected<Plan, Refused> choose(const Link& link, std::span<const StreamConfig> offers,
+                                    const std::vector<Offerer>& memory) {
+  std::vector<Candidate> candidates;
+  for (const StreamConfig& offer : offers) {
+    if (auto outcome = agree_on_stream(link, offer); !outcome) {
+      note_refusal(candidates.emplace_back(Candidate{.config = offer}), outcome.error());
+      continue;
+    }
+    const Needs needs = needs_of(link);
+    const auto best = try_all(link, memory, needs, candidates);
+    if (!best) continue;
+    auto plan = make_plan(link, *best, needs.usage);
+    if (!plan) return std::unexpected(Refused{plan.error(), std::move(candidates)});
+    plan->candidates = std::move(candidates);
+    return std::move(*plan);
+  }
+  const Error why = detail::summary_of(candidates, link.producer->name(), link.request.allow_copy);
+  return std::unexpected(Refused{why, std::move(candidates)});
 }
 
 }  // namespace
-
-std::string Candidate::describe() const {
-  std::string text = config.describe();
-  if (!allocator.empty()) {
-    text += " in memory of " + allocator;
-    const auto alignment = config.constraints.stride_alignment;
-    if (alignment > 1) text += " asked for strides that are multiples of " + std::to_string(alignment);
-  }
-  if (!refusal) return text + ": works";
-  if (refused_by != refusal->device()) text += ": refused by " + refused_by;
-  return text + ": " + refusal->message();
-}
 
 Request Plan::request() const { return request_for(config, constraints, usage, buffers); }
 
-namespace {
-
-/// Streams refused by the same participant in the same call before any buffer was made differ only in their formats.
-bool is_like(const Candidate& a, const Candidate& b) {
-  return a.allocator.empty() && b.allocator.empty() && a.refusal && b.refusal && a.refused_by == b.refused_by &&
-         a.refusal->operation() == b.refusal->operation() && a.refusal->code() == b.refusal->code();
-}
-
-/// One line for a run of like candidates: the first in full, the others by their formats.
-std::string describe_run(std::span<const Candidate> run) {
-  std::string text = run.front().describe();
-  if (run.size() > 1) text += "; likewise";
-  for (const Candidate& other : run.subspan(1)) text += " " + other.config.layout.format.name();
-  return text;
-}
-
-std::string list(std::span<const Candidate> candidates, std::string_view chosen) {
-  std::string text;
-  while (!candidates.empty()) {
-    const Candidate& first = candidates.front();
-    const auto end =
-        std::ranges::find_if_not(candidates.subspan(1), [&](const Candidate& other) { return is_like(first, other); });
-    const auto run = candidates.first(static_cast<std::size_t>(end - candidates.begin()));
-    const bool is_chosen = !first.refusal && first.allocator == chosen;
-    text += (is_chosen ? "  * " : "    ") + describe_run(run);
-    text += !first.refusal && !is_chosen && !chosen.empty() ? ", costs more\n" : "\n";
-    candidates = candidates.subspan(run.size());
-  }
-  return text;
-}
-
-}  // namespace
-
-std::string Plan::explain() const {
-  return config.describe() + " in " + std::to_string(buffers) + " buffers of " + std::string(allocator->name()) +
-         (copies ? ", each frame copied once\n" : ", no copy\n") + list(candidates, allocator->name());
-}
-
-std::string Refused::explain() const { return error.message() + "\n" + list(candidates, {}); }
-
 std::expected<Plan, Refused> negotiate(const Link& link) {
-  std::vector<Candidate> candidates;
-  auto offers = link.producer->offers(link.request);
+  const auto offers = link.producer->offers(link.request);
   if (!offers) return std::unexpected(Refused{offers.error(), {}});
   const auto memory = offerers(link);
   if (memory.empty()) {
@@ -252,63 +292,7 @@ std::expected<Plan, Refused> negotiate(const Link& link) {
                                                link.request.allocator.c_str()),
                                    {}});
   }
-
-  for (const StreamConfig& offer : *offers) {
-    Candidate stream{.config = offer, .allocator = {}, .refused_by = {}, .refusal = {}, .cost = 0};
-    if (auto outcome = agree_on_stream(link, offer); !outcome) {
-      note_refusal(stream, outcome.error());
-      candidates.push_back(std::move(stream));
-      continue;
-    }
-    const StreamConfig agreed = link.producer->output();
-    const Needs needs = needs_of(link);
-    // What the consumers need comes first: a camera may follow, a heap may give it. Where one of them cannot, the
-    // consumer may take less than it asked for.
-    std::vector<Constraints> asked{merge(agreed.constraints, needs.constraints)};
-    Constraints without_needs = agreed.constraints;
-    without_needs.cached = asked.front().cached;  // a preference, refused by nobody
-    if (asked.front() != without_needs) asked.push_back(without_needs);
-    std::optional<Chosen> best;
-    // Cheapest first; all are tried, so that the plan can say why not.
-    for (const Offerer& offerer : by_cost(memory, needs.constraints.cached)) {
-      for (const Constraints& constraints : asked) {
-        Candidate candidate = stream;
-        candidate.allocator = offerer.allocator->name();
-        candidate.cost = offerer.cost;
-        auto outcome = try_allocator(link, *offerer.allocator, agreed, constraints, needs.usage);
-        candidate.config = link.producer->output();
-        candidate.config.constraints = constraints;
-        if (!outcome) note_refusal(candidate, outcome.error());
-        candidates.push_back(std::move(candidate));
-        if (!outcome) continue;
-        if (!best) best = Chosen{offerer.allocator, link.producer->output(), constraints};
-        break;
-      }
-    }
-    if (!best) continue;
-
-    // The trials of costlier memory may have moved the strides: settle on the chosen ones.
-    if (auto settled = agree_on_stream(link, best->config); !settled) {
-      return std::unexpected(Refused{settled.error().error, std::move(candidates)});
-    }
-    const auto needed = buffers_needed(link);
-    if (link.request.buffers != 0 && link.request.buffers < needed) {
-      return std::unexpected(Refused{Error::os(EINVAL, "negotiate", link.producer->name())
-                                         .detail("%u buffers asked for, at least %u are needed: the source keeps %u, "
-                                                 "its consumers up to %u, and one moves",
-                                                 link.request.buffers, needed, link.producer->min_buffers(),
-                                                 needed - link.producer->min_buffers() - 1),
-                                     std::move(candidates)});
-    }
-    return Plan{.config = link.producer->output(),
-                .allocator = best->allocator,
-                .constraints = best->constraints,
-                .usage = needs.usage,
-                .buffers = link.request.buffers != 0 ? link.request.buffers : needed,
-                .copies = false,
-                .candidates = std::move(candidates)};
-  }
-  return std::unexpected(refuse(std::move(candidates), link));
+  return choose(link, *offers, memory);
 }
 
 }  // namespace dmaflow

@@ -102,12 +102,12 @@ void Pipeline::Impl::note_plans() {
   }
 }
 
-std::expected<std::vector<Plan>, Refused> Pipeline::prepare(const StreamRequest& request) {
+Result<std::vector<Plan>> Pipeline::prepare(const StreamRequest& request) {
   Impl& impl = *impl_;
   if (impl.streams.empty() || impl.running) {
-    return std::unexpected(Refused{Error::os(impl.running ? EBUSY : EINVAL, "Pipeline::prepare")
-                                       .detail(impl.running ? "it is running" : "no source was connected"),
-                                   {}});
+    impl.refusal = Refused{.error = Error::os(impl.running ? EBUSY : EINVAL, "Pipeline::prepare")
+                                        .detail(impl.running ? "it is running" : "no source was connected")};
+    return std::unexpected(impl.refusal->error);
   }
   impl.request = request;
   for (std::size_t i = 0; i < impl.streams.size(); ++i) {
@@ -121,7 +121,7 @@ std::expected<std::vector<Plan>, Refused> Pipeline::prepare(const StreamRequest&
       for (Stream& one : impl.streams) one.forget();
       impl.plans.clear();
       impl.prepared = false;
-      return std::unexpected(*impl.refusal);
+      return std::unexpected(impl.refusal->error);
     }
   }
   impl.prepared = true;
@@ -133,7 +133,7 @@ std::expected<std::vector<Plan>, Refused> Pipeline::prepare(const StreamRequest&
 Result<void> Pipeline::start() {
   if (impl_->running) return {};
   if (!impl_->prepared) {
-    if (auto made = prepare(impl_->request); !made) return std::unexpected(made.error().error);
+    if (auto made = prepare(impl_->request); !made) return std::unexpected(made.error());
   }
   return impl_->start();
 }

@@ -94,7 +94,8 @@ std::expected<Stream::Made, Refused> Stream::make(Link link) {
     failed.push_back({.config = plan->config,
                       .allocator = std::string(plan->allocator->name()),
                       .refused_by = buffers.error().who,
-                      .refusal = buffers.error().error});
+                      .refusal = buffers.error().error,
+                      .step = Candidate::Step::all_buffers});
     link.excluded.push_back(plan->allocator);
   }
 }

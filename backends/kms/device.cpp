@@ -1,5 +1,6 @@
 // One DRM file: opening and mastership, events, and the end of everything that hangs on it.
 #include "drm_ioctl.hpp"
+#include "find.hpp"
 #include "impl.hpp"
 
 #include "access.hpp"
@@ -137,19 +138,7 @@ Result<std::unique_ptr<Device>> Device::Impl::make(Fd& fd, std::string path) {
 }
 
 Result<std::unique_ptr<Device>> Device::open(const std::string& path) {
-  if (path.empty()) {
-    std::optional<Error> refusal;
-    for (const Card& card : list()) {
-      const bool has_monitor = std::any_of(card.connectors.begin(), card.connectors.end(),
-                                           [](const Connector& c) { return c.connection == Connection::connected; });
-      if (!has_monitor && !card.error) continue;
-      auto device = open(card.path);
-      if (device) return device;
-      refusal = device.error();
-    }
-    if (refusal) return std::unexpected(*refusal);
-    return std::unexpected(Error::os(ENODEV, "open", "/dev/dri").detail("no card with a connected monitor"));
-  }
+  if (path.empty()) return open_first(list());
   Fd fd = Fd::adopt(sys::open(path.c_str(), O_RDWR | O_NONBLOCK));
   if (!fd) return std::unexpected(open_refused(fd.get(), path));
   return Impl::make(fd, path);

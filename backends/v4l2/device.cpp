@@ -1,5 +1,6 @@
 #include "device.hpp"
 
+#include "none_usable.hpp"
 #include "sys/sys.hpp"
 
 #include <algorithm>
@@ -53,20 +54,31 @@ Error open_error(int code, const std::string& path) {
   return error;
 }
 
-/// @p others: the nodes that are something else, or none.
-Error no_device(Direction direction, std::span<const std::string> others) {
-  const char* const kind = direction == Direction::capture ? "camera" : "video output";
-  std::string what_there_is;
-  for (const std::string& path : others.first(std::min<std::size_t>(others.size(), 4))) {
-    what_there_is += (what_there_is.empty() ? " (" : ", ") + path;
+constexpr detail::Search cameras{
+    .what = "camera",
+    .nodes = "/dev/video*",
+    .advice = "plug one in, or load a virtual one (sudo modprobe vivid), or name one by its path"};
+constexpr detail::Search outputs{.what = "video output", .nodes = "/dev/video*", .advice = cameras.advice};
+
+/// True where another program has the queue: it would refuse the stream later. With 0 buffers nothing changes.
+bool is_busy(const Device& device) noexcept {
+  v4l2_requestbuffers none{};
+  none.type = device.buffer_type();
+  none.memory = V4L2_MEMORY_MMAP;
+  return device.try_call(DMAFLOW_V4L2_OP(VIDIOC_REQBUFS), &none) == -EBUSY;
+}
+
+/// @p error: of a node that could not be opened as what is looked for.
+detail::Unusable unusable(const std::string& node, const Error& error) {
+  // Those of the other kind, codecs, radios and nodes without a device are not what is looked for.
+  const bool is_other = error.operation() == "VIDIOC_QUERYCAP" || error.code() == ENXIO || error.code() == ENODEV ||
+                        error.code() == ENOENT;
+  std::string why(error.detail());
+  if (why.starts_with("it is ")) why.erase(0, 6);
+  if (!is_other || why.empty()) {
+    why = std::string(error.operation()) + ": " + std::string(error.code_name()) + (why.empty() ? "" : ": ") + why;
   }
-  if (!others.empty()) {
-    what_there_is += others.size() > 4 ? " and others are" : others.size() > 1 ? " are" : " is";
-    what_there_is += " something else)";
-  }
-  return Error::os(ENODEV, "open", "/dev/video*")
-      .detail("no %s was found%s: plug one in, or load a virtual one (sudo modprobe vivid), or name one by its path%s",
-              kind, what_there_is.c_str(), direction == Direction::capture ? " (such as --camera /dev/video2)" : "");
+  return {.node = node, .why = std::move(why), .code = is_other ? 0 : error.code()};
 }
 
 }  // namespace
@@ -85,20 +97,27 @@ int query(int fd, DeviceInfo& info) noexcept {
   const bool single = (bits & (V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_VIDEO_OUTPUT)) != 0;
   info.multiplanar = !single && (bits & (V4L2_CAP_VIDEO_CAPTURE_MPLANE | V4L2_CAP_VIDEO_OUTPUT_MPLANE)) != 0;
   info.streaming = (bits & V4L2_CAP_STREAMING) != 0;
+  info.needs_media_controller = (bits & V4L2_CAP_IO_MC) != 0;
   return 0;
 }
 
 Result<Device> Device::open_first(std::span<const std::string> nodes, Direction direction) {
-  std::optional<Error> refusal;  // of the first that may be the one
+  std::vector<detail::Unusable> looked_at;
+  std::optional<Device> second_best;
   for (const std::string& node : nodes) {
     auto device = open(node, direction);
-    if (device) return device;
-    // Those of the other kind, codecs, radios and nodes without a device are not what is looked for.
-    const bool is_other = device.error().operation() == "VIDIOC_QUERYCAP" || device.error().code() == ENXIO ||
-                          device.error().code() == ENODEV || device.error().code() == ENOENT;
-    if (!is_other && !refusal) refusal = device.error();
+    if (!device) {
+      looked_at.push_back(unusable(node, device.error()));
+    } else if (is_busy(*device)) {
+      looked_at.push_back(unusable(node, device->error(EBUSY, DMAFLOW_V4L2_OP(VIDIOC_REQBUFS))));
+    } else if (!device->info().needs_media_controller) {
+      return device;
+    } else if (!second_best) {
+      second_best = std::move(*device);
+    }
   }
-  return std::unexpected(refusal ? *refusal : no_device(direction, nodes));
+  if (second_best) return std::move(*second_best);
+  return std::unexpected(detail::none_usable(direction == Direction::capture ? cameras : outputs, looked_at));
 }
 
 Result<Device> Device::open(std::string_view path, Direction direction) {
@@ -127,7 +146,7 @@ Result<Device> Device::identify(Fd fd, std::string path, Direction direction) {
   device.info_.path = path;
   const int result = query(device.fd_.get(), device.info_);
   if (result == -ENOTTY || result == -EINVAL) {
-    return std::unexpected(Error::os(ENOTTY, "VIDIOC_QUERYCAP", path).detail("%s is not a V4L2 device", path.c_str()));
+    return std::unexpected(Error::os(ENOTTY, "VIDIOC_QUERYCAP", path).detail("it is not a V4L2 device"));
   }
   if (result < 0) return std::unexpected(Error::os(-result, "VIDIOC_QUERYCAP", path));
   const DeviceInfo& info = device.info_;
@@ -154,9 +173,12 @@ std::uint32_t Device::selection_type() const noexcept {
 
 Error Device::error(int code, const char* operation) const noexcept {
   Error error = Error::os(code, operation, name_);
-  if (code == EBUSY)
+  if (code == EBUSY) {
     error.detail(
-        "the device is in use: another program, or another object of this one, has it streaming or holds its buffers");
+        "it is in use: another program, or another object of this one, streams from it or holds its buffers; close "
+        "that one (fuser -v %s names the program)",
+        info_.path.c_str());
+  }
   if (code == ENODEV) error.detail("the device is gone: unplugged, or its driver unloaded");
   return error;
 }

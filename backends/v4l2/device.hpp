@@ -40,7 +40,8 @@ class Device {
  public:
   /// @p path: empty = the first there is.
   static Result<Device> open(std::string_view path, Direction direction);
-  /// The first of @p nodes that is what is looked for. Errors: that of the first that could not be looked at; ENODEV.
+  /// The first of @p nodes that is what is looked for and is not in use; those that need the media controller come
+  /// last. Errors: as Camera::open() says of an empty path.
   static Result<Device> open_first(std::span<const std::string> nodes, Direction direction);
   static Result<Device> adopt(Fd fd, Direction direction);
 

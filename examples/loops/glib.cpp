@@ -33,8 +33,8 @@ gboolean on_end(gpointer data) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  const auto camera = dmaflow::v4l2::Camera::open("").value();
-  const auto card = dmaflow::kms::Device::open("").value();
+  const auto camera = dmaflow::v4l2::Camera::open().value();
+  const auto card = dmaflow::kms::Device::open().value();
   dmaflow::kms::Plane* const screen = card->output().value()->plane().value();
 
   Player player;

@@ -26,8 +26,8 @@ void on_frames(uv_poll_t* poll, int /*status*/, int /*events*/) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  const auto camera = dmaflow::v4l2::Camera::open("").value();
-  const auto card = dmaflow::kms::Device::open("").value();
+  const auto camera = dmaflow::v4l2::Camera::open().value();
+  const auto card = dmaflow::kms::Device::open().value();
   dmaflow::kms::Plane* const screen = card->output().value()->plane().value();
 
   Player player;

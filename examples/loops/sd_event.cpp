@@ -32,8 +32,8 @@ int on_time(sd_event_source* source, std::uint64_t /*usec*/, void* /*data*/) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  const auto camera = dmaflow::v4l2::Camera::open("").value();
-  const auto card = dmaflow::kms::Device::open("").value();
+  const auto camera = dmaflow::v4l2::Camera::open().value();
+  const auto card = dmaflow::kms::Device::open().value();
   dmaflow::kms::Plane* const screen = card->output().value()->plane().value();
 
   Player player;

@@ -5,6 +5,7 @@
 #include <dmaflow/layout.hpp>
 
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -56,6 +57,11 @@ class Allocator {
   /// Errors: EINVAL (a size, format or constraint it cannot meet), ENOMEM, EACCES, ENODEV, those of its system calls.
   [[nodiscard]] virtual Result<std::vector<Buffer>> allocate(const Request& request) = 0;
 };
+
+/// The first of these that was opened and really makes a buffer (of 16 KiB, which is freed at once). The others are
+/// closed. Errors: the code of the last one's error; the detail says of each why it does not work.
+[[nodiscard]] Result<std::unique_ptr<Allocator>> first_that_works(
+    std::vector<Result<std::unique_ptr<Allocator>>> opened);
 
 /// The first check of every allocate(): count 1 to 64, size 1x1 to max_dimension, a modifier given.
 [[nodiscard]] Result<void> check_request(const Request& request, std::string_view allocator);

@@ -43,6 +43,7 @@
 #ifdef DMAFLOW_HAS_UDMABUF
 #include <dmaflow/udmabuf.hpp>
 #endif
+#include <dmaflow/system_memory.hpp>
 #ifdef DMAFLOW_HAS_SYNCOBJ
 #include <dmaflow/timeline.hpp>
 #endif

@@ -42,6 +42,8 @@ class Error {
   [[nodiscard]] ErrorDomain domain() const noexcept { return domain_; }
   /// The errno or VkResult; never 0 in domain os.
   [[nodiscard]] int code() const noexcept { return code_; }
+  /// The code's name: "ENODEV", "VK_ERROR_DEVICE_LOST"; empty where it has none.
+  [[nodiscard]] std::string_view code_name() const noexcept;
   /// The system call, ioctl or library operation that failed, e.g. "DRM_IOCTL_MODE_ATOMIC".
   [[nodiscard]] std::string_view operation() const noexcept { return operation_; }
   /// The device or file concerned, e.g. "/dev/video0 (vivid)"; may be empty.

@@ -144,7 +144,9 @@ class Device : public Pollable {
  public:
   /// Opens a primary node and becomes master of it. An empty path: the first card with a connected connector that can
   /// be mastered. Errors: ENOENT, EACCES (permission: names the group), EBUSY (another program is master), ENODEV (no
-  /// display behind it: a render node, vgem), ENOTTY (not a DRM device), EOPNOTSUPP (no atomic mode setting).
+  /// display behind it: a render node, vgem), ENOTTY (not a DRM device), EOPNOTSUPP (no atomic mode setting). With an
+  /// empty path: ENODEV (no card has a monitor), or the code of the first card that has one; the error says of each
+  /// card why it was not used, and what to do.
   [[nodiscard]] static Result<std::unique_ptr<Device>> open(const std::string& path = {});
   /// Takes a file somebody else opened, e.g. a dup of one that a session manager handed out. Becomes master where the
   /// file is not, and drops that again in the end. A dup shares memory handles with the original: whoever imports

@@ -17,14 +17,32 @@
 
 namespace dmaflow {
 
+/// How much explain() says.
+enum class Detail : std::uint8_t {
+  brief,  ///< one sentence, and at most six lines of groups
+  all,    ///< one sentence, and a line for every candidate
+};
+
 /// One combination that was looked at.
 struct Candidate {
+  /// How far it came before it was refused, the furthest last.
+  enum class Step : std::uint8_t {
+    check,        ///< a consumer does not take such a stream
+    configure,    ///< a device could not be set to the stream, or takes none of its modifiers
+    allocate,     ///< the allocator made no buffer
+    producer,     ///< the producer does not write to the buffer
+    consumer,     ///< a consumer does not import the buffer
+    moves,        ///< all devices took it, but the display's driver would move it under the producer
+    all_buffers,  ///< one buffer worked, as many as are needed did not
+  };
   StreamConfig config{};           ///< its constraints are those that the allocator was asked to meet
   std::string allocator{};         ///< empty where the stream was refused before any buffer was made
   std::string refused_by{};        ///< the participant's name; empty where nobody refused
   std::optional<Error> refusal{};  ///< empty where it works
   std::uint32_t cost = 0;          ///< of working ones; the lowest was chosen
+  Step step = Step::check;         ///< of refused ones: where they were refused
 
+  /// One line for people, without its end.
   [[nodiscard]] std::string describe() const;
 };
 
@@ -40,17 +58,32 @@ struct Plan {
 
   /// What to ask the allocator for.
   [[nodiscard]] Request request() const;
-  /// For people: what was chosen and, line by line, why not the others.
-  [[nodiscard]] std::string explain() const;
+  /// For people: "1280x720 XRGB8888 LINEAR stride 5120 60.00/s in 7 buffers of display, no copy", then what else would
+  /// work and why the others do not. Each line ends with a newline. Brief: refusals of one device by one call with one
+  /// errno share a line; those that came furthest come first, of these the most frequent.
+  [[nodiscard]] std::string explain(Detail detail = Detail::brief) const;
+  /// For programs: an object with "stream", "width", "height", "format", "modifier", "allocator", "buffers", "copies"
+  /// and "candidates". Each candidate has the first five of these, "allocator" (null where no buffer was made),
+  /// "works", "cost" and "refusal": null, or an object with "by", "step", "device", "call", "domain" ("os" or
+  /// "vulkan"), "errno" (or the VkResult), "name" ("EBUSY") and "detail".
+  [[nodiscard]] std::string json() const;
 };
 
 /// Nothing works.
 struct Refused {
-  Error error;  ///< the summary: ENOTSUP, or the one reason where there is only one
+  /// The cause, and what to do. It is the reason of the candidates that came furthest (no buffer made, or buffers made)
+  /// where they have one reason. ENOTSUP, with the most frequent furthest reason in the detail, where reasons differ or
+  /// where the devices cannot share memory.
+  Error error;
   std::vector<Candidate> candidates{};
 
-  /// For people: every candidate and its reason.
-  [[nodiscard]] std::string explain() const;
+  /// So that a function that returns Result can return this as any other error.
+  [[nodiscard]] operator Error() const noexcept { return error; }  // NOLINT(google-explicit-constructor)
+  /// For people: the error in one sentence, then the reasons as Plan::explain() has them.
+  [[nodiscard]] std::string explain(Detail detail = Detail::brief) const;
+  /// For programs: an object with "error" (as "refusal" of Plan::json(), without "by" and "step") and "candidates", as
+  /// Plan::json() has them.
+  [[nodiscard]] std::string json() const;
 };
 
 /// One link to agree on: who fills the buffers and who uses them.

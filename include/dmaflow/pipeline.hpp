@@ -132,8 +132,9 @@ class Pipeline {
   void watch(Pollable& object);
 
   /// Negotiates every link, makes the buffers and imports each everywhere: after it, nothing is imported. Starts
-  /// nothing. Returns the plan of each link, the sources' first. On refusal nothing is kept.
-  [[nodiscard]] std::expected<std::vector<Plan>, Refused> prepare(const StreamRequest& request = {});
+  /// nothing. Returns the plan of each link, the sources' first. Errors: EINVAL (no source was connected), EBUSY (it is
+  /// running), and Refused::error where nothing works: refusal() then has every candidate, and nothing is kept.
+  [[nodiscard]] Result<std::vector<Plan>> prepare(const StreamRequest& request = {});
 
   /// Prepares where that was not done, starts the devices, moves frames until stopped, drains and stops the devices.
   /// A source that changes under way (Participant::take_changed) is drained and negotiated anew.
@@ -171,7 +172,8 @@ class Pipeline {
 
   /// The plans in force; empty before prepare().
   [[nodiscard]] const std::vector<Plan>& plans() const noexcept;
-  /// Why the last negotiation, in prepare(), start(), run() or step(), found no plan; empty where it found one.
+  /// Why the last prepare(), or the last negotiation in start(), run(), step() or dispatch(), found no plan; empty
+  /// where it found one. Set whenever prepare() fails, so that a program can print refusal()->explain().
   [[nodiscard]] const std::optional<Refused>& refusal() const noexcept;
   [[nodiscard]] const Stats& stats() const noexcept;
 

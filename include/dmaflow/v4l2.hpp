@@ -33,6 +33,9 @@ struct DeviceInfo {
   bool output = false;       ///< a video output: see Output
   bool multiplanar = false;  ///< its API; what it can do is the same
   bool streaming = false;    ///< false: read() and write() only, of no use here
+  /// Its sensor and image processor are set up through the media controller (V4L2_CAP_IO_MC, since kernel 5.8), as
+  /// libcamera does: without that it gives no images.
+  bool needs_media_controller = false;
 };
 
 /// Capture and output devices of this machine, by number. Those that may not be opened are left out.
@@ -130,10 +133,14 @@ class Camera final : public Source {
     std::string standard{};  ///< for a TV input: "PAL", "NTSC-M-JP", or the beginning, in any case; empty = as it is
   };
 
-  /// Opens a device node; where @p path is empty, the first camera there is.
-  /// Errors: ENODEV (no camera was found, with what to do), EACCES (with the group that grants the right).
+  /// Opens a device node. An empty path: the first, by number, that captures video, can be opened, and is not in use by
+  /// another program (asked by VIDIOC_REQBUFS with 0 buffers, which changes nothing). Nodes that need the media
+  /// controller come after all others. Errors: ENODEV (no such device; with an empty path: nothing is a camera), EACCES
+  /// (with the group that grants the right), EBUSY (with an empty path, and by drivers that one program may open),
+  /// EINVAL (not a camera), ENOTTY, ENOTSUP (no streaming). With an empty path the error says of each node why it was
+  /// not used.
   [[nodiscard]] static Result<std::unique_ptr<Camera>> open(std::string_view path, const Options& options);
-  [[nodiscard]] static Result<std::unique_ptr<Camera>> open(std::string_view path);
+  [[nodiscard]] static Result<std::unique_ptr<Camera>> open(std::string_view path = {});
   /// Takes a descriptor of an open device (Fd::dup_of keeps one's own) and sets O_NONBLOCK on its open file.
   /// On an error the descriptor is closed.
   [[nodiscard]] static Result<std::unique_ptr<Camera>> adopt(Fd fd, const Options& options);
@@ -243,7 +250,7 @@ class Output final : public Sink {
 
   /// As Camera::open.
   [[nodiscard]] static Result<std::unique_ptr<Output>> open(std::string_view path, const Options& options);
-  [[nodiscard]] static Result<std::unique_ptr<Output>> open(std::string_view path);
+  [[nodiscard]] static Result<std::unique_ptr<Output>> open(std::string_view path = {});
   /// As Camera::adopt.
   [[nodiscard]] static Result<std::unique_ptr<Output>> adopt(Fd fd, const Options& options);
   ~Output() override;

@@ -399,10 +399,10 @@ TEST(KmsFence, APipelineWithSlowWorkShowsNothingEarlyKeepsOrderAndServesTheOther
   Pipeline pipeline;
   BranchOptions options;
   options.stages = {&work};
-  must(pipeline.connect(*slow_camera, *slow_screen, "slow", options));
+  must(pipeline.connect(*slow_camera, *slow_screen, "slow", std::move(options)));
   must(pipeline.connect(*other_camera, *other_screen, "other"));
   const auto plans = pipeline.prepare({.size = Size{640, 480}});
-  ASSERT_TRUE(plans) << plans.error().explain();
+  ASSERT_TRUE(plans) << plans.error().message();
   must(pipeline.run({.frames = 120, .frame_timeout = std::chrono::seconds(20)}));
   const auto& slow = pipeline.stats().streams[0];
   const auto& other = pipeline.stats().streams[1];

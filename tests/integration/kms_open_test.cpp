@@ -232,7 +232,7 @@ TEST(KmsHotplug, ARunningPipelineGoesOnUnpluggedAndPluggedInAgain) {
     must(pipeline.connect(*camera, *screen));
     pipeline.watch(*must(card->hotplug()));
     const auto plans = pipeline.prepare({.size = Size{640, 480}});
-    ASSERT_TRUE(plans) << plans.error().explain();
+    ASSERT_TRUE(plans) << plans.error().message();
     must(pipeline.start());
     const StreamStats& stats = pipeline.stats().streams.front();
     const auto run_until = [&](std::uint64_t renegotiations) {

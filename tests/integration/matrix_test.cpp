@@ -67,10 +67,10 @@ std::string try_cell(const Place& display, const Place& camera, const std::strin
   pipeline.offer(gpu->allocator());
   const auto plans = pipeline.prepare({.size = frame_size, .formats = {formats::xrgb8888}, .allocator = allocator});
   if (!plans) {
-    const auto& candidates = plans.error().candidates;
+    const auto& candidates = pipeline.refusal()->candidates;
     const auto cell = std::ranges::find(candidates, allocator, &Candidate::allocator);
     if (cell == candidates.end() || !cell->refusal) {
-      ADD_FAILURE() << "refused untried: " << plans.error().error.message();
+      ADD_FAILURE() << "refused untried: " << plans.error().message();
       return "untried";
     }
     EXPECT_FALSE(cell->refusal->operation().empty());

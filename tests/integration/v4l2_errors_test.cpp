@@ -38,7 +38,7 @@ TEST(V4l2Open, NotAV4l2Device) {
     const auto error = refusal(Camera::open(path));
     if (error.operation() == "open") continue;  // not even that
     EXPECT_EQ(error.code(), ENOTTY) << path;
-    EXPECT_TRUE(says(error, std::string(path) + " is not a V4L2 device"));
+    EXPECT_TRUE(says(error, "it is not a V4L2 device"));
   }
   EXPECT_TRUE(fails_with(Camera::open("/dev/null"), ENOTTY));
 }

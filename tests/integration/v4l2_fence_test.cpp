@@ -261,7 +261,7 @@ struct Stalled {
     request.size = Size{320, 180};
     request.formats = {formats::xrgb8888};
     const auto plans = pipeline.prepare(request);
-    ASSERT_TRUE(plans) << plans.error().explain();
+    ASSERT_TRUE(plans) << plans.error().message();
     reader.watch.device = slow->poll_fd();
     must(pipeline.start());
   }

@@ -109,7 +109,7 @@ struct Streaming {
     request.formats = {formats::xrgb8888};
     const auto plans = pipeline.prepare(request);
     if (!plans) {
-      ADD_FAILURE() << plans.error().explain();
+      ADD_FAILURE() << plans.error().message();
       std::abort();
     }
     must(pipeline.start(), "start");

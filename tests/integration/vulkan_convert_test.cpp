@@ -297,7 +297,7 @@ TEST_F(VulkanConvert, AYuvCameraIsSeenOnAnRgbScreen) {
     pipeline.offer(*heap);
     must(pipeline.connect(*camera, *screen, "screen", {.stages = {convert.get()}}));
     const auto plans = pipeline.prepare({.size = Size{1280, 720}, .formats = {formats::yuyv}});
-    ASSERT_TRUE(plans) << plans.error().explain();
+    ASSERT_TRUE(plans) << plans.error().message();
     ASSERT_EQ(plans->size(), 2U);
     EXPECT_EQ(plans->at(0).config.layout.format, formats::yuyv);
     EXPECT_EQ(plans->at(1).config.layout.size, (Size{1280, 720}));

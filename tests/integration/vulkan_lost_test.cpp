@@ -188,7 +188,7 @@ TEST_F(VulkanLost, InAPipelineTheRunEndsAndAnotherCanFollow) {
     pipeline.offer(*heap);
     must(pipeline.connect(*camera, *screen, "screen", {.stages = {convert.get()}}));
     const auto plans = pipeline.prepare({.size = Size{320, 180}, .formats = {formats::yuyv}});
-    ASSERT_TRUE(plans) << plans.error().explain();
+    ASSERT_TRUE(plans) << plans.error().message();
     if (!lost) {
       must(pipeline.run({.frames = 3}), "run");
       continue;

@@ -25,7 +25,7 @@ class PipelineFixture : public testing::Test {
   void start(const StreamRequest& request = {}) {
     pipeline.offer(heap);
     const auto plans = pipeline.prepare(request);
-    ASSERT_TRUE(plans) << plans.error().explain();
+    ASSERT_TRUE(plans) << plans.error().message();
     must(pipeline.start(), "start");
   }
   [[nodiscard]] const StreamStats& stream(std::size_t i = 0) const { return pipeline.stats().streams[i]; }

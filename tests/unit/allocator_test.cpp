@@ -1,3 +1,5 @@
+#include "fake.hpp"
+
 #include <dmaflow/allocator.hpp>
 
 #include <cerrno>
@@ -78,6 +80,46 @@ TEST(LinearLayout, ARefusalNamesTheAllocator) {
   ASSERT_FALSE(layout);
   EXPECT_EQ(layout.error().device(), "udmabuf");
   EXPECT_NE(layout.error().detail().find("ZZZZ"), std::string_view::npos) << layout.error().message();
+}
+
+class FirstThatWorks : public testing::Test {
+ protected:
+  using Opened = Result<std::unique_ptr<Allocator>>;
+  static Opened opens(const char* name, std::optional<Error> refusal = {}) {
+    auto allocator = std::make_unique<test::FakeAllocator>(name);
+    allocator->refusal = refusal;
+    return allocator;
+  }
+  static Opened does_not_open(int code, const char* device, const char* help) {
+    return std::unexpected(Error::os(code, "open", device).detail("%s", help));
+  }
+  template <typename... Each>
+  static Opened first_of(Each... each) {
+    std::vector<Opened> all;
+    (all.push_back(std::move(each)), ...);
+    return first_that_works(std::move(all));
+  }
+  test::PretendDmaBufs pretend;
+};
+
+TEST_F(FirstThatWorks, IsFoundByTrying) {
+  EXPECT_EQ(test::must(first_of(opens("heap"), opens("udmabuf")))->name(), "heap");
+  EXPECT_EQ(test::must(first_of(does_not_open(EACCES, "/dev/dma_heap/system", ""), opens("udmabuf")))->name(),
+            "udmabuf");
+  const Error no_heap = Error::os(ENOTTY, "DMA_HEAP_IOCTL_ALLOC", "heap");
+  EXPECT_EQ(test::must(first_of(opens("heap", no_heap), opens("udmabuf")))->name(), "udmabuf")
+      << "one that opens and makes no buffer does not work";
+}
+
+TEST_F(FirstThatWorks, WhereNoneDoesTheErrorHasEveryReasonAndWhatToDo) {
+  const auto none = first_of(does_not_open(EACCES, "/dev/dma_heap/system", "a udev rule helps"),
+                             does_not_open(ENOENT, "/dev/udmabuf", "load the driver"));
+  ASSERT_TRUE(test::fails_with(none, ENOENT));
+  for (const char* words :
+       {"no allocator gives memory", "/dev/dma_heap/system", "a udev rule helps", "/dev/udmabuf", "load the driver"}) {
+    EXPECT_TRUE(test::mentions(none.error(), words)) << none.error().message();
+  }
+  EXPECT_TRUE(test::fails_with(first_that_works({}), ENOTSUP));
 }
 
 }  // namespace

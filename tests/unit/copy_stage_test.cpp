@@ -205,7 +205,7 @@ class CopyInAChain : public testing::Test {
 TEST_F(CopyInAChain, IsPutInAtTheLinkThatNeedsIt) {
   ASSERT_FALSE(pipeline.prepare()) << "never silently";
   const auto plans = pipeline.prepare({.allow_copy = true});
-  ASSERT_TRUE(plans) << plans.error().explain();
+  ASSERT_TRUE(plans) << plans.error().message();
   ASSERT_EQ(plans->size(), 3U) << "camera to painter, painter to copy, copy to display";
   EXPECT_FALSE(plans->at(0).copies);
   EXPECT_TRUE(plans->at(1).copies);
@@ -224,12 +224,12 @@ TEST_F(CopyInAChain, IsPutInAtTheLinkThatNeedsIt) {
 
 TEST_F(CopyInAChain, WishesHoldOnEachLinkThatCanMeetThem) {
   const auto plans = pipeline.prepare({.allocator = "display", .buffers = 9, .allow_copy = true});
-  ASSERT_TRUE(plans) << plans.error().explain();
+  ASSERT_TRUE(plans) << plans.error().message();
   EXPECT_EQ(plans->back().allocator, &of_display);
   for (const Plan& plan : *plans) EXPECT_EQ(plan.buffers, 9U);
   const auto refused = pipeline.prepare({.allocator = "nonsense", .allow_copy = true});
   ASSERT_FALSE(refused);
-  EXPECT_NE(refused.error().error.message().find("nonsense"), std::string::npos);
+  EXPECT_NE(refused.error().message().find("nonsense"), std::string::npos);
 }
 
 TEST_F(CopyInAChain, BytesCopiedDoNotFallWhenTheStreamIsNegotiatedAgain) {

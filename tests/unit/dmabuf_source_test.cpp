@@ -32,7 +32,7 @@ class DmaBufSourceTest : public PipelineFixture {
   void start(BranchOptions options = {.policy = Policy::wait_when_full}) {
     must(pipeline.connect(*source, display, "screen", std::move(options)));
     const auto plans = pipeline.prepare();
-    ASSERT_TRUE(plans) << plans.error().explain();
+    ASSERT_TRUE(plans) << plans.error().message();
     must(pipeline.start());
   }
   void push(const Buffer& buffer, int tag = 0) {

@@ -90,11 +90,35 @@ TEST_F(NegotiateTest, TheSecondFormatIsTakenWhereTheFirstIsRefused) {
   EXPECT_TRUE(plan->candidates.front().refusal);
 }
 
-TEST_F(NegotiateTest, FormatsRefusedAlikeShareALine) {
-  camera.configs = {small_config(formats::yuyv), small_config(formats::uyvy), small_config()};
-  const std::string text = negotiate(link())->explain();
-  EXPECT_EQ(std::ranges::count(text, '\n'), 1 + 1 + 2) << text;
-  EXPECT_NE(text.find("likewise UYVY"), std::string::npos) << text;
+TEST_F(NegotiateTest, EveryRefusalSaysHowFarItCame) {
+  camera.configs = {small_config(formats::yuyv), small_config()};
+  cma.refusal = Error::os(ENOMEM, "allocate", "cma");
+  display.own_allocator = &of_display;
+  camera.on_try = [&](const Buffer&) -> Result<void> {
+    if (of_display.made == 1 && heap.made == 0) return std::unexpected(Error::os(EINVAL, "VIDIOC_QBUF", "camera"));
+    return {};
+  };
+  display.on_import = [](const Buffer&) -> Result<void> { return std::unexpected(Error::os(ENODEV, "import", "x")); };
+  const auto refused = negotiate(link());
+  ASSERT_FALSE(refused);
+  const auto& candidates = refused.error().candidates;
+  EXPECT_EQ(candidates.front().step, Candidate::Step::check);
+  EXPECT_EQ(of(candidates, "cma").step, Candidate::Step::allocate);
+  EXPECT_EQ(of(candidates, "display").step, Candidate::Step::producer);
+  EXPECT_EQ(of(candidates, "heap").step, Candidate::Step::consumer);
+}
+
+TEST_F(NegotiateTest, ARefusalIsAnErrorToWhoeverReturnsAResult) {
+  display.takes = {formats::nv12};
+  const auto returned = [&]() -> Result<Plan> {
+    auto plan = negotiate(link());
+    if (!plan) return std::unexpected(plan.error());
+    return std::move(*plan);
+  }();
+  EXPECT_TRUE(test::fails_with(returned, EINVAL));
+  const Result<Plan> converted = negotiate(link());
+  ASSERT_FALSE(converted);
+  EXPECT_EQ(converted.error().message(), returned.error().message());
 }
 
 TEST_F(NegotiateTest, NoPlanListsEveryCandidateWithItsReason) {
@@ -212,7 +236,7 @@ TEST_F(NeedsTest, WhereNeitherGivesWayBothReasonsAreKept) {
   insist();
   const auto refused = negotiate(link());
   ASSERT_FALSE(refused);
-  const std::string text = refused.error().explain();
+  const std::string text = refused.error().explain(Detail::all);
   EXPECT_NE(text.find("in memory of heap asked for strides that are multiples of 256: camera: try_output"),
             std::string::npos)
       << text;

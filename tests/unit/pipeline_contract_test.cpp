@@ -292,6 +292,21 @@ TEST_F(PipelineContract, RunKeepsTheCandidatesOfARefusal) {
   EXPECT_FALSE(pipeline.refusal());
 }
 
+TEST_F(PipelineContract, ARefusalIsThrownAsAnyOtherErrorAndSoAreMistakes) {
+  EXPECT_THROW(pipeline.prepare().value(), std::bad_expected_access<Error>) << "nothing is connected";
+  ASSERT_TRUE(pipeline.refusal());
+  EXPECT_EQ(pipeline.refusal()->explain(), pipeline.prepare().error().message() + "\n");
+  display.takes = {formats::nv12};
+  must(pipeline.connect(camera, display));
+  pipeline.offer(heap);
+  try {
+    pipeline.prepare().value();
+    FAIL() << "nothing works";
+  } catch (const std::bad_expected_access<Error>& failure) {
+    EXPECT_EQ(failure.error().message(), pipeline.refusal()->error.message());
+  }
+}
+
 TEST_F(PipelineContract, AStageStandsInOneBranchAndBranchesHaveNamesOfTheirOwn) {
   CopyStage copy;
   CopyStage second;
@@ -314,7 +329,7 @@ TEST_F(PipelineContract, AConsumersFailedImportIsTheConsumers) {
   pipeline.offer(heap);
   const auto refused = pipeline.prepare();
   ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().candidates.front().refused_by, "display");
+  EXPECT_EQ(pipeline.refusal()->candidates.front().refused_by, "display");
 }
 
 TEST_F(PipelineContract, AStepEndsWhenItsCancelIsSetAndDrainingToo) {

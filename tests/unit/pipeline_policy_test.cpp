@@ -120,7 +120,7 @@ TEST_F(PipelinePolicy, TwoSourcesAreAskedForDifferentSizes) {
   must(pipeline.request(wide, {.size = Size{128, 48}}));
   pipeline.offer(heap);
   const auto plans = pipeline.prepare({.size = Size{64, 48}});
-  ASSERT_TRUE(plans) << plans.error().explain();
+  ASSERT_TRUE(plans) << plans.error().message();
   EXPECT_EQ((*plans)[0].config.layout.size, (Size{64, 48}));
   EXPECT_EQ((*plans)[1].config.layout.size, (Size{128, 48}));
   must(pipeline.start());

@@ -412,7 +412,7 @@ TEST_F(PipelineTest, CopiesOnlyWhenAskedAndCountsEveryByte) {
   ASSERT_FALSE(refused) << "never silently";
 
   const auto plans = pipeline.prepare({.allow_copy = true});
-  ASSERT_TRUE(plans) << plans.error().explain();
+  ASSERT_TRUE(plans) << plans.error().message();
   EXPECT_TRUE(plans->front().copies);
   EXPECT_EQ(plans->back().allocator, &of_display);
   must(pipeline.start());
@@ -436,7 +436,7 @@ TEST_F(PipelineTest, WhereOneBufferWorksButNotAllTheNextAllocatorIsTaken) {
   pipeline.offer(small);
   pipeline.offer(heap);
   const auto plans = pipeline.prepare();
-  ASSERT_TRUE(plans) << plans.error().explain();
+  ASSERT_TRUE(plans) << plans.error().message();
   EXPECT_EQ(plans->front().allocator, &heap);
   EXPECT_EQ(plans->front().candidates.front().refusal->code(), ENOMEM);
 }

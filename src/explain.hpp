@@ -1,0 +1,27 @@
+// Refusals in few words: those of one device by one call with one errno are one reason, however many formats and kinds
+// of memory it was given for.
+#pragma once
+
+#include <dmaflow/negotiate.hpp>
+
+#include <span>
+#include <string>
+#include <vector>
+
+namespace dmaflow::detail {
+
+/// Refused candidates that share a device, a call and an errno. Points into what it was made of.
+struct Reason {
+  std::vector<const Candidate*> candidates;  ///< never empty
+  Candidate::Step furthest = Candidate::Step::check;
+
+  [[nodiscard]] const Error& error() const noexcept { return *candidates.front()->refusal; }
+};
+
+/// The reasons of all refused candidates: those that came furthest first, of these the most frequent first.
+[[nodiscard]] std::vector<Reason> reasons_of(std::span<const Candidate> candidates);
+
+/// Refused::error for these candidates, of which none works. @p may_copy: a copy was allowed, and would not help.
+[[nodiscard]] Error summary_of(std::span<const Candidate> candidates, std::string_view producer, bool may_copy);
+
+}  // namespace dmaflow::detail
