@@ -151,7 +151,7 @@ class Rig {
     stage_ = must(Convert::create(*gpu_, {.measure = measure}));
     dmaflow::StreamConfig config;
     config.layout = inputs.front().layout();
-    must(stage_->configure(config));
+    must(stage_->set_input(config));
     config.layout = outputs.front().layout();
     must(stage_->set_output(config));
     must(stage_->start(inputs, outputs));

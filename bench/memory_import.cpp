@@ -175,7 +175,7 @@ dmaflow::Result<dmaflow::kms::Plane*> prepared_plane(dmaflow::kms::Output& outpu
   if (!plane) return plane;
   dmaflow::StreamConfig config;
   config.layout = must(dmaflow::Layout::linear(dmaflow::formats::xrgb8888, size));
-  if (auto configured = (*plane)->configure(config); !configured) return std::unexpected(configured.error());
+  if (auto configured = (*plane)->set_input(config); !configured) return std::unexpected(configured.error());
   return plane;
 }
 

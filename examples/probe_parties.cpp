@@ -84,7 +84,7 @@ class DisplayUser final : public User {
   }
   Result<StreamConfig> prepare(const StreamConfig& config) override {
     StreamConfig whole = described(config);
-    if (auto configured = plane_.configure(whole); !configured) return std::unexpected(configured.error());
+    if (auto configured = plane_.set_input(whole); !configured) return std::unexpected(configured.error());
     return whole;
   }
   Result<std::string> import(const Buffer& buffer) override {

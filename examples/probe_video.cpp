@@ -175,7 +175,7 @@ class OutputUser final : public User {
  private:
   Result<StreamConfig> try_to_configure(const StreamConfig& config) {
     StreamConfig whole = described(config);
-    if (auto configured = output_->configure(whole); !configured) return std::unexpected(configured.error());
+    if (auto configured = output_->set_input(whole); !configured) return std::unexpected(configured.error());
     return whole;
   }
   KeptFormat kept_;

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-namespace dmaflow {
+namespace dmaflow::detail {
 
 /// Fills in what the program left out: its number, the time where it gave no clock, and that all of the buffer is used.
 inline void complete(FrameInfo& info, const Buffer& buffer, std::uint64_t sequence) noexcept {
@@ -19,4 +19,4 @@ inline void complete(FrameInfo& info, const Buffer& buffer, std::uint64_t sequen
   if (info.visible == Rect{}) info.visible = {.x = 0, .y = 0, .width = size.width, .height = size.height};
 }
 
-}  // namespace dmaflow
+}  // namespace dmaflow::detail

@@ -102,8 +102,8 @@ Result<void> AppSource::push(Frame frame, FrameInfo info, Fence ready) {
       my.count == my.pushed.size()) {
     return std::unexpected(my.error(EINVAL, "AppSource::push").detail("the frame is not from acquire() of this run"));
   }
-  complete(info, frame.buffer(), my.sequence);
-  if (auto described = frame.describe(info, std::move(ready)); !described) return described;
+  detail::complete(info, frame.buffer(), my.sequence);
+  if (auto described = frame.set_info(info, std::move(ready)); !described) return described;
   ++my.sequence;
   my.pushed[(my.first + my.count) % my.pushed.size()] = std::move(frame);
   ++my.count;

@@ -4,7 +4,7 @@
 #include <ranges>
 #include <utility>
 
-namespace dmaflow {
+namespace dmaflow::detail {
 
 Branch::Branch(std::string name, Sink& sink, BranchOptions options)
     : name_(std::move(name)), sink_(&sink), options_(std::move(options)) {}
@@ -202,4 +202,4 @@ void Branch::finish(BranchStats& stats) noexcept {
   stats.held = 0;
 }
 
-}  // namespace dmaflow
+}  // namespace dmaflow::detail

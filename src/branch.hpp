@@ -9,7 +9,7 @@
 #include <optional>
 #include <string_view>
 
-namespace dmaflow {
+namespace dmaflow::detail {
 
 class Branch {
  public:
@@ -97,7 +97,7 @@ class Branch {
   std::uint32_t first_ = 0;
   std::uint32_t count_ = 0;
   std::uint64_t in_stages_ = 0;     // frames that stages took and gave nothing for yet
-  std::uint64_t sink_dropped_ = 0;  // Importer::dropped() when it was read last
+  std::uint64_t sink_dropped_ = 0;  // Consumer::dropped() when it was read last
   std::uint64_t stages_dropped_ = 0;
   std::uint64_t moves_ = 0;
   std::uint64_t discard_before_ = 0;  // FrameInfo::sequence: older ones that leave a stage are let go
@@ -105,4 +105,4 @@ class Branch {
   bool has_latency_ = false;
 };
 
-}  // namespace dmaflow
+}  // namespace dmaflow::detail

@@ -26,7 +26,7 @@ void Cancel::reset() const noexcept {
   sys::read(event_.get(), &count, sizeof count);  // EAGAIN: it was not set
 }
 
-bool Cancel::is_set() const noexcept { return sys::wait(event_.get(), POLLIN, Deadline::passed()) > 0; }
+bool Cancel::is_set() const noexcept { return sys::wait(event_.get(), POLLIN, Deadline::immediate()) > 0; }
 
 namespace detail {
 

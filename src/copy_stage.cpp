@@ -21,22 +21,22 @@ constexpr auto try_again = std::chrono::milliseconds(1);
 
 CopyStage::~CopyStage() { stop(); }
 
-Result<void> CopyStage::check(const StreamConfig& config) {
+Result<void> CopyStage::check_input(const StreamConfig& config) {
   const FormatInfo* info = format_info(config.layout.format);
   if (info == nullptr) {
-    return std::unexpected(Error::os(EINVAL, "CopyStage::check", name())
+    return std::unexpected(Error::os(EINVAL, "CopyStage::check_input", name())
                                .detail("format %s is not in the table", config.layout.format.code().c_str()));
   }
   if (!config.layout.modifier.is_linear() && !info->is_opaque) {
     return std::unexpected(
-        Error::os(EINVAL, "CopyStage::check", name())
+        Error::os(EINVAL, "CopyStage::check_input", name())
             .detail("modifier %s: only LINEAR can be copied row by row", config.layout.modifier.name().c_str()));
   }
   return {};
 }
 
-Result<void> CopyStage::configure(const StreamConfig& config) {
-  if (auto possible = check(config); !possible) return possible;
+Result<void> CopyStage::set_input(const StreamConfig& config) {
+  if (auto possible = check_input(config); !possible) return possible;
   input_ = config;
   return {};
 }
@@ -61,7 +61,7 @@ void CopyStage::remove_buffer(const Buffer& buffer) noexcept {
 Result<std::vector<StreamConfig>> CopyStage::offers(const StreamRequest&) {
   StreamConfig config = input_;
   config.constraints = {};
-  for (Plane& plane : config.layout.planes) plane = {};  // whatever the follower's memory has
+  for (PlaneLayout& plane : config.layout.planes) plane = {};  // whatever the follower's memory has
   return std::vector{config};
 }
 
@@ -147,7 +147,7 @@ Result<bool> CopyStage::begin(std::optional<CpuAccess>& access, const CpuMap* ma
   if (map == nullptr) {
     return std::unexpected(Error::os(EINVAL, "CopyStage::take", name()).detail("a buffer it was not started with"));
   }
-  auto begun = CpuAccess::begin(*map, mode, Deadline::passed());
+  auto begun = CpuAccess::begin(*map, mode, Deadline::immediate());
   if (begun) {
     access.emplace(std::move(*begun));
     return true;
@@ -156,7 +156,7 @@ Result<bool> CopyStage::begin(std::optional<CpuAccess>& access, const CpuMap* ma
   const auto events = static_cast<short>(mode == CpuAccess::Mode::read ? POLLIN : POLLOUT);
   for (std::uint32_t i = 0; i < map->buffer().object_count(); ++i) {
     const int fd = map->buffer().fd(i);
-    if (sys::wait(fd, events, Deadline::passed()) != 0) continue;
+    if (sys::wait(fd, events, Deadline::immediate()) != 0) continue;
     busy_ = {.fd = fd, .events = events};
     return false;
   }

@@ -66,7 +66,7 @@ void CpuMap::unmap() noexcept {
 std::span<std::byte> CpuMap::bytes_of_plane(std::uint32_t index) const noexcept {
   if (!buffer_ || index >= buffer_.layout().plane_count) return {};
   const Layout& layout = buffer_.layout();
-  const Plane& plane = layout.planes[index];
+  const PlaneLayout& plane = layout.planes[index];
   const auto bytes = objects_[plane.object].subspan(plane.offset);
   // Of formats the table does not know, and of vendors' arrangements, only the beginning of a plane is known.
   std::size_t wanted = bytes.size();

@@ -188,7 +188,7 @@ Result<void> DmaBufSource::push(const Buffer& buffer, FrameInfo info, Fence read
   if (my.count == my.pushed.size()) {
     return std::unexpected(my.error(EAGAIN, "DmaBufSource::push").detail("%zu images wait already", my.count));
   }
-  complete(info, buffer, my.sequence++);
+  detail::complete(info, buffer, my.sequence++);
   my.note_known(buffer);
   my.pushed[(my.first + my.count) % my.pushed.size()] = {.buffer = buffer, .info = info, .ready = std::move(ready)};
   ++my.count;

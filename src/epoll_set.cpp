@@ -5,7 +5,7 @@
 #include <cerrno>
 #include <utility>
 
-namespace dmaflow {
+namespace dmaflow::detail {
 namespace {
 
 static_assert(EPOLLIN == POLLIN && EPOLLPRI == POLLPRI && EPOLLOUT == POLLOUT && EPOLLERR == POLLERR &&
@@ -114,4 +114,4 @@ Result<void> EpollSet::set_timer(Time at) {
   return {};
 }
 
-}  // namespace dmaflow
+}  // namespace dmaflow::detail

@@ -11,7 +11,7 @@
 #include <span>
 #include <vector>
 
-namespace dmaflow {
+namespace dmaflow::detail {
 
 /// Makes a system call only where the set differs from the one before. The descriptor that users get holds a timer and
 /// a second epoll descriptor, which holds those of the devices. That one is made anew after devices were
@@ -59,4 +59,4 @@ class EpollSet {
   bool is_stale_ = true;
 };
 
-}  // namespace dmaflow
+}  // namespace dmaflow::detail

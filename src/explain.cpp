@@ -81,7 +81,7 @@ std::string_view name_of(Step step) noexcept {
     case Step::check:
       return "check";
     case Step::configure:
-      return "configure";
+      return "set_input";
     case Step::allocate:
       return "allocate";
     case Step::producer:

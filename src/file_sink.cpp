@@ -182,7 +182,7 @@ Result<void> FileSink::Impl::write_opaque(const CpuAccess& pixels, const FrameIn
 
 Result<void> FileSink::Impl::check(const StreamConfig& wanted) const {
   const PixelFormat format = wanted.layout.format;
-  const auto refuse = [&] { return error(EINVAL, "FileSink::check"); };
+  const auto refuse = [&] { return error(EINVAL, "FileSink::check_input"); };
   if (container == Container::y4m && y4m::mapping_of(format) == nullptr) {
     return std::unexpected(
         refuse().detail("y4m does not hold %s; it holds %s. Container::raw holds every linear format",
@@ -258,11 +258,11 @@ bool FileSink::ready() const noexcept { return impl_->thread->ready(); }
 Result<Frame> FileSink::accept(Frame frame) { return impl_->thread->accept(std::move(frame)); }
 Result<void> FileSink::flush() { return impl_->thread->flush(); }
 Result<void> FileSink::drain(Deadline deadline, const Cancel* cancel) { return impl_->thread->drain(deadline, cancel); }
-Result<void> FileSink::check(const StreamConfig& config) { return impl_->check(config); }
+Result<void> FileSink::check_input(const StreamConfig& config) { return impl_->check(config); }
 
-Result<void> FileSink::configure(const StreamConfig& config) {
-  if (auto checked = check(config); !checked) return checked;
-  if (auto configured = impl_->thread->configure(config); !configured) return configured;
+Result<void> FileSink::set_input(const StreamConfig& config) {
+  if (auto checked = check_input(config); !checked) return checked;
+  if (auto configured = impl_->thread->set_input(config); !configured) return configured;
   impl_->config = config;
   return {};
 }

@@ -40,10 +40,10 @@ bool Frame::is_sole() const noexcept {
   return set_ && set_->holds_[index_].holders.load(std::memory_order_acquire) == 1;
 }
 
-Result<void> Frame::describe(const FrameInfo& info, Fence&& ready) noexcept {
+Result<void> Frame::set_info(const FrameInfo& info, Fence&& ready) noexcept {
   if (!is_sole()) {
-    if (!set_) return std::unexpected(empty_frame("Frame::describe"));
-    return std::unexpected(Error::os(EPERM, "Frame::describe").detail("the frame was split: other holders read it"));
+    if (!set_) return std::unexpected(empty_frame("Frame::set_info"));
+    return std::unexpected(Error::os(EPERM, "Frame::set_info").detail("the frame was split: other holders read it"));
   }
   auto& hold = set_->holds_[index_];
   hold.info = info;

@@ -20,12 +20,12 @@ Result<std::unique_ptr<FunctionSink>> FunctionSink::create(Callback callback, Fu
   return std::unique_ptr<FunctionSink>(new FunctionSink(std::move(callback), std::move(options)));
 }
 
-Result<void> FunctionSink::check(const StreamConfig& config) {
+Result<void> FunctionSink::check_input(const StreamConfig& config) {
   return detail::check_format(config.layout.format, options_.formats, name());
 }
 
-Result<void> FunctionSink::configure(const StreamConfig& config) {
-  if (auto checked = check(config); !checked) return checked;
+Result<void> FunctionSink::set_input(const StreamConfig& config) {
+  if (auto checked = check_input(config); !checked) return checked;
   config_ = config;
   return {};
 }

@@ -108,7 +108,7 @@ bool is_alignment(std::uint32_t value) noexcept { return value == 0 || std::has_
 constexpr const char* checking = "Layout::validate";
 
 Result<void> check_rows(const Layout& layout, std::uint32_t index, std::uint64_t object_size) noexcept {
-  const Plane& plane = layout.planes[index];
+  const PlaneLayout& plane = layout.planes[index];
   const std::uint64_t row = layout.row_bytes(index);
   const std::uint64_t rows = layout.rows(index);
   if (plane.stride < row) {
@@ -128,7 +128,7 @@ Result<void> check_rows(const Layout& layout, std::uint32_t index, std::uint64_t
 /// All that is known of opaque, vendor-arranged and unknown planes: where they begin, and of the first how many bytes
 /// it holds.
 Result<void> check_bytes(const Layout& layout, std::uint32_t index, std::uint64_t object_size) noexcept {
-  const Plane& plane = layout.planes[index];
+  const PlaneLayout& plane = layout.planes[index];
   const std::uint64_t bytes = index == 0 ? std::max<std::uint64_t>(layout.opaque_bytes, 1) : 1;
   if (plane.offset >= object_size || bytes > object_size - plane.offset) {
     return std::unexpected(
@@ -154,7 +154,7 @@ Result<void> check_plane_count(const Layout& layout, const FormatInfo* info) noe
   return {};
 }
 
-std::string join(const Layout& layout, std::uint32_t Plane::* member) {
+std::string join(const Layout& layout, std::uint32_t PlaneLayout::* member) {
   std::string text;
   for (std::uint32_t i = 0; i < layout.plane_count && i < max_planes; ++i) {
     text.append(i == 0 ? "" : ",").append(std::to_string(layout.planes[i].*member));
@@ -253,7 +253,7 @@ std::array<std::uint64_t, max_planes> Layout::object_sizes(const Constraints& co
   std::array<std::uint64_t, max_planes> sizes{};
   const bool rows_known = has_rows(*this, format_info(format));
   for (std::uint32_t i = 0; i < plane_count && i < max_planes; ++i) {
-    const Plane& plane = planes[i];
+    const PlaneLayout& plane = planes[i];
     if (plane.object >= max_planes) continue;
     std::uint64_t bytes = i == 0 ? opaque_bytes : 0;
     // Whole strides, the last row's too: that is how devices count, though only its pixels must be there.
@@ -321,10 +321,10 @@ std::string Layout::describe() const {
   std::string text = std::to_string(size.width) + "x" + std::to_string(size.height) + " " + format.name();
   const FormatInfo* info = format_info(format);
   if (info != nullptr && info->is_opaque) return text + " up to " + std::to_string(opaque_bytes) + " bytes";
-  text += " " + modifier.name() + " stride " + join(*this, &Plane::stride);
+  text += " " + modifier.name() + " stride " + join(*this, &PlaneLayout::stride);
   const bool plain = plane_count == 1 && planes[0].offset == 0;
-  if (!plain) text += " offset " + join(*this, &Plane::offset);
-  if (object_count() > 1) text += " object " + join(*this, &Plane::object);
+  if (!plain) text += " offset " + join(*this, &PlaneLayout::offset);
+  if (object_count() > 1) text += " object " + join(*this, &PlaneLayout::object);
   return text;
 }
 

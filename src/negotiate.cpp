@@ -54,7 +54,7 @@ Usage merge(const Usage& a, const Usage& b) noexcept {
 /// Of all consumers, as they are configured now.
 Needs needs_of(const Link& link) {
   Needs all{.constraints = {}, .usage = link.producer->output_usage(), .modifiers = {}};
-  for (const Importer* consumer : link.consumers) {
+  for (const Consumer* consumer : link.consumers) {
     const Needs its = consumer->needs();
     all.constraints = merge(all.constraints, its.constraints);
     all.usage = merge(all.usage, its.usage);
@@ -76,7 +76,7 @@ std::vector<Offerer> offerers(const Link& link) {
     return found;
   }
   std::uint32_t order = 0;
-  for (Importer* consumer : link.consumers) add(consumer->allocator(), consumer_memory + order++);
+  for (Consumer* consumer : link.consumers) add(consumer->input_allocator(), consumer_memory + order++);
   add(link.producer->output_allocator(), producer_memory);
   order = 0;
   for (Allocator* allocator : link.allocators) {
@@ -108,8 +108,8 @@ Request request_for(const StreamConfig& config, const Constraints& constraints, 
 /// Sets the producer and tells every consumer. @p step: what this is part of.
 Outcome settle(const Link& link, const StreamConfig& config, Step step) {
   if (auto outcome = outcome_of(step, *link.producer, link.producer->set_output(config)); !outcome) return outcome;
-  for (Importer* consumer : link.consumers) {
-    if (auto outcome = outcome_of(step, *consumer, consumer->configure(link.producer->output())); !outcome) {
+  for (Consumer* consumer : link.consumers) {
+    if (auto outcome = outcome_of(step, *consumer, consumer->set_input(link.producer->output())); !outcome) {
       return outcome;
     }
   }
@@ -118,7 +118,7 @@ Outcome settle(const Link& link, const StreamConfig& config, Step step) {
 
 /// Every consumer that says which modifiers it takes must take this one.
 Outcome check_modifier(const Link& link, const Modifier& modifier) {
-  for (const Importer* consumer : link.consumers) {
+  for (const Consumer* consumer : link.consumers) {
     const auto takes = consumer->needs().modifiers;
     if (takes.empty() || std::ranges::find(takes, modifier) != takes.end()) continue;
     std::string names;
@@ -133,8 +133,8 @@ Outcome check_modifier(const Link& link, const Modifier& modifier) {
 
 /// Takes a stream with everyone but says nothing of buffers yet.
 Outcome agree_on_stream(const Link& link, const StreamConfig& config) {
-  for (Importer* consumer : link.consumers) {
-    if (auto outcome = outcome_of(Step::check, *consumer, consumer->check(config)); !outcome) return outcome;
+  for (Consumer* consumer : link.consumers) {
+    if (auto outcome = outcome_of(Step::check, *consumer, consumer->check_input(config)); !outcome) return outcome;
   }
   if (auto outcome = settle(link, config, Step::configure); !outcome) return outcome;
   return check_modifier(link, link.producer->output().layout.modifier);
@@ -143,7 +143,7 @@ Outcome agree_on_stream(const Link& link, const StreamConfig& config) {
 /// Memory that a driver moves is not for a device that has it mapped.
 Outcome check_moves(const Link& link, const Allocator& allocator, const Buffer& buffer) {
   const bool moves = allocator.traits().moves ||
-                     std::ranges::any_of(link.consumers, [&](const Importer* c) { return c->moves(buffer); });
+                     std::ranges::any_of(link.consumers, [&](const Consumer* c) { return c->moves(buffer); });
   if (!moves || link.producer->writes_by_cpu()) return {};
   return std::unexpected(
       Refusal{allocator.name(),
@@ -158,7 +158,7 @@ Outcome try_buffer(const Link& link, const Buffer& buffer) {
   if (auto outcome = outcome_of(Step::producer, *link.producer, link.producer->try_output(buffer)); !outcome) {
     return outcome;
   }
-  for (Importer* consumer : link.consumers) {
+  for (Consumer* consumer : link.consumers) {
     if (auto outcome = outcome_of(Step::consumer, *consumer, consumer->import(buffer)); !outcome) return outcome;
   }
   return {};
@@ -235,7 +235,7 @@ std::optional<Chosen> try_all(const Link& link, const std::vector<Offerer>& memo
 Result<std::uint32_t> count_buffers(const Link& link) {
   const std::uint32_t kept = link.producer->min_buffers();
   std::uint32_t needed = kept + link.queued + 1;
-  for (const Importer* consumer : link.consumers) needed += consumer->max_held();
+  for (const Consumer* consumer : link.consumers) needed += consumer->max_held();
   if (link.request.buffers == 0) return needed;
   if (link.request.buffers >= needed) return link.request.buffers;
   return std::unexpected(Error::os(EINVAL, "negotiate", link.producer->name())

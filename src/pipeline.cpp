@@ -5,6 +5,9 @@
 #include <utility>
 
 namespace dmaflow {
+using detail::Branch;
+using detail::EpollSet;
+using detail::Stream;
 namespace {
 
 constexpr std::size_t seconds_kept = 3600;
@@ -161,7 +164,7 @@ Result<void> Pipeline::Impl::start() {
   for (std::size_t i = 0; i < streams.size(); ++i) {
     if (streams[i].is_off()) continue;
     if (auto started = start_stream(i); !started) {
-      stop(Deadline::passed(), nullptr);
+      stop(Deadline::immediate(), nullptr);
       return started;
     }
   }

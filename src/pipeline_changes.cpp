@@ -5,6 +5,8 @@
 #include <utility>
 
 namespace dmaflow {
+using detail::Branch;
+using detail::Stream;
 
 /// Not from inside a device's call: the loop is in the middle of the streams then.
 Result<void> Pipeline::Impl::check_quiet(const char* operation) const {

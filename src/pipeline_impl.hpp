@@ -25,7 +25,13 @@
 namespace dmaflow {
 
 struct Pipeline::Impl {
+  using Branch = detail::Branch;
   using Clock = Deadline::Clock;
+  using EpollSet = detail::EpollSet;
+  using Failed = detail::Failed;
+  using PerSecond = detail::PerSecond;
+  using ProgressWatch = detail::ProgressWatch;
+  using Stream = detail::Stream;
   static constexpr auto drain_time = std::chrono::seconds(5);  // a GPU that is a busy CPU takes seconds over its last
 
   Impl() = default;

@@ -72,7 +72,7 @@ Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_f
   for (const int fd : stop_fds) wait_for(fd, POLLIN, {});
   const auto first_entry = entries.size();
   const bool sleep = fill_wait_set();
-  const int ready = sys::wait(polls, sleep ? Deadline::at(std::min(deadline.time(), wake)) : Deadline::passed());
+  const int ready = sys::wait(polls, sleep ? Deadline::at(std::min(deadline.time(), wake)) : Deadline::immediate());
   disarm();
   if (ready < 0) return std::unexpected(Error::os(-ready, "poll"));
   for (std::size_t i = 0; i < first_entry; ++i) {
@@ -204,7 +204,7 @@ void Pipeline::Impl::note_frame(bool came) {
 // Takes until the source has no more, and moves each frame on before the next is taken: an idle recorder gets them all.
 // Where frames are late, only the newest is moved on. Without a frame, what waits in the branches is moved on. True
 // where frames came and a newer one may be there at once.
-std::expected<bool, Failed> Pipeline::Impl::take_frames(std::size_t index) {
+std::expected<bool, detail::Failed> Pipeline::Impl::take_frames(std::size_t index) {
   Stream& stream = streams[index];
   StreamStats& counts = stats.streams[index];
   stream.set_more(false);
@@ -281,7 +281,8 @@ Result<void> Pipeline::Impl::survive(std::size_t index, const Failed& failure) {
   }
   stream.set_off(true);
   std::ranges::for_each(stream.branches(), forget);
-  if (stream.is_running()) static_cast<void>(stop_stream(index, Deadline::passed(), nullptr));  // its failure is known
+  if (stream.is_running())
+    static_cast<void>(stop_stream(index, Deadline::immediate(), nullptr));  // its failure is known
   return {};
 }
 
@@ -308,14 +309,14 @@ Result<void> Pipeline::Impl::renegotiate(std::size_t index) {
 Result<void> Pipeline::Impl::start_stream(std::size_t index) {
   auto started = streams[index].start();
   if (started || !is_no_signal(started.error())) return started;
-  static_cast<void>(stop_stream(index, Deadline::passed(), nullptr));
+  static_cast<void>(stop_stream(index, Deadline::immediate(), nullptr));
   return {};
 }
 
 Result<void> Pipeline::Impl::bring_up(std::size_t index, const StreamRequest& wishes) {
   if (auto made = prepare_stream(index, wishes); !made) return made;
   auto started = start_stream(index);
-  if (!started) static_cast<void>(stop_stream(index, Deadline::passed(), nullptr));
+  if (!started) static_cast<void>(stop_stream(index, Deadline::immediate(), nullptr));
   return started;
 }
 

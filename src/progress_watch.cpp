@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 
-namespace dmaflow {
+namespace dmaflow::detail {
 namespace {
 
 double seconds(std::chrono::nanoseconds time) { return std::chrono::duration<double>(time).count(); }
@@ -97,4 +97,4 @@ Result<void> ProgressWatch::check_branch(const Branch& branch, Mark& mark, std::
                                      blocker.waits_for_fence ? ": the fence of a frame has not signalled" : ""));
 }
 
-}  // namespace dmaflow
+}  // namespace dmaflow::detail

@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-namespace dmaflow {
+namespace dmaflow::detail {
 
 class ProgressWatch {
  public:
@@ -49,4 +49,4 @@ class ProgressWatch {
   std::vector<std::vector<Mark>> branches_;
 };
 
-}  // namespace dmaflow
+}  // namespace dmaflow::detail

@@ -6,7 +6,7 @@
 #include <chrono>
 #include <utility>
 
-namespace dmaflow {
+namespace dmaflow::detail {
 namespace {
 
 /// Who refused a buffer, and why.
@@ -16,11 +16,11 @@ struct Refusal {
 };
 
 /// The plan's buffers, each imported by everyone.
-std::expected<std::vector<Buffer>, Refusal> allocate_all(const Plan& plan, const std::vector<Importer*>& consumers) {
+std::expected<std::vector<Buffer>, Refusal> allocate_all(const Plan& plan, const std::vector<Consumer*>& consumers) {
   auto buffers = plan.allocator->allocate(plan.request());
   if (!buffers) return std::unexpected(Refusal{std::string(plan.allocator->name()), buffers.error()});
   for (const Buffer& buffer : *buffers) {
-    for (Importer* consumer : consumers) {
+    for (Consumer* consumer : consumers) {
       if (auto imported = consumer->import(buffer); !imported) {
         return std::unexpected(Refusal{std::string(consumer->name()), imported.error()});
       }
@@ -32,7 +32,7 @@ std::expected<std::vector<Buffer>, Refusal> allocate_all(const Plan& plan, const
 bool has_allocator(const Link& link, std::string_view name) {
   const auto is_named = [name](Allocator* one) { return one != nullptr && one->name() == name; };
   return is_named(link.producer->output_allocator()) || std::ranges::any_of(link.allocators, is_named) ||
-         std::ranges::any_of(link.consumers, [&](Importer* one) { return is_named(one->allocator()); });
+         std::ranges::any_of(link.consumers, [&](Consumer* one) { return is_named(one->input_allocator()); });
 }
 
 /// The wishes that hold for this link.
@@ -101,8 +101,8 @@ std::expected<Stream::Made, Refused> Stream::make(Link link) {
 }
 
 /// Those of a branch that use the source's own buffers.
-std::vector<Importer*> Stream::consumers_in(const Branch& branch) const {
-  std::vector<Importer*> consumers;
+std::vector<Consumer*> Stream::consumers_in(const Branch& branch) const {
+  std::vector<Consumer*> consumers;
   for (Stage* stage : branch.stages()) {
     consumers.push_back(stage);
     if (!stage->passes_through()) return consumers;
@@ -113,7 +113,7 @@ std::vector<Importer*> Stream::consumers_in(const Branch& branch) const {
 
 bool Stream::is_copy(const void* participant) const noexcept {
   return std::ranges::any_of(copies_, [&](const CopyStage& copy) {
-    return participant == static_cast<const Producer*>(&copy) || participant == static_cast<const Importer*>(&copy);
+    return participant == static_cast<const Producer*>(&copy) || participant == static_cast<const Consumer*>(&copy);
   });
 }
 
@@ -178,7 +178,7 @@ std::expected<void, Refused> Stream::make_part(std::size_t index, const StreamRe
   auto& candidates = made ? made->plan.candidates : made.error().candidates;
   candidates.insert(candidates.begin(), before_copies.begin(), before_copies.end());
   if (!made) return std::unexpected(std::move(made.error()));
-  made->plan.copies = std::ranges::any_of(made->consumers, [this](const Importer* one) { return is_copy(one); });
+  made->plan.copies = std::ranges::any_of(made->consumers, [this](const Consumer* one) { return is_copy(one); });
   made_.push_back(std::move(*made));
   return {};
 }
@@ -202,7 +202,7 @@ std::vector<Plan> Stream::plans() const {
   return plans;
 }
 
-std::span<const Buffer> Stream::inputs_of(const Importer& consumer) const noexcept {
+std::span<const Buffer> Stream::inputs_of(const Consumer& consumer) const noexcept {
   const auto found = std::ranges::find_if(
       made_, [&](const Made& made) { return std::ranges::find(made.consumers, &consumer) != made.consumers.end(); });
   return found == made_.end() ? std::span<const Buffer>() : found->buffers;
@@ -244,7 +244,7 @@ void Stream::note_traits() noexcept {
   may_be_behind_ = std::ranges::all_of(branches_, [](const Branch& one) { return one.wants_newest(); }) &&
                    std::ranges::any_of(branches_, [](const Branch& one) { return !one.stages().empty(); });
   must_be_woken_ = std::ranges::any_of(made_, [](const Made& made) {
-    return std::ranges::any_of(made.consumers, [](const Importer* one) { return !one->returns_in_calls(); });
+    return std::ranges::any_of(made.consumers, [](const Consumer* one) { return !one->returns_in_calls(); });
   });
 }
 
@@ -418,4 +418,4 @@ bool Stream::take_changed() noexcept {
   return changed;
 }
 
-}  // namespace dmaflow
+}  // namespace dmaflow::detail

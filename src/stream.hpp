@@ -13,7 +13,7 @@
 #include <optional>
 #include <vector>
 
-namespace dmaflow {
+namespace dmaflow::detail {
 
 /// Presented frames by second: the first hour in a table with room made beforehand, the last seconds without end.
 struct PerSecond {
@@ -110,7 +110,7 @@ class Stream {
   struct Made {                                     // a link's buffers, and who is to get them
     Plan plan;
     std::vector<Buffer> buffers;
-    std::vector<Importer*> consumers;
+    std::vector<Consumer*> consumers;
     Producer* producer = nullptr;
   };
   /// A link before it is negotiated. The source's reaches into every branch, a stage's belongs to one.
@@ -120,12 +120,12 @@ class Stream {
     std::size_t place = 0;              // in the branch's stages: right after the producer
   };
   [[nodiscard]] std::vector<Part> parts() const;
-  [[nodiscard]] std::vector<Importer*> consumers_in(const Branch& branch) const;
+  [[nodiscard]] std::vector<Consumer*> consumers_in(const Branch& branch) const;
   [[nodiscard]] bool is_copy(const void* participant) const noexcept;
   Result<void> check_names(const StreamRequest& request, const std::vector<Allocator*>& allocators) const;
   void finish_branch(std::size_t index, Deadline deadline, const Cancel* cancel, StreamStats& stats,
                      Result<void>& result);
-  [[nodiscard]] std::span<const Buffer> inputs_of(const Importer& consumer) const noexcept;
+  [[nodiscard]] std::span<const Buffer> inputs_of(const Consumer& consumer) const noexcept;
   [[nodiscard]] std::vector<Buffer> outputs_of(const Producer& producer) const;
   [[nodiscard]] bool is_late(const FrameInfo& info) const noexcept;
   static std::expected<Made, Refused> make(Link link);
@@ -138,7 +138,7 @@ class Stream {
   Result<void> stop_branch(std::size_t index, StreamStats& stats);
   void take_out(const Branch& branch);
   std::expected<void, Failed> note_buffers();
-  [[nodiscard]] std::optional<std::size_t> branch_of(const Importer& consumer) const noexcept;
+  [[nodiscard]] std::optional<std::size_t> branch_of(const Consumer& consumer) const noexcept;
   void note_traits() noexcept;
   void give_to_branches(Frame frame, StreamStats& stats, Result<void>& result) noexcept;
 
@@ -163,4 +163,4 @@ class Stream {
   bool has_more_ = false;
 };
 
-}  // namespace dmaflow
+}  // namespace dmaflow::detail

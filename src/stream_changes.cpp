@@ -5,14 +5,14 @@
 #include <cerrno>
 #include <vector>
 
-namespace dmaflow {
+namespace dmaflow::detail {
 namespace {
 
 /// What negotiation asks of a consumer, asked of one that comes later: it gets the buffers that there are.
-Result<void> try_consumer(Importer& consumer, const Producer& producer, std::span<const Buffer> buffers) {
+Result<void> try_consumer(Consumer& consumer, const Producer& producer, std::span<const Buffer> buffers) {
   const StreamConfig& config = producer.output();
-  if (auto possible = consumer.check(config); !possible) return possible;
-  if (auto ready = consumer.configure(config); !ready) return ready;
+  if (auto possible = consumer.check_input(config); !possible) return possible;
+  if (auto ready = consumer.set_input(config); !ready) return ready;
   const auto takes = consumer.needs().modifiers;
   if (!takes.empty() && std::ranges::find(takes, config.layout.modifier) == takes.end()) {
     return std::unexpected(Error::os(EINVAL, "Pipeline::connect", consumer.name())
@@ -35,7 +35,7 @@ Result<void> try_consumer(Importer& consumer, const Producer& producer, std::spa
 
 /// Everybody of the branch that uses the source's buffers can use those that there are.
 Result<void> Stream::settle(const Branch& branch) const {
-  for (Importer* consumer : consumers_in(branch)) {
+  for (Consumer* consumer : consumers_in(branch)) {
     if (auto tried = try_consumer(*consumer, *source_, made_.front().buffers); !tried) return tried;
   }
   return {};
@@ -45,7 +45,7 @@ Result<void> Stream::settle(const Branch& branch) const {
 Result<void> Stream::check_spare(const Branch& added) const {
   const auto holds = [this](const Branch& branch) {
     std::uint32_t most = branch.max_queued();
-    for (const Importer* consumer : consumers_in(branch)) most += consumer->max_held();
+    for (const Consumer* consumer : consumers_in(branch)) most += consumer->max_held();
     return most;
   };
   std::uint32_t needed = source_->min_buffers() + 1;
@@ -61,7 +61,7 @@ Result<void> Stream::check_spare(const Branch& added) const {
                   added.name().c_str(), holds(added), needed, there));
 }
 
-std::optional<std::size_t> Stream::branch_of(const Importer& consumer) const noexcept {
+std::optional<std::size_t> Stream::branch_of(const Consumer& consumer) const noexcept {
   for (std::size_t i = 0; i < branches_.size(); ++i) {
     const auto consumers = consumers_in(branches_[i]);
     if (std::ranges::find(consumers, &consumer) != consumers.end()) return i;
@@ -81,13 +81,13 @@ std::expected<void, Failed> Stream::note_buffers() {
   const auto there = holds->buffers();
   std::erase_if(made.buffers, [&](const Buffer& buffer) {
     if (std::ranges::find(there, buffer) != there.end()) return false;
-    for (Importer* consumer : made.consumers) consumer->remove_buffer(buffer);
+    for (Consumer* consumer : made.consumers) consumer->remove_buffer(buffer);
     return true;
   });
   for (const Buffer& buffer : there) {
     if (!buffer || std::ranges::find(made.buffers, buffer) != made.buffers.end()) continue;
     made.buffers.push_back(buffer);
-    for (Importer* consumer : made.consumers) {
+    for (Consumer* consumer : made.consumers) {
       const auto branch = branch_of(*consumer);
       if (branch && branches_[*branch].state() == Branch::State::failed) continue;
       auto added = consumer->add_buffer(buffer);
@@ -115,7 +115,7 @@ Result<void> Stream::join(const StreamRequest& request, const std::vector<Alloca
     if (auto made = make_part(i, request, allocators); !made) joined = std::unexpected(made.error().error);
   }
   if (joined) {
-    for (Importer* consumer : consumers_in(branch)) made_.front().consumers.push_back(consumer);
+    for (Consumer* consumer : consumers_in(branch)) made_.front().consumers.push_back(consumer);
     branch.begin();
     joined = start_branch(branch);
   }
@@ -131,7 +131,7 @@ Result<void> Stream::join(const StreamRequest& request, const std::vector<Alloca
 /// Forgets the links of a branch, and the copies put into it.
 void Stream::take_out(const Branch& branch) {
   const auto stages = branch.stages();
-  const auto is_its = [&](const Importer* one) {
+  const auto is_its = [&](const Consumer* one) {
     return one == &branch.sink() || std::ranges::any_of(stages, [&](const Stage* stage) { return one == stage; });
   };
   std::erase_if(made_, [&](const Made& made) {
@@ -199,4 +199,4 @@ void Stream::discard(StreamStats& stats) noexcept {
   count(stats);
 }
 
-}  // namespace dmaflow
+}  // namespace dmaflow::detail

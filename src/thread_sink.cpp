@@ -164,15 +164,15 @@ std::uint64_t ThreadSink::dropped() const noexcept { return impl_->dropped.load(
 int ThreadSink::poll_fd() const noexcept { return impl_->event.get(); }
 short ThreadSink::poll_events() const noexcept { return impl_->is_started() ? POLLIN : 0; }
 
-Result<void> ThreadSink::check(const StreamConfig& config) {
+Result<void> ThreadSink::check_input(const StreamConfig& config) {
   return detail::check_format(config.layout.format, impl_->options.formats, name());
 }
 
-Result<void> ThreadSink::configure(const StreamConfig& config) {
+Result<void> ThreadSink::set_input(const StreamConfig& config) {
   if (impl_->is_started()) {
     return std::unexpected(impl_->error(EBUSY, "ThreadSink::configure").detail("it is started"));
   }
-  if (auto checked = check(config); !checked) return checked;
+  if (auto checked = check_input(config); !checked) return checked;
   impl_->config = config;
   return {};
 }

@@ -21,7 +21,7 @@ struct Subscriber {
 struct Pending {
   Sent sent{};
   MatchFunction matcher;
-  Deadline deadline = Deadline::passed();
+  Deadline deadline = Deadline::immediate();
   ReplyHandler handler;
   std::uint64_t lost = 0;
 };

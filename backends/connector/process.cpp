@@ -49,7 +49,7 @@ Result<ProcessId> identify(pid_t pid) {
   return ProcessId{.pid = pid, .start = stat->start};
 }
 
-bool Process::has_exited() const noexcept { return sys::wait(fd_.get(), POLLIN, Deadline::passed()) > 0; }
+bool Process::has_exited() const noexcept { return sys::wait(fd_.get(), POLLIN, Deadline::immediate()) > 0; }
 
 Result<void> Process::wait_for_exit(Deadline deadline, const Cancel* cancel) const noexcept {
   const int ready = dmaflow::detail::wait(fd_.get(), POLLIN, deadline, cancel);

@@ -19,7 +19,7 @@ bool is_aligned(std::uint64_t value, std::uint64_t alignment) noexcept { return 
 Error misfit() noexcept { return Error::os(EINVAL, "gbm_bo_create"); }
 
 std::optional<Error> misfit_of_plane(const Layout& layout, std::uint32_t index, const Constraints& wanted) noexcept {
-  const Plane& plane = layout.planes[index];
+  const PlaneLayout& plane = layout.planes[index];
   if (plane.stride < wanted.min_stride[index] || !is_aligned(plane.stride, wanted.stride_alignment)) {
     return misfit().detail("plane %u: the driver makes rows of %u bytes; wanted are %u or more, a multiple of %u",
                            index, plane.stride, wanted.min_stride[index], std::max(1U, wanted.stride_alignment));

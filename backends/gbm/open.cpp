@@ -1,7 +1,7 @@
 // Ways to a gbm_device: a node by its path, the first that works, or somebody else's.
 #include "impl.hpp"
 
-#include "access.hpp"
+#include "access_help.hpp"
 #include "errno_name.hpp"
 #include "sys/drm_ioctl.hpp"
 

@@ -1,6 +1,6 @@
 #include <dmaflow/heap.hpp>
 
-#include "access.hpp"
+#include "access_help.hpp"
 #include "memory.hpp"
 #include "sys/sys.hpp"
 

@@ -3,7 +3,7 @@
 #include "find.hpp"
 #include "impl.hpp"
 
-#include "access.hpp"
+#include "access_help.hpp"
 #include "log.hpp"
 #include "sys/sys.hpp"
 
@@ -339,7 +339,7 @@ Result<void> Device::Impl::commit_waiting() noexcept {
 Result<void> Device::Impl::read_events() noexcept {
   // Several planes share this file, and each is told of the same wake-up: only the first finds events.
   if (outstanding == 0) return {};
-  if (!is_nonblocking && sys::wait(file.fd, POLLIN, Deadline::passed()) <= 0) return {};
+  if (!is_nonblocking && sys::wait(file.fd, POLLIN, Deadline::immediate()) <= 0) return {};
   // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): read() fills it
   alignas(drm_event) std::array<std::byte, 4096> events;
   const ssize_t size = sys::read(file.fd, events.data(), events.size());

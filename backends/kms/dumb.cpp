@@ -55,7 +55,7 @@ void widen(Layout& layout, std::uint32_t object, std::uint32_t stride, std::uint
   const std::uint32_t old = layout.planes[first].stride;
   std::uint64_t offset = layout.planes[first].offset;
   for (std::uint32_t p = first; p < layout.plane_count; ++p) {
-    dmaflow::Plane& plane = layout.planes[p];
+    PlaneLayout& plane = layout.planes[p];
     if (plane.object != object) continue;
     plane.stride = static_cast<std::uint32_t>(std::uint64_t{plane.stride} * stride / old);
     if (offset_alignment > 1) offset = std::uint64_t{divide_up(offset, offset_alignment)} * offset_alignment;

@@ -40,7 +40,7 @@ class Framebuffer final : public Attachment {
   void tear_down() noexcept override { remove_framebuffer(file_, id_); }
 
   [[nodiscard]] std::uint32_t id() const noexcept { return id_; }
-  /// Whether a plane tried it: each configure() of each plane has a number of its own.
+  /// Whether a plane tried it: each set_input() of each plane has a number of its own.
   [[nodiscard]] bool was_tried(std::uint64_t configuration) const noexcept;
   void set_tried(std::uint64_t configuration) { tried_.push_back(configuration); }
 

@@ -65,7 +65,7 @@ struct Device::Impl {
   std::unique_ptr<Hotplug> hotplug;
   Deadline::Clock::time_point look_again{};  // while paused: whether it is master again
   std::uint32_t outstanding = 0;             // flip events asked for and not yet read
-  std::uint64_t configurations = 0;          // counts configure() calls of all planes
+  std::uint64_t configurations = 0;          // counts set_input() calls of all planes
   std::uint16_t next_output = 1;
   std::vector<LeftOnScreen> left_on_screen;  // room is reserved when a plane is made
   std::optional<std::uint32_t> pitch_alignment;

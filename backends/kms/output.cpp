@@ -162,7 +162,7 @@ int Output::Impl::free_connector() noexcept {
   }
   // While that CRTC is busy: blocked(). Where turning it off takes longer, our own commit finds the connector busy.
   const Outcome outcome =
-      commit_within(request, DRM_MODE_ATOMIC_ALLOW_MODESET, *driver, Deadline::passed(), Deadline::after(stop_time));
+      commit_within(request, DRM_MODE_ATOMIC_ALLOW_MODESET, *driver, Deadline::immediate(), Deadline::after(stop_time));
   if (outcome.result == 0) {
     has_touched = true;
     refresh_links(device.file, device.objects);

@@ -120,7 +120,7 @@ bool is_inside(const Rect& part, Size whole) {
 /// Refusals that need no driver: what is wrong with the stream itself.
 Result<void> check_stream(const StreamConfig& stream, const PlaneOptions& options, std::string_view device) {
   const Layout& layout = stream.layout;
-  const auto refuse = [&] { return Error::os(EINVAL, "configure", device); };
+  const auto refuse = [&] { return Error::os(EINVAL, "set_input", device); };
   const Size size = layout.size;
   if (size.width == 0 || size.height == 0 || size.width > max_dimension || size.height > max_dimension) {
     return std::unexpected(refuse().detail("a size of %ux%u; possible are 1x1 to %ux%u", size.width, size.height,
@@ -306,7 +306,7 @@ Result<ModeEntry> choose_mode(const Output::Impl& output, bool is_fixed, Size fr
   if (output.options.mode) {
     found = find_mode(modes, *output.options.mode, output.options.refresh_mhz);
     if (found == nullptr) {
-      return std::unexpected(Error::os(EINVAL, "configure", output.name)
+      return std::unexpected(Error::os(EINVAL, "set_input", output.name)
                                  .detail("no mode of %ux%u; the monitor has %s", output.options.mode->width,
                                          output.options.mode->height, list_modes(modes).c_str()));
     }
@@ -316,7 +316,7 @@ Result<ModeEntry> choose_mode(const Output::Impl& output, bool is_fixed, Size fr
   if (found == nullptr) found = preferred_mode(modes);
   if (found == nullptr) {
     return std::unexpected(
-        Error::os(ENODEV, "configure", output.name).detail("the connector has no modes: is a monitor plugged in?"));
+        Error::os(ENODEV, "set_input", output.name).detail("the connector has no modes: is a monitor plugged in?"));
   }
   return *found;
 }
@@ -348,10 +348,10 @@ Result<Place> Plane::Impl::find_place(const StreamConfig& stream) {
     return plane->takes({layout.format, layout.modifier}, with_modifiers);
   });
   if (all.empty()) {
-    return std::unexpected(Error::os(EBUSY, "configure", name).detail("no free plane of that kind on this output"));
+    return std::unexpected(Error::os(EBUSY, "set_input", name).detail("no free plane of that kind on this output"));
   }
   if (able.empty()) {
-    return std::unexpected(Error::os(EINVAL, "configure", name)
+    return std::unexpected(Error::os(EINVAL, "set_input", name)
                                .detail("no free plane shows %s %s; they show %s", layout.format.name().c_str(),
                                        layout.modifier.name().c_str(), list_formats(all, with_modifiers).c_str()));
   }

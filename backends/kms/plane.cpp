@@ -24,7 +24,7 @@ bool Plane::take_changed() noexcept { return std::exchange(impl_->has_changed, f
 std::uint32_t Plane::plane_id() const noexcept { return impl_->place ? impl_->place->plane->id : 0; }
 Rect Plane::position() const noexcept { return impl_->place ? impl_->place->position : Rect{}; }
 
-Allocator* Plane::allocator() noexcept {
+Allocator* Plane::input_allocator() noexcept {
   const DrmFile& file = impl_->file();
   return file.dumb && file.prime_export ? &impl_->device().dumb : nullptr;
 }
@@ -59,21 +59,21 @@ Needs Plane::needs() const {
   return needs;
 }
 
-Result<void> Plane::check(const StreamConfig& config) {
+Result<void> Plane::check_input(const StreamConfig& config) {
   if (auto alive = impl_->device().check_alive("check"); !alive) return alive;
   auto place = impl_->find_place(config);
   if (!place) return std::unexpected(place.error());
   return {};
 }
 
-Result<void> Plane::configure(const StreamConfig& config) {
-  if (auto alive = impl_->device().check_alive("configure"); !alive) return alive;
+Result<void> Plane::set_input(const StreamConfig& config) {
+  if (auto alive = impl_->device().check_alive("set_input"); !alive) return alive;
   Output::Impl& output = impl_->output;
   auto place = impl_->find_place(config);
   if (!place) return std::unexpected(place.error());
   const bool is_same_plane = impl_->place && impl_->place->plane == place->plane;
   if (impl_->is_lit() && !is_same_plane) {
-    return std::unexpected(output.error(-EBUSY, "configure").detail("another plane is needed: stop() first"));
+    return std::unexpected(output.error(-EBUSY, "set_input").detail("another plane is needed: stop() first"));
   }
   const bool is_new_mode = !output.mode || !(output.mode->mode.size == place->mode.mode.size) ||
                            output.mode->info.clock != place->mode.info.clock ||
@@ -99,7 +99,7 @@ Result<void> Plane::configure(const StreamConfig& config) {
 Result<void> Plane::import(const Buffer& buffer) {
   if (auto alive = impl_->device().check_alive("import"); !alive) return alive;
   if (!impl_->place) {
-    return std::unexpected(Error::os(EINVAL, "import", impl_->name).detail("configure() comes first"));
+    return std::unexpected(Error::os(EINVAL, "import", impl_->name).detail("set_input() comes first"));
   }
   const Layout& wanted = impl_->config.layout;
   const Layout& layout = buffer.layout();
@@ -270,7 +270,7 @@ void Plane::Impl::let_go() noexcept {
 Result<void> Plane::Impl::stop() noexcept {
   drop_staged();
   if (!is_lit()) return {};
-  const auto finished = output.finish_flips(output.is_stuck ? Deadline::passed() : Deadline::after(stop_time));
+  const auto finished = output.finish_flips(output.is_stuck ? Deadline::immediate() : Deadline::after(stop_time));
   const bool is_last = std::none_of(output.planes.begin(), output.planes.end(), [&](const auto& plane) {
     return &Inside::of(*plane) != this && Inside::of(*plane).is_lit();
   });

@@ -46,7 +46,7 @@ bool Plane::Impl::is_committable() noexcept {
       // Not to be had (before 6.0 nothing takes them out), or ready() has failed, as is seen below. The dma-buf itself
       // can be waited for.
       staged.wait = FenceWait::here;
-      if (!wait_idle(staged.frame.buffer(), Access::read, Deadline::passed())) return false;
+      if (!wait_idle(staged.frame.buffer(), Access::read, Deadline::immediate())) return false;
     }
   }
   const Fence& fence = staged_fence();
@@ -86,7 +86,8 @@ int Plane::Impl::waiting_fence() const noexcept {
   if (!fence.is_null()) return fence.poll_fd();
   const Buffer& buffer = staged.frame.buffer();
   std::uint32_t object = 0;
-  while (object + 1 < buffer.object_count() && sys::wait(buffer.fd(object), POLLIN, Deadline::passed()) > 0) ++object;
+  while (object + 1 < buffer.object_count() && sys::wait(buffer.fd(object), POLLIN, Deadline::immediate()) > 0)
+    ++object;
   return buffer.fd(object);  // the first that is not idle yet
 }
 

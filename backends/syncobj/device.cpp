@@ -1,5 +1,5 @@
 // The DRM file: opened or adopted, asked what it can do, closed with the last timeline.
-#include "access.hpp"
+#include "access_help.hpp"
 #include "syncobj.hpp"
 #include "sys/sys.hpp"
 

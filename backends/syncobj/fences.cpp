@@ -136,7 +136,7 @@ Result<void> import_fence(const Syncobj& object, std::uint64_t point, const Fenc
   if (*state != Fence::State::failed) return {};
   const auto has_ended = fence.has_ended();  // one of which a part is at work still keeps its parts, and their errors
   if (!has_ended) return std::unexpected(has_ended.error());
-  return *has_ended ? fence.wait(Deadline::passed()) : Result<void>{};
+  return *has_ended ? fence.wait(Deadline::immediate()) : Result<void>{};
 }
 
 Result<void> notify(const Syncobj& object, std::uint64_t point, int eventfd, bool available) noexcept {

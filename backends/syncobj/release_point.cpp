@@ -28,7 +28,7 @@ Result<void> ReleasePoint::signal_with(const Fence& fence) noexcept {
 void ReleasePoint::keep() noexcept {
   if (!point_) return;
   // Where it or a later point is submitted, nobody waits for us; and a value out of order would confuse queries.
-  const bool submitted = point_.value() != 0 && point_.wait(Deadline::passed(), {.available = true});
+  const bool submitted = point_.value() != 0 && point_.wait(Deadline::immediate(), {.available = true});
   if (submitted) {
     point_ = {};
     return;

@@ -173,7 +173,7 @@ Result<std::uint32_t> wait_for_events(const WaitSet& set, Deadline deadline, con
 
 Result<std::uint32_t> wait_cancellable(const WaitSet& set, Deadline deadline, const WaitOptions& options) noexcept {
   // Most waits find their point signalled, and then this is all.
-  auto looked = wait_in_kernel(set, Deadline::passed(), options);
+  auto looked = wait_in_kernel(set, Deadline::immediate(), options);
   if (looked || looked.error().code() != ETIMEDOUT) return looked;
   if (!set.file.eventfds.load(std::memory_order_relaxed)) return wait_in_slices(set, deadline, options);
 
@@ -203,7 +203,7 @@ Result<void> failure_of(const WaitSet& set, std::size_t index, Fence& fence) noe
     if (!taken) return taken.error().code() == EINVAL ? Result<void>{} : std::unexpected(taken.error());
     fence = std::move(*taken);
   }
-  const auto ended = fence.wait(Deadline::passed());
+  const auto ended = fence.wait(Deadline::immediate());
   if (ended) return {};
   const int code = ended.error().code();
   if (code == ETIMEDOUT) {

@@ -48,7 +48,7 @@ Result<void> CameraAllocator::check(const Request& request) const {
     return std::unexpected(refuse(EINVAL).detail("the camera makes %s only", layout.modifier.name().c_str()));
   const Constraints& asked = request.constraints;
   for (std::uint32_t i = 0; i < layout.plane_count; ++i) {
-    const Plane& plane = layout.planes[i];
+    const PlaneLayout& plane = layout.planes[i];
     const bool stride_fits = plane.stride >= asked.min_stride[i] &&
                              (asked.stride_alignment == 0 || plane.stride % asked.stride_alignment == 0);
     const bool offset_fits = asked.offset_alignment == 0 || plane.offset % asked.offset_alignment == 0;

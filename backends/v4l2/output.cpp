@@ -140,21 +140,21 @@ std::uint32_t Output::max_held() const noexcept { return impl_->depth + 1; }
 
 // --- negotiation
 
-Result<void> Output::check(const StreamConfig& config) {
+Result<void> Output::check_input(const StreamConfig& config) {
   auto code = code_for(impl_->device, config);
   if (!code) return std::unexpected(code.error());
   return {};
 }
 
-Result<void> Output::configure(const StreamConfig& config) {
+Result<void> Output::set_input(const StreamConfig& config) {
   Impl& my = *impl_;
-  if (my.started) return std::unexpected(my.device.error(EBUSY, "configure").detail("it is started: stop() it first"));
+  if (my.started) return std::unexpected(my.device.error(EBUSY, "set_input").detail("it is started: stop() it first"));
   if (auto closed = my.queue.close(); !closed) return closed;
   my.agreed.reset();
   if (my.fixed_port) {  // stop() put back the one that was there before
     if (auto set = set_port(my.device, my.port); !set) return set;
   }
-  if (auto known = check(config); !known) return known;
+  if (auto known = check_input(config); !known) return known;
   StreamRequest request;
   request.size = config.layout.size;
   request.formats = {config.layout.format};
@@ -198,7 +198,7 @@ Result<OutputMark*> Output::Impl::mark(const Buffer& buffer) {
 
 Result<void> Output::import(const Buffer& buffer) {
   Impl& my = *impl_;
-  if (!my.agreed) return std::unexpected(my.device.error(EINVAL, "import").detail("configure() comes first"));
+  if (!my.agreed) return std::unexpected(my.device.error(EINVAL, "import").detail("set_input() comes first"));
   if (auto fits = my.agreed->format.check(buffer, my.config, my.device); !fits) return fits;
   auto mark = my.mark(buffer);
   if (!mark) return std::unexpected(mark.error());
@@ -230,7 +230,7 @@ Result<void> Output::start(std::span<const Buffer> buffers) {
         my.device.error(EINVAL, "start").detail("%zu buffers given; 1 to %u may be", buffers.size(), max_slots));
   }
   if (!my.agreed && my.configured != 0) {  // stop() put the device back
-    if (auto again = configure(StreamConfig(my.config)); !again) return again;
+    if (auto again = set_input(StreamConfig(my.config)); !again) return again;
   }
   for (const Buffer& buffer : buffers) {
     if (auto imported = import(buffer); !imported) return imported;

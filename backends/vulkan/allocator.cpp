@@ -39,7 +39,7 @@ bool is_multiple(std::uint64_t value, std::uint32_t of) { return of <= 1 || valu
 Result<void> meets(const Layout& layout, std::uint64_t bytes, const Constraints& wanted, std::string_view device) {
   const auto refuse = [&] { return Error::os(EINVAL, "vkCreateImage", device); };
   for (std::uint32_t p = 0; p < layout.plane_count; ++p) {
-    const Plane& plane = layout.planes[p];
+    const PlaneLayout& plane = layout.planes[p];
     if (!is_multiple(plane.stride, wanted.stride_alignment) || plane.stride < wanted.min_stride[p]) {
       return std::unexpected(
           refuse().detail("the device makes rows of %u bytes; wanted are %u or more, a multiple of %u", plane.stride,

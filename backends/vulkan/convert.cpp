@@ -70,8 +70,8 @@ const Histogram& Convert::turnaround() const noexcept { return impl_->turnaround
 /// How a stream is read, where it can be.
 Result<Reading> Convert::Impl::reading_of(const StreamConfig& config) const {
   const Layout& layout = config.layout;
-  const auto refuse = [&](int code) { return Error::os(code, "vulkan::Convert::check", name); };
-  if (auto alive = gpu.alive("vulkan::Convert::check"); !alive) return std::unexpected(alive.error());
+  const auto refuse = [&](int code) { return Error::os(code, "vulkan::Convert::check_input", name); };
+  if (auto alive = gpu.alive("vulkan::Convert::check_input"); !alive) return std::unexpected(alive.error());
   if (layout.modifier.is_implicit()) {
     return std::unexpected(refuse(ENOTSUP).detail("modifier INVALID: Vulkan must be told the arrangement"));
   }
@@ -83,12 +83,12 @@ Result<Reading> Convert::Impl::reading_of(const StreamConfig& config) const {
   return find_reading(gpu, layout, options.sampling);
 }
 
-Result<void> Convert::check(const StreamConfig& config) {
+Result<void> Convert::check_input(const StreamConfig& config) {
   auto reading = impl_->reading_of(config);
   return reading ? Result<void>() : std::unexpected(reading.error());
 }
 
-Result<void> Convert::configure(const StreamConfig& config) {
+Result<void> Convert::set_input(const StreamConfig& config) {
   if (impl_->started) return std::unexpected(Error::os(EBUSY, "vulkan::Convert::configure", impl_->name));
   auto reading = impl_->reading_of(config);
   if (!reading) return std::unexpected(reading.error());
@@ -592,7 +592,7 @@ Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
   info.visible = {0, 0, output.layout.size.width, output.layout.size.height};
   info.bytes_used = {};
   info.has_implicit_fences = false;
-  if (auto described = target.describe(info, std::move(done)); !described) return described;
+  if (auto described = target.set_info(info, std::move(done)); !described) return described;
   finished = std::move(target);
   return {};
 }

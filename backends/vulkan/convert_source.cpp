@@ -6,7 +6,7 @@
 namespace dmaflow::vulkan {
 namespace {
 
-constexpr const char* operation = "vulkan::Convert::check";
+constexpr const char* operation = "vulkan::Convert::check_input";
 
 /// The same bytes with Cb where Cr is: Vulkan has formats for these only.
 struct Twin {

@@ -50,7 +50,7 @@ std::uint32_t divide_up(std::uint32_t value, std::uint32_t by) noexcept { return
 
 bool in_one_object(const Layout& layout, const ImagePlan& plan) noexcept {
   const auto* const first = &layout.planes[plan.first_plane];
-  return std::all_of(first, first + plan.plane_count, [&](const Plane& p) { return p.object == first->object; });
+  return std::all_of(first, first + plan.plane_count, [&](const PlaneLayout& p) { return p.object == first->object; });
 }
 
 }  // namespace
@@ -157,7 +157,7 @@ Result<void> Device::Impl::has_own_strides(const Layout& layout, const ImagePlan
     const VkImageSubresource which{.aspectMask = aspect};
     VkSubresourceLayout own{};
     vk.GetImageSubresourceLayout(device, image, &which, &own);
-    const Plane& plane = layout.planes[plan.first_plane + i];
+    const PlaneLayout& plane = layout.planes[plan.first_plane + i];
     if (own.offset == plane.offset && own.rowPitch == plane.stride) continue;
     return std::unexpected(
         Error::os(EINVAL, "vkGetImageSubresourceLayout", name)
@@ -182,7 +182,7 @@ Result<Imported> Device::Impl::make_image(const Buffer& buffer, const ImagePlan&
   }
   std::array<VkSubresourceLayout, max_planes> planes{};
   for (std::uint32_t i = 0; i < plan.plane_count; ++i) {
-    const Plane& plane = layout.planes[plan.first_plane + i];
+    const PlaneLayout& plane = layout.planes[plan.first_plane + i];
     planes[i] = {.offset = plane.offset, .size = 0, .rowPitch = plane.stride, .arrayPitch = 0, .depthPitch = 0};
   }
   const VkImageDrmFormatModifierExplicitCreateInfoEXT arrangement{

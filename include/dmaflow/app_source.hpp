@@ -32,7 +32,7 @@ class AppSource final : public Source {
   /// free again. Waits until there is one, or the deadline; the loop's own thread must not wait, for it is the loop
   /// that sees what came back. Errors: EAGAIN (none is free, and the deadline has passed), EINVAL (not started), EPIPE
   /// (end() was called).
-  [[nodiscard]] Result<Frame> acquire(Deadline deadline = Deadline::passed());
+  [[nodiscard]] Result<Frame> acquire(Deadline deadline = Deadline::immediate());
   /// Hands a filled frame on. @p info: its sequence number is replaced by the source's own count; without a clock, the
   /// time stamp is now. @p ready: from when it may be read. What is not pushed because of an error is dropped.
   /// Errors: EINVAL (empty, not from acquire(), or from before the last start), EPERM (it was split), EPIPE.

@@ -24,8 +24,8 @@ class CopyStage final : public Stage {
   ~CopyStage() override;
 
   [[nodiscard]] std::string_view name() const noexcept override { return "copy"; }
-  [[nodiscard]] Result<void> check(const StreamConfig& config) override;
-  [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> check_input(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> set_input(const StreamConfig& config) override;
   [[nodiscard]] Needs needs() const override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
   [[nodiscard]] Result<void> add_buffer(const Buffer& buffer) override;

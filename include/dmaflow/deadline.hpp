@@ -19,7 +19,7 @@ class Deadline {
   }
   static Deadline at(Clock::time_point point) noexcept { return Deadline(point); }
   /// Already passed: a wait with it only looks and never sleeps.
-  static Deadline passed() noexcept { return Deadline(Clock::time_point::min()); }
+  static Deadline immediate() noexcept { return Deadline(Clock::time_point::min()); }
 
   [[nodiscard]] Clock::time_point time() const noexcept { return point_; }
   /// Time left; never negative.

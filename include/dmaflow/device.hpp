@@ -142,12 +142,12 @@ class Producer : public virtual Participant {
 };
 
 /// Takes foreign buffers: a display, or the input side of a stage.
-class Importer : public virtual Participant {
+class Consumer : public virtual Participant {
  public:
   /// Asks, changing nothing: could it take such a stream? Errors: EINVAL and others, with what it takes in the detail.
-  [[nodiscard]] virtual Result<void> check(const StreamConfig& config) = 0;
+  [[nodiscard]] virtual Result<void> check_input(const StreamConfig& config) = 0;
   /// Prepares for such a stream, replacing an earlier one. For a display: finds the mode and the place on the screen.
-  [[nodiscard]] virtual Result<void> configure(const StreamConfig& config) = 0;
+  [[nodiscard]] virtual Result<void> set_input(const StreamConfig& config) = 0;
   /// What it needs of the buffers of the stream it was configured for. Negotiation merges the needs of all consumers of
   /// a link with the producer's constraints (the largest alignments, all usages, the modifiers that all take) and asks
   /// the allocators for that.
@@ -170,14 +170,14 @@ class Importer : public virtual Participant {
   /// back. False where another thread may.
   [[nodiscard]] virtual bool returns_in_calls() const noexcept { return false; }
   /// Its own allocator, or nullptr.
-  [[nodiscard]] virtual Allocator* allocator() noexcept { return nullptr; }
+  [[nodiscard]] virtual Allocator* input_allocator() noexcept { return nullptr; }
   /// Frames it accepted and let go unused since it was made: their fence failed, or the stream stopped before their
   /// turn. A sink did not submit them, a stage gave nothing for them. Those that accept() refused or displaced do not
   /// count. Never falls.
   [[nodiscard]] virtual std::uint64_t dropped() const noexcept { return 0; }
 
  protected:
-  ~Importer() = default;
+  ~Consumer() = default;
 };
 
 /// Where frames come from: see the loop's contract at the top. Destroying it while frames are held is allowed: they
@@ -220,7 +220,7 @@ struct Presentation {
 };
 
 /// Where frames go.
-class Sink : public Pollable, public Importer {
+class Sink : public Pollable, public Consumer {
  public:
   /// Every buffer there is now, so that nothing is imported later, except those that add_buffer() brings. Default:
   /// import() each.
@@ -243,13 +243,13 @@ class Sink : public Pollable, public Importer {
   [[nodiscard]] virtual Result<Frame> acquire_target();
   /// Submits what was accepted and waits until it is shown. Errors: ETIMEDOUT, ECANCELED, those of the device.
   virtual Result<void> drain(Deadline deadline, const Cancel* cancel) = 0;
-  /// Ends the stream, restores what configure() and start() changed, lets go of every frame. Stopping twice is allowed.
+  /// Ends the stream, restores what set_input() and start() changed, lets go of every frame. Stopping twice is allowed.
   virtual Result<void> stop() noexcept = 0;
 };
 
 /// What turns frames into other frames: N into M, late, and in another order if need be. The frames it gives are
 /// either in buffers of its own (a Pool) or those it took.
-class Stage : public Pollable, public Importer, public Producer {
+class Stage : public Pollable, public Consumer, public Producer {
  public:
   /// True where it gives on the frames it took; then its followers import the buffers of whoever is before it, and
   /// start() gets no outputs.

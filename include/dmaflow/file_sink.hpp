@@ -58,9 +58,9 @@ class FileSink final : public Sink {
   [[nodiscard]] std::string_view name() const noexcept override;
   /// Errors: EINVAL (a format that the container does not hold, with those that it does; a modifier other than LINEAR;
   /// another size, format or rate than the file has already).
-  [[nodiscard]] Result<void> check(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> check_input(const StreamConfig& config) override;
   /// Errors: those of check(); EBUSY (it is started).
-  [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> set_input(const StreamConfig& config) override;
   /// Cached memory, for it reads every byte.
   [[nodiscard]] Needs needs() const override;
   /// Maps the buffer to see whether the CPU can read it. Errors: those of CpuMap::create().

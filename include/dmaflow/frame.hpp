@@ -150,7 +150,7 @@ class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
   /// Says what was written to the buffer and from when it may be read. For the sole holder, before it passes the frame
   /// on. On an error @p ready is still the caller's.
   /// Errors: EPERM (split: others are reading), EINVAL (this frame is empty).
-  Result<void> describe(const FrameInfo& info, Fence&& ready = {}) noexcept;
+  Result<void> set_info(const FrameInfo& info, Fence&& ready = {}) noexcept;
 
   /// Lets go now. Does nothing on an empty frame.
   void release() noexcept;

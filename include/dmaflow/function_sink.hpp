@@ -37,8 +37,8 @@ class FunctionSink final : public Sink {
 
   [[nodiscard]] std::string_view name() const noexcept override { return options_.name; }
   /// Errors: EINVAL (a format that is not among options.formats).
-  [[nodiscard]] Result<void> check(const StreamConfig& config) override;
-  [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> check_input(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> set_input(const StreamConfig& config) override;
   [[nodiscard]] Needs needs() const override { return options_.needs; }
   /// Takes any buffer: what the function does with it, it must try itself.
   [[nodiscard]] Result<void> import(const Buffer& /*buffer*/) override { return {}; }

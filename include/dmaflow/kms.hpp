@@ -75,7 +75,7 @@ enum class Rotation : std::uint8_t { none, by_90, by_180, by_270 };  ///< counte
 
 enum class PlaneKind : std::uint8_t { any, primary, overlay };
 
-/// Where and how a plane shows its frames. What the driver cannot do is refused by configure(), never approximated.
+/// Where and how a plane shows its frames. What the driver cannot do is refused by set_input(), never approximated.
 struct PlaneOptions {
   PlaneKind kind = PlaneKind::any;  ///< any = the primary plane, or an overlay where that is taken or cannot
   std::uint32_t plane_id = 0;       ///< exactly this one; 0 = any that takes the format
@@ -223,11 +223,11 @@ class Output {
   /// Of the connector, as last seen.
   [[nodiscard]] const std::vector<Mode>& modes() const noexcept;
   [[nodiscard]] bool is_connected() const noexcept;
-  /// The mode chosen by the first plane's configure(), or nothing.
+  /// The mode chosen by the first plane's set_input(), or nothing.
   [[nodiscard]] std::optional<Mode> mode() const noexcept;
   [[nodiscard]] bool paused() const noexcept;
 
-  /// A plane of this output. Which one is decided by configure(). The output owns it.
+  /// A plane of this output. Which one is decided by set_input(). The output owns it.
   [[nodiscard]] Result<Plane*> plane(const PlaneOptions& options = {});
   /// Stops a plane and destroys it.
   void remove(Plane* plane) noexcept;
@@ -276,9 +276,9 @@ class Plane final : public Sink {
   /// Errors: EINVAL (size, format or modifier the output has no plane or mode for: lists what it has), EBUSY (no plane
   /// is free), EACCES (not master), and what the driver answers where it cannot place, scale or turn the frame (EINVAL,
   /// ERANGE).
-  [[nodiscard]] Result<void> check(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> check_input(const StreamConfig& config) override;
   /// Errors: as check(); EBUSY (frames are on the screen and another plane is needed: stop() first).
-  [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> set_input(const StreamConfig& config) override;
   /// Usage: scanout. The stride alignment is that of the driver's own memory, found by making some. The modifiers are
   /// those of the planes that can be chosen, for the format configured; empty where the driver lists none (IN_FORMATS).
   [[nodiscard]] Needs needs() const override;
@@ -293,7 +293,7 @@ class Plane final : public Sink {
   /// nonblocking commit at a time per CRTC, so there are never more.
   [[nodiscard]] std::uint32_t max_held() const noexcept override { return 4; }
   [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
-  [[nodiscard]] Allocator* allocator() noexcept override;
+  [[nodiscard]] Allocator* input_allocator() noexcept override;
   /// Frames accepted and never committed: their fence failed, the commit failed, or stop() came first.
   [[nodiscard]] std::uint64_t dropped() const noexcept override;
 
@@ -324,9 +324,9 @@ class Plane final : public Sink {
   [[nodiscard]] std::optional<Deadline> wake_by() const noexcept override;
   [[nodiscard]] Result<void> dispatch(short revents) override;
 
-  /// The kernel's plane; 0 before configure().
+  /// The kernel's plane; 0 before set_input().
   [[nodiscard]] std::uint32_t plane_id() const noexcept;
-  /// Where on the screen; all zero before configure().
+  /// Where on the screen; all zero before set_input().
   [[nodiscard]] Rect position() const noexcept;
   /// What planes of this kind on this output take.
   [[nodiscard]] std::vector<FormatModifier> formats() const;

@@ -36,11 +36,11 @@ struct Rect {
 [[nodiscard]] Result<Size> parse_size(std::string_view text) noexcept;
 
 /// Where one plane lies.
-struct Plane {
+struct PlaneLayout {
   std::uint32_t object = 0;  ///< which of the buffer's dma-bufs
   std::uint32_t offset = 0;  ///< bytes from that dma-buf's start to the first row
   std::uint32_t stride = 0;  ///< bytes from one row to the next; 0 in opaque layouts
-  friend constexpr bool operator==(const Plane&, const Plane&) = default;
+  friend constexpr bool operator==(const PlaneLayout&, const PlaneLayout&) = default;
 };
 
 /// What an allocator or a device asks of a layout; zeros ask nothing. All sizes in bytes.
@@ -67,7 +67,7 @@ struct Layout {
   PixelFormat format{};
   Modifier modifier{};
   std::uint32_t plane_count = 0;  ///< 1 for opaque layouts: the bytes
-  std::array<Plane, max_planes> planes{};
+  std::array<PlaneLayout, max_planes> planes{};
   std::uint64_t opaque_bytes = 0;  ///< capacity in bytes where the format is opaque or vendor-arranged; else 0
 
   /// The linear layout of a format the table knows: rows after rows, planes after planes, as tight as the

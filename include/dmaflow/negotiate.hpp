@@ -89,7 +89,7 @@ struct Refused {
 /// One link to agree on: who fills the buffers and who uses them.
 struct Link {
   Producer* producer = nullptr;
-  std::vector<Importer*> consumers{};
+  std::vector<Consumer*> consumers{};
   std::vector<Allocator*> allocators{};  ///< beside the participants' own; order is preference among equal cost
   std::vector<Allocator*> excluded{};    ///< not these: one buffer worked, but as many as are needed did not
   StreamRequest request{};

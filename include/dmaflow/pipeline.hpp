@@ -100,7 +100,7 @@ class Pipeline {
   Result<void> connect(Source& source, Sink& sink, std::string name = "screen", BranchOptions options = {});
   /// Takes the branch to @p sink out. While the pipeline runs, what it has under way is delivered until the deadline or
   /// @p cancel, then its stages and its sink are stopped; meanwhile the loop does nothing else, so give it
-  /// Deadline::passed(), or pause() the branch first and remove it once BranchStats::held is 0. Its counters move to
+  /// Deadline::immediate(), or pause() the branch first and remove it once BranchStats::held is 0. Its counters move to
   /// StreamStats::removed. A source without a branch is stopped. Errors, after which it is removed all the same:
   /// ETIMEDOUT, ECANCELED, those of the devices; before: EINVAL (no branch has this sink), EBUSY (as connect()).
   Result<void> remove(const Sink& sink, Deadline deadline, const Cancel* cancel = nullptr);

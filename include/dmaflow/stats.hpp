@@ -45,7 +45,7 @@ class Histogram {
 struct Drops {
   std::uint64_t replaced = 0;    ///< a newer frame came before the sink or stage had room (Policy::latest)
   std::uint64_t queue_full = 0;  ///< BranchOptions::max_queued others waited already (Policy::drop_when_full)
-  std::uint64_t by_device = 0;   ///< a stage or the sink took them and let them go unused (Importer::dropped())
+  std::uint64_t by_device = 0;   ///< a stage or the sink took them and let them go unused (Consumer::dropped())
   std::uint64_t late = 0;        ///< the time of a newer frame had come as well (Policy::on_time)
   std::uint64_t discarded = 0;   ///< they waited when the program called Pipeline::discard()
   std::uint64_t at_stop = 0;     ///< they still waited when the stream stopped or was negotiated again

@@ -62,9 +62,9 @@ class ThreadSink final : public Sink {
 
   [[nodiscard]] std::string_view name() const noexcept override;
   /// Errors: EINVAL (a format that is not among options.formats).
-  [[nodiscard]] Result<void> check(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> check_input(const StreamConfig& config) override;
   /// Errors: those of check(); EBUSY (it is started).
-  [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> set_input(const StreamConfig& config) override;
   [[nodiscard]] Needs needs() const override;
   /// Takes any buffer: what the function does with it, it must try itself.
   [[nodiscard]] Result<void> import(const Buffer& /*buffer*/) override { return {}; }

@@ -261,8 +261,8 @@ class Output final : public Sink {
 
   // Sink.
   [[nodiscard]] std::string_view name() const noexcept override;
-  [[nodiscard]] Result<void> check(const StreamConfig& config) override;
-  [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> check_input(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> set_input(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
   /// Gives it a slot of its own in the driver's queue (VIDIOC_CREATE_BUFS), or that of a buffer that left. The driver
   /// sees it with its first frame. Errors: EINVAL (its layout is another), ENOBUFS (the driver makes no more slots, or
@@ -275,8 +275,8 @@ class Output final : public Sink {
   [[nodiscard]] std::uint64_t dropped() const noexcept override;
   [[nodiscard]] std::uint32_t max_held() const noexcept override;
   [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
-  /// Where another program has changed the device since configure(), it is set again once, as Camera::start() does.
-  /// EBUSY, with both settings in the detail, where it then still has another: configure() anew.
+  /// Where another program has changed the device since set_input(), it is set again once, as Camera::start() does.
+  /// EBUSY, with both settings in the detail, where it then still has another: set_input() anew.
   [[nodiscard]] Result<void> start(std::span<const Buffer> buffers) override;
   [[nodiscard]] bool ready() const noexcept override;
   [[nodiscard]] Result<Frame> accept(Frame frame) override;

@@ -80,8 +80,8 @@ class Convert final : public Stage {
   [[nodiscard]] std::string_view name() const noexcept override;
   /// Errors: ENOTSUP (a format or modifier the device cannot read: lists those it can, and of each way to read YUV that
   /// was allowed says why it does not go), EINVAL (too large; odd, by a sampler), ENODEV (detached).
-  [[nodiscard]] Result<void> check(const StreamConfig& config) override;
-  [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> check_input(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> set_input(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
   /// Errors: those of import(), and ENOBUFS (it has HoldSet::max_buffers).
   [[nodiscard]] Result<void> add_buffer(const Buffer& buffer) override;

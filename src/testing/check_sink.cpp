@@ -32,9 +32,9 @@ class SinkRun {
  private:
   bool begin() {
     StreamConfig config = options_.config;
-    if (!check_.succeeded(sink_.check(config), "check()")) return false;
-    if (!check_.succeeded(sink_.configure(config), "configure() of what check() accepted")) return false;
-    Allocator* allocator = options_.allocator != nullptr ? options_.allocator : sink_.allocator();
+    if (!check_.succeeded(sink_.check_input(config), "check_input()")) return false;
+    if (!check_.succeeded(sink_.set_input(config), "set_input() of what check_input() accepted")) return false;
+    Allocator* allocator = options_.allocator != nullptr ? options_.allocator : sink_.input_allocator();
     if (!check_.that(allocator != nullptr, "it has no allocator, and the check was given none")) return false;
     const Needs needs = sink_.needs();
     config.constraints = merge(config.constraints, needs.constraints);
@@ -43,7 +43,7 @@ class SinkRun {
     buffers_ = std::move(*made);
     if (buffers_.front().layout() != options_.config.layout) {
       config.layout = buffers_.front().layout();
-      if (!check_.succeeded(sink_.configure(config), "configure() with the strides of the buffers")) return false;
+      if (!check_.succeeded(sink_.set_input(config), "set_input() with the strides of the buffers")) return false;
     }
     for (const char* call : {"import()", "import() of the same buffer again"}) {
       if (!check_.succeeded(sink_.import(buffers_.front()), call)) return false;

@@ -155,7 +155,7 @@ TEST_F(ConnectorProcess, AFirstThreadThatEndsEarlyIsNotTheEndOfTheProcess) {
   const auto process = must(Process::open(must(identify(pid))));
   EXPECT_TRUE(expect<Exit>(pid).is_first_thread());
   EXPECT_FALSE(process.has_exited());
-  EXPECT_TRUE(test::fails_with(wait_for_exit({.pid = pid}, Deadline::passed()), ETIMEDOUT));
+  EXPECT_TRUE(test::fails_with(wait_for_exit({.pid = pid}, Deadline::immediate()), ETIMEDOUT));
   must(table.scan());
   EXPECT_TRUE(table.contains(pid)) << "also for who looks at /proc now";
   ::close(ends[1]);
@@ -163,7 +163,7 @@ TEST_F(ConnectorProcess, AFirstThreadThatEndsEarlyIsNotTheEndOfTheProcess) {
   EXPECT_TRUE(process.has_exited());
   const int status = reap(pid);
   EXPECT_EQ(WEXITSTATUS(status), 3);
-  EXPECT_TRUE(wait_for_exit({.pid = pid}, Deadline::passed())) << "one that is gone has ended";
+  EXPECT_TRUE(wait_for_exit({.pid = pid}, Deadline::immediate())) << "one that is gone has ended";
 }
 
 TEST_F(ConnectorProcess, AnExecByAnotherThreadEndsNoProcess) {
@@ -201,8 +201,8 @@ TEST_F(ConnectorProcess, APidThatCameBackIsNotTheProcessItWas) {
   EXPECT_TRUE(test::fails_with(Process::open(id), ESRCH));
   const ProcessId other{.pid = ::getpid(), .start = id.start};
   EXPECT_TRUE(test::fails_with(Process::open(other), ESRCH));
-  EXPECT_TRUE(wait_for_exit(other, Deadline::passed())) << "that one has ended";
-  EXPECT_TRUE(test::fails_with(wait_for_exit(must(identify(::getpid())), Deadline::passed()), ETIMEDOUT));
+  EXPECT_TRUE(wait_for_exit(other, Deadline::immediate())) << "that one has ended";
+  EXPECT_TRUE(test::fails_with(wait_for_exit(must(identify(::getpid())), Deadline::immediate()), ETIMEDOUT));
 }
 
 TEST_F(ConnectorProcess, AThreadIsNoProcess) {

@@ -86,7 +86,7 @@ TEST(RealFence, IsActiveUntilItsWorkIsDone) {
   device.advance();
   EXPECT_EQ(must(fence.state()), signalled);
   EXPECT_TRUE(must(fence.has_ended()));
-  EXPECT_TRUE(fence.wait(Deadline::passed()));
+  EXPECT_TRUE(fence.wait(Deadline::immediate()));
 }
 
 TEST(RealFence, WaitingForASignalledOneCostsOneSystemCallAndNoMemory) {
@@ -149,12 +149,12 @@ TEST(RealFence, ItsDescriptorIsReadableOnceItHasEndedWellOrNot) {
   auto other = std::make_unique<SwSync>();
   const Fence good = device.fence(1);
   const Fence bad = other->fence(1);
-  EXPECT_EQ(sys::wait(good.poll_fd(), POLLIN, Deadline::passed()), 0);
-  EXPECT_EQ(sys::wait(bad.poll_fd(), POLLIN, Deadline::passed()), 0);
+  EXPECT_EQ(sys::wait(good.poll_fd(), POLLIN, Deadline::immediate()), 0);
+  EXPECT_EQ(sys::wait(bad.poll_fd(), POLLIN, Deadline::immediate()), 0);
   device.advance();
   other->fail();
-  EXPECT_EQ(sys::wait(good.poll_fd(), POLLIN, Deadline::passed()), POLLIN);
-  EXPECT_EQ(sys::wait(bad.poll_fd(), POLLIN, Deadline::passed()), POLLIN) << "poll does not tell them apart";
+  EXPECT_EQ(sys::wait(good.poll_fd(), POLLIN, Deadline::immediate()), POLLIN);
+  EXPECT_EQ(sys::wait(bad.poll_fd(), POLLIN, Deadline::immediate()), POLLIN) << "poll does not tell them apart";
 }
 
 /// The deadline of the last SYNC_IOC_SET_DEADLINE.
@@ -195,7 +195,7 @@ TEST(RealFence, ADeadlineHintReachesTheKernel) {
   EXPECT_EQ(watch.hint, point - 500'000'000);
   observe("a deadline hint reaches the drivers of every part of a merged fence",
           first.deadline_of(kept) == point - 500'000'000 && second.deadline_of(other) == point - 500'000'000, page);
-  EXPECT_TRUE(merged.hint_deadline(Deadline::passed()));
+  EXPECT_TRUE(merged.hint_deadline(Deadline::immediate()));
   EXPECT_TRUE(merged.hint_deadline(Deadline::after(Deadline::Clock::duration::max())));
 }
 

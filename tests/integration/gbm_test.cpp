@@ -278,7 +278,7 @@ TEST(GbmAllocator, AnImplicitBufferIsTakenByNoDeviceThatWantsLinear) {
   const Buffer buffer = one(device->allocator(), with_modifiers({Modifier::implicit()}));
   const auto display = must(kms::Device::open(card_path("vkms")));
   kms::Plane* const plane = must(must(display->output())->plane());
-  must(plane->configure(stream_of(size_720p)));
+  must(plane->set_input(stream_of(size_720p)));
   EXPECT_TRUE(fails_with(plane->import(buffer), EINVAL));
 }
 
@@ -607,7 +607,7 @@ struct Shared {
     Shared shared;
     shared.display = must(kms::Device::open(card_path(driver)));
     shared.plane = must(must(shared.display->output())->plane());
-    must(shared.plane->configure(stream_of({1024, 768})));
+    must(shared.plane->set_input(stream_of({1024, 768})));
     shared.raw.reset(gbm_create_device(shared.display->fd()));
     const auto gem = with_own_registry ? GemRegistry::create(shared.display->fd()) : shared.display->gem();
     shared.gbm = must(gbm::Device::adopt(shared.raw.get(), gem));
@@ -741,7 +741,7 @@ TEST(GbmScreen, WhatIsWrittenToGbmsMemoryIsWhatIsSeen) {
     screen.device = must(kms::Device::open(card_path(driver)));
     screen.output = must(screen.device->output());
     screen.plane = must(screen.output->plane());
-    must(screen.plane->configure(stream_of(size_720p)));
+    must(screen.plane->set_input(stream_of(size_720p)));
     screen.buffers = must(device->allocator().allocate(request));
     must(screen.plane->start(screen.buffers), driver);
     screen.holds = must(HoldSet::create(screen.buffers));
@@ -764,7 +764,7 @@ TEST(GbmScreen, MemoryThatADisplayMovesIsFoundWhoeverMadeIt) {
     const auto device = open_card(driver);
     auto display = must(kms::Device::open(card_path(driver)));
     kms::Plane* plane = must(must(display->output())->plane());
-    must(plane->configure(stream_of(size_720p)));
+    must(plane->set_input(stream_of(size_720p)));
     const Buffer buffer = one(device->allocator(), with_modifiers({Modifier::linear()}));
     EXPECT_FALSE(plane->moves(buffer)) << "nothing was tried yet";
     must(plane->import(buffer), driver.c_str());
@@ -774,7 +774,7 @@ TEST(GbmScreen, MemoryThatADisplayMovesIsFoundWhoeverMadeIt) {
     display.reset();
     display = must(kms::Device::open(card_path(driver)));
     plane = must(must(display->output())->plane());
-    must(plane->configure(stream_of(size_720p)));
+    must(plane->set_input(stream_of(size_720p)));
     const Buffer own = one(*display->allocator(), with_modifiers({Modifier::linear()}));
     must(plane->import(own), driver.c_str());
     EXPECT_EQ(plane->moves(own), moves) << driver;

@@ -40,7 +40,7 @@ const std::vector<Row> truth_table = {
 };
 
 void expect_waits(const Buffer& buffer, Access access, bool waits, const std::string& what) {
-  const auto idle = wait_idle(buffer, access, Deadline::passed());
+  const auto idle = wait_idle(buffer, access, Deadline::immediate());
   EXPECT_TRUE(waits ? fails_with(idle, ETIMEDOUT) : testing::AssertionResult(bool{idle})) << what << ", by poll";
   const Fence fence = must(export_fence(buffer, access), "export_fence");
   EXPECT_EQ(must(fence.has_ended()), !waits) << what << ", by export";
@@ -114,7 +114,7 @@ TEST(ImplicitFences, AnExportIsASnapshot) {
   first.advance();
   EXPECT_EQ(must(early.state()), Fence::State::signalled) << "the second write came later";
   EXPECT_EQ(must(late.state()), Fence::State::active);
-  EXPECT_TRUE(fails_with(wait_idle(memory.buffer, Access::read, Deadline::passed()), ETIMEDOUT))
+  EXPECT_TRUE(fails_with(wait_idle(memory.buffer, Access::read, Deadline::immediate()), ETIMEDOUT))
       << "poll is no snapshot";
   second.advance();
   EXPECT_TRUE(late.wait(soon()));

@@ -24,7 +24,7 @@ Frame frame_of(Screen& screen, Fence ready, bool has_implicit_fences = false) {
   EXPECT_TRUE(frame);
   FrameInfo info = frame.info();
   info.has_implicit_fences = has_implicit_fences;
-  must(frame.describe(info, std::move(ready)));
+  must(frame.set_info(info, std::move(ready)));
   return frame;
 }
 
@@ -73,7 +73,7 @@ TEST(KmsFence, WhereTheDriverRefusesFencesTheFrameWaitsHereAndTheLoopGoesOn) {
     const std::uint64_t commits = screen.output->commits();
     must(screen.plane->dispatch(0));
     EXPECT_EQ(screen.output->commits(), commits) << driver << ": nothing is shown before its fence, nor out of order";
-    EXPECT_TRUE(fails_with(screen.plane->drain(Deadline::passed()), ETIMEDOUT));
+    EXPECT_TRUE(fails_with(screen.plane->drain(Deadline::immediate()), ETIMEDOUT));
     work.advance();
     serve_fence(*screen.plane);
     EXPECT_EQ(screen.plane->waiting_fence(), -1);
@@ -219,7 +219,7 @@ TEST(KmsOutFence, NeitherTriesNorRefusalsNorFramesWithoutATakerLeakOne) {
     must(screen.show());
     const auto before = open_fds();
     for (int i = 0; i < 50; ++i) must(screen.show());  // each drops the one before
-    EXPECT_TRUE(screen.plane->check(stream_of({1024, 768}))) << "tries with the driver (TEST_ONLY)";
+    EXPECT_TRUE(screen.plane->check_input(stream_of({1024, 768}))) << "tries with the driver (TEST_ONLY)";
     EXPECT_EQ(open_fds(), before) << driver;
     {
       Recorder fails;
@@ -247,7 +247,7 @@ void expect_the_picture_back(Screen& screen) {
   must(screen.plane->flush());
   must(screen.plane->drain(Screen::soon()));
   const Buffer target =
-      must(screen.plane->allocator()->allocate({.size = {1024, 768}, .format = formats::xrgb8888})).front();
+      must(screen.plane->input_allocator()->allocate({.size = {1024, 768}, .format = formats::xrgb8888})).front();
   const auto before = open_fds();
   for (int again = 0; again < 3; ++again) {
     const Fence written = must(screen.output->capture(target));
@@ -287,7 +287,7 @@ void expect_it_says_what_can(Screen& screen, const Result<Fence>& refused) {
 TEST(KmsCapture, BesideAMonitorTooWhereTheDriverCanAndElseItSaysWhatCan) {
   auto screen = lit("vkms");
   const Buffer target =
-      must(screen.plane->allocator()->allocate({.size = {1024, 768}, .format = formats::xrgb8888})).front();
+      must(screen.plane->input_allocator()->allocate({.size = {1024, 768}, .format = formats::xrgb8888})).front();
   {
     const FailNth refuses(1, EINVAL, "ioctl", DRM_IOCTL_MODE_ATOMIC);  // a driver that cannot, whatever this one can
     expect_it_says_what_can(screen, screen.output->capture(target));
@@ -307,12 +307,12 @@ TEST(KmsCapture, BesideAMonitorTooWhereTheDriverCanAndElseItSaysWhatCan) {
 TEST(KmsCapture, WhatCannotBeIsRefusedAndSaysWhatCould) {
   auto screen = must(Screen::open("vkms", {1024, 768}));
   const Buffer small =
-      must(screen.plane->allocator()->allocate({.size = {64, 64}, .format = formats::xrgb8888})).front();
+      must(screen.plane->input_allocator()->allocate({.size = {64, 64}, .format = formats::xrgb8888})).front();
   EXPECT_TRUE(fails_with(screen.output->capture(small), EINVAL)) << "nothing is on the screen";
   must(screen.show());
   EXPECT_TRUE(fails_with(screen.output->capture(small), EINVAL)) << "another size";
   const Buffer other =
-      must(screen.plane->allocator()->allocate({.size = {1024, 768}, .format = formats::nv12})).front();
+      must(screen.plane->input_allocator()->allocate({.size = {1024, 768}, .format = formats::nv12})).front();
   const auto refused = screen.output->capture(other);
   ASSERT_TRUE(fails_with(refused, EINVAL));
   EXPECT_NE(refused.error().message().find("XR"), std::string::npos) << refused.error().message();
@@ -332,8 +332,8 @@ class SlowWork final : public Stage {
   ~SlowWork() { stop_thread(); }
   [[nodiscard]] std::string_view name() const noexcept override { return "slow work"; }
   [[nodiscard]] bool passes_through() const noexcept override { return true; }
-  [[nodiscard]] Result<void> check(const StreamConfig&) override { return {}; }
-  [[nodiscard]] Result<void> configure(const StreamConfig& config) override {
+  [[nodiscard]] Result<void> check_input(const StreamConfig&) override { return {}; }
+  [[nodiscard]] Result<void> set_input(const StreamConfig& config) override {
     config_ = config;
     return {};
   }
@@ -360,7 +360,7 @@ class SlowWork final : public Stage {
   [[nodiscard]] bool ready() const noexcept override { return !frame_; }
   [[nodiscard]] Result<void> accept(Frame frame) override {
     const std::uint32_t number = done_ + 1;  // over when the thread next counts
-    must(frame.describe(frame.info(), work_.fence(number + 1)));
+    must(frame.set_info(frame.info(), work_.fence(number + 1)));
     ++given_;
     frame_ = std::move(frame);
     return {};

@@ -112,7 +112,7 @@ Fd held_open(const std::string& driver) {
 
 Frame frame_of(Screen& screen, Fence ready) {
   Frame frame = screen.next();
-  if (frame) (void)frame.describe(frame.info(), std::move(ready));
+  if (frame) (void)frame.set_info(frame.info(), std::move(ready));
   return frame;
 }
 
@@ -268,7 +268,7 @@ TEST(KmsHang, WritingTheScreenBackHasADeadline) {
     const bool hangs = hang(*screen, timeline.fence(1));
     so.that(hangs, "a flip that does not end");
     if (!hangs) return;
-    auto target = screen->plane->allocator()->allocate({.size = {1024, 768}, .format = formats::xrgb8888});
+    auto target = screen->plane->input_allocator()->allocate({.size = {1024, 768}, .format = formats::xrgb8888});
     so.that(target.has_value(), "a target");
     if (!target) return;
     so.that(fails_with(screen->output->capture(target->front()), ETIMEDOUT), "capture() times out");
@@ -350,7 +350,7 @@ TEST(KmsHang, NoCommitIsABlockingOne) {
       const auto formats = screen.output->capture_formats();
       if (!formats.empty()) {
         const Buffer target =
-            must(screen.plane->allocator()->allocate({.size = {1024, 768}, .format = formats::xrgb8888})).front();
+            must(screen.plane->input_allocator()->allocate({.size = {1024, 768}, .format = formats::xrgb8888})).front();
         if (auto written = screen.output->capture(target)) must(written->wait(Screen::soon()));
       }
       must(screen.device->pause());

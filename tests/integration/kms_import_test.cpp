@@ -44,7 +44,7 @@ Configured configured(const std::string& driver, const StreamConfig& config = st
   auto device = must(kms::Device::open(card_path(driver)));
   kms::Output* const output = must(device->output());
   kms::Plane* const plane = must(output->plane());
-  must(plane->configure(config));
+  must(plane->set_input(config));
   return {std::move(device), output, plane};
 }
 
@@ -59,7 +59,7 @@ TEST(KmsImport, NothingIsShownWhereThatIsNotWanted) {
     const auto card = must(kms::Device::open(card_path(driver)));
     kms::Output* const output = must(card->output());
     kms::Plane* const plane = must(output->plane({.may_show_to_try = false}));
-    must(plane->configure(stream_of({1024, 768})));
+    must(plane->set_input(stream_of({1024, 768})));
     const Buffer buffer = dumb_buffers(*card).front();
     const CountCalls commits("ioctl", DRM_IOCTL_MODE_ATOMIC);
     must(plane->import(buffer), driver.c_str());
@@ -139,7 +139,7 @@ TEST(KmsImport, HandlesTheUserHoldsAreNotClosed) {
   Fd dup = must(Fd::dup_of(owner.get()));
   const auto device = must(kms::Device::adopt(dup));
   kms::Plane* const plane = must(must(device->output())->plane());
-  must(plane->configure(stream_of({1024, 768})));
+  must(plane->set_input(stream_of({1024, 768})));
   const Buffer buffer = heap_buffer({1024, 768});
   drm_prime_handle prime{.handle = 0, .flags = 0, .fd = buffer.fd(0)};
   ASSERT_EQ(ioctl(owner.get(), DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime), 0);
@@ -209,7 +209,7 @@ TEST(KmsImport, BuffersOtherThanConfiguredAreRefused) {
   const auto wrong_format = dumb_buffers(*screen.device, 1, {1024, 768}, formats::argb8888);
   EXPECT_TRUE(fails_with(screen.plane->import(wrong_format[0]), EINVAL));
   kms::Plane* const other = must(screen.output->plane());
-  EXPECT_TRUE(fails_with(other->import(wrong_size[0]), EINVAL)) << "configure() comes first";
+  EXPECT_TRUE(fails_with(other->import(wrong_size[0]), EINVAL)) << "set_input() comes first";
 }
 
 TEST(KmsImport, LinearBuffersGoWithoutAModifierWhereTheDriverTakesNone) {

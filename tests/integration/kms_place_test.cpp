@@ -38,18 +38,18 @@ bool says(const Result<void>& result, std::string_view text) {
 TEST(KmsPlace, ImpossibleSizesAreRefusedWithTheRange) {
   const auto screen = open_plane("vkms");
   for (const Size size : {Size{0, 720}, Size{1280, 0}, Size{16385, 720}, Size{1280, 100000}}) {
-    const auto result = screen.plane->check(stream_of(size));
+    const auto result = screen.plane->check_input(stream_of(size));
     EXPECT_TRUE(fails_with(result, EINVAL)) << size.width << "x" << size.height;
     EXPECT_TRUE(says(result, "16384x16384"));
-    EXPECT_TRUE(fails_with(screen.plane->configure(stream_of(size)), EINVAL));
+    EXPECT_TRUE(fails_with(screen.plane->set_input(stream_of(size)), EINVAL));
   }
 }
 
 TEST(KmsPlace, OddSizesOfSubsampledFormatsAreRefused) {
   const auto screen = open_plane("vkms");
-  EXPECT_TRUE(says(screen.plane->check(stream_of({639, 480}, formats::nv12)), "multiple of 2"));
-  EXPECT_TRUE(says(screen.plane->check(stream_of({640, 479}, formats::nv12)), "height"));
-  EXPECT_TRUE(says(screen.plane->check(stream_of({639, 480}, formats::yuyv)), "multiple of 2"));
+  EXPECT_TRUE(says(screen.plane->check_input(stream_of({639, 480}, formats::nv12)), "multiple of 2"));
+  EXPECT_TRUE(says(screen.plane->check_input(stream_of({640, 479}, formats::nv12)), "height"));
+  EXPECT_TRUE(says(screen.plane->check_input(stream_of({639, 480}, formats::yuyv)), "multiple of 2"));
 }
 
 TEST(KmsPlace, FormatsTheDisplayLacksAreRefusedWithThoseItHas) {
@@ -57,7 +57,7 @@ TEST(KmsPlace, FormatsTheDisplayLacksAreRefusedWithThoseItHas) {
     const auto screen = open_plane(driver);
     int refused = 0;  // which a driver lacks changes; none has all of these
     for (const PixelFormat format : {formats::uyvy, formats::yuyv, formats::nv16, formats::bgr888, formats::r8}) {
-      const auto result = screen.plane->check(stream_of({640, 480}, format));
+      const auto result = screen.plane->check_input(stream_of({640, 480}, format));
       if (result) continue;
       ++refused;
       EXPECT_TRUE(fails_with(result, EINVAL)) << driver;
@@ -66,7 +66,7 @@ TEST(KmsPlace, FormatsTheDisplayLacksAreRefusedWithThoseItHas) {
     EXPECT_GT(refused, 0) << driver;
     StreamConfig compressed = stream_of({640, 480});
     compressed.layout = must(Layout::opaque(formats::mjpeg, {640, 480}, 100000));
-    EXPECT_TRUE(says(screen.plane->check(compressed), "compressed"));
+    EXPECT_TRUE(says(screen.plane->check_input(compressed), "compressed"));
   }
 }
 
@@ -75,8 +75,8 @@ TEST(KmsPlace, VendorModifiersNeverPassForLinear) {
     const auto screen = open_plane(driver);
     StreamConfig tiled = stream_of({1024, 768});
     tiled.layout.modifier = Modifier::from_value(0x0100000000000001);  // I915_FORMAT_MOD_X_TILED
-    EXPECT_TRUE(fails_with(screen.plane->check(tiled), EINVAL)) << driver;
-    EXPECT_TRUE(says(screen.plane->check(tiled), "0x0100000000000001")) << driver;
+    EXPECT_TRUE(fails_with(screen.plane->check_input(tiled), EINVAL)) << driver;
+    EXPECT_TRUE(says(screen.plane->check_input(tiled), "0x0100000000000001")) << driver;
   }
 }
 
@@ -87,7 +87,7 @@ TEST(KmsPlace, AModeOfTheFramesSizeIsPreferred) {
       const auto screen = open_plane(driver);
       if (!has_mode(*screen.output, size)) continue;
       ++tried;
-      const auto done = screen.plane->configure(stream_of(size));
+      const auto done = screen.plane->set_input(stream_of(size));
       ASSERT_TRUE(done) << driver << ": " << done.error().message();
       EXPECT_EQ(screen.output->mode()->size, size);
       EXPECT_EQ(screen.plane->position(), (Rect{0, 0, size.width, size.height}));
@@ -115,20 +115,20 @@ TEST(KmsPlace, ModesAreChosenAsTold) {
   for (const kms::Mode& mode : modes) {
     const auto screen = open_plane(
         "vkms", {}, {.connector = {}, .mode = mode.size, .refresh_mhz = mode.refresh_mhz - 20, .crtc_id = 0});
-    ASSERT_TRUE(screen.plane->configure(stream_of({640, 480})));
+    ASSERT_TRUE(screen.plane->set_input(stream_of({640, 480})));
     EXPECT_EQ(screen.output->mode()->describe(), mode.describe());
     EXPECT_EQ(screen.plane->position(), (Rect{80, 60, 640, 480}));
   }
   const auto other =
       open_plane("bochs-drm", {}, {.connector = {}, .mode = Size{801, 600}, .refresh_mhz = 0, .crtc_id = 0});
-  const auto refused = other.plane->configure(stream_of({640, 480}));
+  const auto refused = other.plane->set_input(stream_of({640, 480}));
   EXPECT_TRUE(fails_with(refused, EINVAL));
   EXPECT_TRUE(says(refused, other.output->modes().front().describe())) << "lists the modes";
 }
 
 TEST(KmsPlace, WithoutAModeOfItsSizeAFrameStandsInTheMiddleWhereTheDriverCanDoThat) {
   const auto screen = open_plane("vkms");
-  ASSERT_TRUE(screen.plane->configure(stream_of({500, 300})));
+  ASSERT_TRUE(screen.plane->set_input(stream_of({500, 300})));
   const auto preferred = std::ranges::find(screen.output->modes(), true, &kms::Mode::is_preferred);
   const Size size = screen.output->mode()->size;
   if (preferred != screen.output->modes().end()) {
@@ -140,7 +140,7 @@ TEST(KmsPlace, WithoutAModeOfItsSizeAFrameStandsInTheMiddleWhereTheDriverCanDoTh
 TEST(KmsPlace, APlaneThatMustCoverTheScreenIsRefusedWithTheModesThereAre) {
   for (const std::string& driver : displays()) {
     const auto screen = open_plane(driver);
-    const auto result = screen.plane->configure(stream_of({500, 300}));
+    const auto result = screen.plane->set_input(stream_of({500, 300}));
     observe(driver + " shows a frame that covers a part of the screen", result.has_value(), "docs/kms.md");
     if (result) {
       EXPECT_EQ(screen.plane->position(), in_the_middle(screen.output->mode()->size, {500, 300})) << driver;
@@ -154,11 +154,12 @@ TEST(KmsPlace, APlaneThatMustCoverTheScreenIsRefusedWithTheModesThereAre) {
 
 TEST(KmsPlace, ScalingIsRefusedWhereTheDriverHasNone) {
   for (const std::string& driver : displays()) {
-    const auto result = open_plane(driver, {.position = Rect{0, 0, 512, 384}}).plane->check(stream_of({1024, 768}));
+    const auto result =
+        open_plane(driver, {.position = Rect{0, 0, 512, 384}}).plane->check_input(stream_of({1024, 768}));
     observe(driver + " scales", result.has_value(), "docs/kms.md");
     if (result) continue;
     EXPECT_TRUE(says(result, "scaled to 512x384")) << driver << ": " << result.error().message();
-    const auto larger = open_plane(driver).plane->check(stream_of({5000, 4000}));
+    const auto larger = open_plane(driver).plane->check_input(stream_of({5000, 4000}));
     ASSERT_FALSE(larger) << driver << ": a frame larger than its modes, unscaled";
     observe(driver + " refuses to scale a frame down with", outcome(larger.error()), "docs/kms.md");
     EXPECT_TRUE(says(larger, "5000x4000")) << driver << ": " << larger.error().message();
@@ -169,7 +170,7 @@ TEST(KmsPlace, RotationIsDoneOrRefused) {
   const kms::PlaneOptions turned{.rotation = kms::Rotation::by_90};
   for (const std::string& driver : displays()) {
     const auto screen = open_plane(driver, turned);
-    const auto result = screen.plane->configure(stream_of({600, 800}));
+    const auto result = screen.plane->set_input(stream_of({600, 800}));
     observe(driver + " rotates by 90 degrees", result.has_value(), "docs/kms.md");
     if (result) {
       EXPECT_EQ(screen.output->mode()->size, (Size{800, 600})) << "the mode is that of the turned frame";
@@ -183,7 +184,7 @@ TEST(KmsPlace, RotationIsDoneOrRefused) {
 
 TEST(KmsPlace, OrderIsRefusedWhereItIsFixed) {
   for (const std::string& driver : displays()) {
-    const auto result = open_plane(driver, {.zpos = 3}).plane->configure(stream_of({1024, 768}));
+    const auto result = open_plane(driver, {.zpos = 3}).plane->set_input(stream_of({1024, 768}));
     observe(driver + " orders its planes as told", result.has_value(), "docs/kms.md");
     if (result) continue;
     EXPECT_TRUE(fails_with(result, EINVAL)) << driver;
@@ -192,7 +193,7 @@ TEST(KmsPlace, OrderIsRefusedWhereItIsFixed) {
 }
 
 TEST(KmsPlace, ASourceOutsideTheFrameIsRefused) {
-  const auto result = open_plane("vkms", {.source = Rect{100, 0, 640, 480}}).plane->configure(stream_of({640, 480}));
+  const auto result = open_plane("vkms", {.source = Rect{100, 0, 640, 480}}).plane->set_input(stream_of({640, 480}));
   EXPECT_TRUE(fails_with(result, EINVAL));
   EXPECT_TRUE(says(result, "source"));
 }
@@ -200,7 +201,7 @@ TEST(KmsPlace, ASourceOutsideTheFrameIsRefused) {
 TEST(KmsPlace, OverlaysAreThereOnlyWhereTheDriverHasThem) {
   for (const std::string& driver : displays()) {
     const auto screen = open_plane(driver, {.kind = kms::PlaneKind::overlay});
-    const auto result = screen.plane->configure(stream_of({1024, 768}));
+    const auto result = screen.plane->set_input(stream_of({1024, 768}));
     observe(driver + " has overlay planes", result.has_value(), "docs/kms.md");
     if (!result) {
       EXPECT_TRUE(fails_with(result, EBUSY)) << driver;
@@ -213,8 +214,8 @@ TEST(KmsPlace, CheckingChangesNothing) {
     const auto screen = open_plane(driver);
     const LeakCheck leaks;
     Recorder calls;
-    EXPECT_TRUE(screen.plane->check(stream_of({1024, 768})));
-    (void)screen.plane->check(stream_of({500, 300}));
+    EXPECT_TRUE(screen.plane->check_input(stream_of({1024, 768})));
+    (void)screen.plane->check_input(stream_of({500, 300}));
     EXPECT_GT(calls.count(DRM_IOCTL_MODE_ATOMIC), 0U) << "the driver is really asked";
     for (const auto& call : calls.entries()) {
       if (call.request == DRM_IOCTL_MODE_ATOMIC) {
@@ -240,7 +241,7 @@ TEST(KmsPlace, EveryFailingCallOfConfigureLeavesNothingBehind) {
                           entry.request == DRM_IOCTL_MODE_DESTROYPROPBLOB;
       return !is_end && ++made == n ? ENOMEM : 0;
     };
-    const bool worked = screen.plane->configure(stream_of({1024, 768})).has_value();
+    const bool worked = screen.plane->set_input(stream_of({1024, 768})).has_value();
     const bool is_failed_once = made >= n;
     if (!is_failed_once) {
       EXPECT_TRUE(worked);

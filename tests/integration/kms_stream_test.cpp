@@ -267,13 +267,13 @@ TEST(KmsStream, DrainGivesUpAtItsDeadline) {
   must(screen.plane->accept(screen.next())).release();
   must(screen.plane->flush());
   EXPECT_TRUE(screen.plane->wake_by()) << "no flip of ours is awaited, so no event would ever come";
-  EXPECT_TRUE(fails_with(screen.plane->drain(Deadline::passed()), ETIMEDOUT));
+  EXPECT_TRUE(fails_with(screen.plane->drain(Deadline::immediate()), ETIMEDOUT));
   calls.fail = nullptr;
   must(screen.plane->accept(screen.next())).release();
   must(screen.plane->drain(Screen::soon()));
   must(screen.plane->accept(screen.next())).release();
   must(screen.plane->flush());
-  EXPECT_TRUE(fails_with(screen.plane->drain(Deadline::passed()), ETIMEDOUT));
+  EXPECT_TRUE(fails_with(screen.plane->drain(Deadline::immediate()), ETIMEDOUT));
   EXPECT_TRUE(screen.plane->drain(Screen::soon()));
 }
 
@@ -472,7 +472,7 @@ TEST(KmsReconfigure, AStreamOfAnotherSizeFollowsWithoutAStopAndOldFramesStayHeld
   auto screen = must(Screen::open("vkms", {1024, 768}));
   must(screen.show());
   auto old_holds = screen.holds;
-  must(screen.plane->configure(stream_of({800, 600})));
+  must(screen.plane->set_input(stream_of({800, 600})));
   EXPECT_EQ(old_holds->lent(), 1U) << "it is still on the screen";
   screen.buffers =
       must(screen.device->allocator()->allocate({.size = {800, 600}, .format = formats::xrgb8888, .count = 4}));

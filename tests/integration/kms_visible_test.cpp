@@ -22,7 +22,7 @@ std::size_t show(Screen& screen, const Rect& visible) {
   paint(frame.buffer(), colours);
   FrameInfo info = frame.info();
   info.visible = visible;
-  must(frame.describe(info));
+  must(frame.set_info(info));
   Recorder calls;
   must(screen.plane->accept(std::move(frame))).release();
   must(screen.plane->flush());
@@ -35,7 +35,7 @@ class Captured {
  public:
   explicit Captured(Screen& screen) {
     const Buffer target =
-        must(screen.plane->allocator()->allocate({.size = size, .format = formats::xrgb8888})).front();
+        must(screen.plane->input_allocator()->allocate({.size = size, .format = formats::xrgb8888})).front();
     must(must(screen.output->capture(target)).wait(Screen::soon()));
     stride_ = target.layout().planes[0].stride;
     auto access = must(CpuAccess::begin(target, CpuAccess::Mode::read, Screen::soon()));

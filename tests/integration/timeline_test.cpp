@@ -95,14 +95,14 @@ TEST_F(Timelines, ANewOneHasNothingSubmitted) {
   EXPECT_EQ(must(timeline.query_submitted()), 0U);
   EXPECT_TRUE(fails_with(timeline.wait(1, soon(), {.for_submit = false}), EINVAL));
   EXPECT_TRUE(fails_with(timeline.wait(0, soon(), {.for_submit = false}), EINVAL)) << "nor is there a fence at all";
-  EXPECT_TRUE(must(Timeline::create(*device_, true)).wait(0, Deadline::passed(), {.for_submit = false}));
+  EXPECT_TRUE(must(Timeline::create(*device_, true)).wait(0, Deadline::immediate(), {.for_submit = false}));
 }
 
 TEST_F(Timelines, ASignalledPointCoversAllBelow) {
   const Timeline timeline = this->timeline();
   must(timeline.signal(5));
   EXPECT_EQ(must(timeline.query()), 5U);
-  for (const std::uint64_t point : {0U, 1U, 4U, 5U}) EXPECT_TRUE(timeline.wait(point, Deadline::passed())) << point;
+  for (const std::uint64_t point : {0U, 1U, 4U, 5U}) EXPECT_TRUE(timeline.wait(point, Deadline::immediate())) << point;
   EXPECT_TRUE(fails_with(timeline.wait(6, shortly()), ETIMEDOUT));
 }
 
@@ -113,10 +113,10 @@ TEST_F(Timelines, PointsOutOfOrderNeverGoBack) {
   must(timeline.signal(5));
   EXPECT_EQ(must(timeline.query()), 5U);
   EXPECT_EQ(must(timeline.query_submitted()), 5U);
-  EXPECT_TRUE(timeline.wait(5, Deadline::passed()));
-  EXPECT_TRUE(fails_with(timeline.wait(6, Deadline::passed()), ETIMEDOUT));
+  EXPECT_TRUE(timeline.wait(5, Deadline::immediate()));
+  EXPECT_TRUE(fails_with(timeline.wait(6, Deadline::immediate()), ETIMEDOUT));
   must(timeline.signal(7));
-  EXPECT_TRUE(timeline.wait(6, Deadline::passed())) << "between two points: as the next higher";
+  EXPECT_TRUE(timeline.wait(6, Deadline::immediate())) << "between two points: as the next higher";
 }
 
 TEST_F(Timelines, ALowerPointSubmittedLateWaitsForTheHigherOne) {
@@ -133,14 +133,14 @@ TEST_F(Timelines, PointsHave64Bits) {
   const Timeline timeline = this->timeline();
   for (const std::uint64_t point : {std::uint64_t{1}, std::uint64_t{1} << 32U, (std::uint64_t{1} << 32U) + 1,
                                     std::uint64_t{1} << 63U, UINT64_MAX - 1, UINT64_MAX}) {
-    EXPECT_TRUE(fails_with(timeline.wait(point, Deadline::passed()), ETIMEDOUT)) << point;
+    EXPECT_TRUE(fails_with(timeline.wait(point, Deadline::immediate()), ETIMEDOUT)) << point;
     must(timeline.signal(point));
     EXPECT_EQ(must(timeline.query()), point);
     EXPECT_EQ(must(timeline.query_submitted()), point);
-    EXPECT_TRUE(timeline.wait(point, Deadline::passed()));
+    EXPECT_TRUE(timeline.wait(point, Deadline::immediate()));
     EXPECT_TRUE(timeline.at(point).fence());
     if (point == UINT64_MAX) break;
-    EXPECT_TRUE(fails_with(timeline.wait(point + 1, Deadline::passed()), ETIMEDOUT));
+    EXPECT_TRUE(fails_with(timeline.wait(point + 1, Deadline::immediate()), ETIMEDOUT));
   }
 }
 
@@ -151,7 +151,7 @@ TEST_F(Timelines, PointZeroIsABinarySyncobj) {
   EXPECT_TRUE(fails_with(timeline.wait(0, shortly()), ETIMEDOUT));
   EXPECT_FALSE(must(must(timeline.at(0).fence()).has_ended()));
   must(timeline.signal(0));
-  EXPECT_TRUE(timeline.wait(0, Deadline::passed())) << "the signalled fence has replaced the pending one";
+  EXPECT_TRUE(timeline.wait(0, Deadline::immediate())) << "the signalled fence has replaced the pending one";
   must(timeline.reset());
   EXPECT_TRUE(fails_with(timeline.wait(0, shortly()), ETIMEDOUT));
   must(timeline.import_fence(0, fences.fence(2)));
@@ -264,7 +264,7 @@ TEST_F(Timelines, AFenceThatHasFailedAlreadyIsNotImportedInSilence) {
     EXPECT_TRUE(fails_with(timeline.wait(5, soon()), error_of_sw_sync()));
   } else {  // the kernel forgets it, so the import has to report it
     EXPECT_EQ(imported.error().code(), error_of_sw_sync());
-    EXPECT_TRUE(timeline.wait(5, Deadline::passed())) << "and yet nobody waits for ever";
+    EXPECT_TRUE(timeline.wait(5, Deadline::immediate())) << "and yet nobody waits for ever";
   }
 }
 
@@ -413,7 +413,7 @@ TEST_F(Timelines, HandlesAreGivenBack) {
     const Timeline timeline = this->timeline();
     must(timeline.import_fence(5, fences.fence(1)));
     EXPECT_TRUE(timeline.at(5).fence());
-    EXPECT_FALSE(timeline.wait(6, Deadline::passed()));
+    EXPECT_FALSE(timeline.wait(6, Deadline::immediate()));
     EXPECT_TRUE(Timeline::import_fd(*device_, must(timeline.export_fd()).get()));
     EXPECT_FALSE(Timeline::import_fd(*device_, 987));
   }

@@ -99,7 +99,7 @@ class StrideWatch : public CountCalls {
 TEST_P(V4l2Camera, StreamsIntoItsOwnBuffers) {
   const LeakCheck leaks;
   auto camera = open();
-  configure(*camera, {1280, 720}, formats::xrgb8888);
+  set_input(*camera, {1280, 720}, formats::xrgb8888);
   const auto buffers = own_buffers(*camera, 4);
   EXPECT_EQ(buffers[0].origin(), "camera");
   EXPECT_EQ(camera->output_allocator()->name(), "camera");
@@ -111,7 +111,7 @@ TEST_P(V4l2Camera, StreamsIntoItsOwnBuffers) {
 TEST_P(V4l2Camera, StreamsIntoImportedBuffers) {
   const LeakCheck leaks;
   auto camera = open();
-  configure(*camera, {1280, 720}, formats::xrgb8888);
+  set_input(*camera, {1280, 720}, formats::xrgb8888);
   const auto buffers = heap_buffers(camera->output(), 4);
   must(camera->try_output(buffers[0]), "try_output");
   must(camera->start(buffers), "start");
@@ -121,7 +121,7 @@ TEST_P(V4l2Camera, StreamsIntoImportedBuffers) {
 
 TEST_P(V4l2Camera, FramesSayWhenAndWhichAndWhat) {
   auto camera = open();
-  configure(*camera, {1280, 720}, formats::xrgb8888);
+  set_input(*camera, {1280, 720}, formats::xrgb8888);
   const auto before = std::chrono::steady_clock::now().time_since_epoch();
   must(camera->start(own_buffers(*camera, 4)));
   DequeueWatch driver(multiplanar());
@@ -172,20 +172,20 @@ TEST_P(V4l2Camera, TheStrideAskedForIsTheDrivers) {
 
 TEST_P(V4l2Camera, PlanesInOneBufferFollowEachOther) {
   auto camera = open();
-  configure(*camera, {640, 480}, formats::nv12);
+  set_input(*camera, {640, 480}, formats::nv12);
   const Layout& nv12 = camera->output().layout;
   ASSERT_EQ(nv12.plane_count, 2U);
   const std::uint32_t stride = nv12.planes[0].stride;
   EXPECT_GE(stride, 640U);
-  EXPECT_EQ(nv12.planes[0], (Plane{0, 0, stride}));
-  EXPECT_EQ(nv12.planes[1], (Plane{0, stride * 480, stride}));
+  EXPECT_EQ(nv12.planes[0], (PlaneLayout{0, 0, stride}));
+  EXPECT_EQ(nv12.planes[1], (PlaneLayout{0, stride * 480, stride}));
   EXPECT_GE(camera->output().constraints.min_object_size[0], std::uint64_t{stride} * 480 * 3 / 2);
-  configure(*camera, {640, 480}, formats::yuv420);
+  set_input(*camera, {640, 480}, formats::yuv420);
   const Layout& yuv420 = camera->output().layout;
   ASSERT_EQ(yuv420.plane_count, 3U);
   const std::uint32_t luma = yuv420.planes[0].stride;
-  EXPECT_EQ(yuv420.planes[1], (Plane{0, luma * 480, luma / 2}));
-  EXPECT_EQ(yuv420.planes[2], (Plane{0, luma * 480 + luma / 2 * 240, luma / 2}));
+  EXPECT_EQ(yuv420.planes[1], (PlaneLayout{0, luma * 480, luma / 2}));
+  EXPECT_EQ(yuv420.planes[2], (PlaneLayout{0, luma * 480 + luma / 2 * 240, luma / 2}));
   must(camera->start(own_buffers(*camera, 4)));
   EXPECT_EQ(capture(*camera, 3).size(), 3U);
 }
@@ -193,12 +193,12 @@ TEST_P(V4l2Camera, PlanesInOneBufferFollowEachOther) {
 TEST(V4l2Multiplanar, SeparatePlanesAreSeparateDmaBufs) {
   const LeakCheck leaks;
   auto camera = must(v4l2::Camera::open(vivid(Kind::capture, true)));
-  configure(*camera, {640, 480}, formats::nv12, true);
+  set_input(*camera, {640, 480}, formats::nv12, true);
   const StreamConfig& config = camera->output();
   EXPECT_TRUE(config.constraints.separate_objects);
   const std::uint32_t stride = config.layout.planes[1].stride;
   EXPECT_GE(stride, 640U);
-  EXPECT_EQ(config.layout.planes[1], (Plane{1, 0, stride}));
+  EXPECT_EQ(config.layout.planes[1], (PlaneLayout{1, 0, stride}));
   EXPECT_GE(config.constraints.min_object_size[1], std::uint64_t{stride} * 240);
   for (const bool own : {true, false}) {
     const auto buffers = own ? own_buffers(*camera, 4) : heap_buffers(config, 4);
@@ -217,7 +217,7 @@ TEST(V4l2Multiplanar, SeparatePlanesAreSeparateDmaBufs) {
 
 TEST(V4l2Multiplanar, SeparatePlanesInOneDmaBufAreRefused) {
   auto camera = must(v4l2::Camera::open(vivid(Kind::capture, true)));
-  configure(*camera, {640, 480}, formats::nv12, true);
+  set_input(*camera, {640, 480}, formats::nv12, true);
   Layout layout = camera->output().layout;
   layout.planes[1].object = 0;
   Fd object = heap_dma_buf(640 * 480 * 2);
@@ -227,7 +227,7 @@ TEST(V4l2Multiplanar, SeparatePlanesInOneDmaBufAreRefused) {
 
 TEST_P(V4l2Camera, AFrameCostsTwoCallsAndNeverAnotherMapping) {
   auto camera = open();
-  configure(*camera, {640, 480}, formats::xrgb8888);
+  set_input(*camera, {640, 480}, formats::xrgb8888);
   for (const bool own : {true, false}) {
     const auto buffers = own ? own_buffers(*camera, 4) : heap_buffers(camera->output(), 4);
     must(camera->start(buffers));
@@ -246,7 +246,7 @@ TEST_P(V4l2Camera, AFrameCostsTwoCallsAndNeverAnotherMapping) {
 
 TEST_P(V4l2Camera, ASlotAlwaysCarriesTheSameDmaBuf) {
   auto camera = open();
-  configure(*camera, {640, 480}, formats::xrgb8888);
+  set_input(*camera, {640, 480}, formats::xrgb8888);
   const auto buffers = heap_buffers(camera->output(), 4);
   PairingWatch watch(multiplanar());
   must(camera->start(buffers));
@@ -267,7 +267,7 @@ TEST_P(V4l2Camera, ASlotAlwaysCarriesTheSameDmaBuf) {
 
 TEST_P(V4l2Camera, AHeldBufferIsNotWritten) {
   auto camera = open();
-  configure(*camera, {640, 480}, formats::xrgb8888);
+  set_input(*camera, {640, 480}, formats::xrgb8888);
   must(camera->start(own_buffers(*camera, 4)));
   const Frame held = capture_one(*camera);
   for (int i = 0; i < 20; ++i) EXPECT_NE(capture_one(*camera).index(), held.index());
@@ -275,7 +275,7 @@ TEST_P(V4l2Camera, AHeldBufferIsNotWritten) {
 
 TEST_P(V4l2Camera, WithNothingQueuedThereAreOnlyEventsToWaitFor) {
   auto camera = open();
-  configure(*camera, {640, 480}, formats::xrgb8888);
+  set_input(*camera, {640, 480}, formats::xrgb8888);
   const auto buffers = own_buffers(*camera, 4);
   EXPECT_EQ(camera->poll_events(), 0) << "before start";
   must(camera->start(buffers));
@@ -295,7 +295,7 @@ TEST_P(V4l2Camera, FramesOutliveStopAndCamera) {
   const LeakCheck leaks;
   for (const bool own : {true, false}) {
     auto camera = open();
-    configure(*camera, {640, 480}, formats::xrgb8888);
+    set_input(*camera, {640, 480}, formats::xrgb8888);
     must(camera->start(own ? own_buffers(*camera, 4) : heap_buffers(camera->output(), 4)));
     Frame of_stopped = capture_one(*camera);
     must(camera->stop());
@@ -315,7 +315,7 @@ TEST_P(V4l2Camera, FramesOutliveStopAndCamera) {
 TEST_P(V4l2Camera, ABufferHeldSinceTheLastRunIsNotQueuedAgain) {
   const LeakCheck leaks;
   auto camera = open();
-  configure(*camera, {640, 480}, formats::xrgb8888);
+  set_input(*camera, {640, 480}, formats::xrgb8888);
   const auto buffers = own_buffers(*camera, 4);
   must(camera->start(buffers));
   Frame held = capture_one(*camera);
@@ -330,7 +330,7 @@ TEST_P(V4l2Camera, RestartsWithAnotherSize) {
   const LeakCheck leaks;
   auto camera = open();
   for (const Size size : {Size{640, 480}, Size{1280, 720}, Size{320, 180}}) {
-    configure(*camera, size, formats::xrgb8888);
+    set_input(*camera, size, formats::xrgb8888);
     must(camera->start(own_buffers(*camera, 4)), "start");
     EXPECT_EQ(capture_one(*camera).buffer().layout().size, size);
     must(camera->stop());
@@ -339,7 +339,7 @@ TEST_P(V4l2Camera, RestartsWithAnotherSize) {
 
 TEST_P(V4l2Camera, ItsOwnBuffersOfAnEarlierRunStillServe) {
   auto camera = open();
-  configure(*camera, {640, 480}, formats::xrgb8888);
+  set_input(*camera, {640, 480}, formats::xrgb8888);
   const auto buffers = own_buffers(*camera, 4);
   for (int run = 0; run < 3; ++run) {
     must(camera->start(buffers), "start");
@@ -351,7 +351,7 @@ TEST_P(V4l2Camera, ItsOwnBuffersOfAnEarlierRunStillServe) {
 TEST_P(V4l2Camera, AllocatesMoreWhileTheFirstLive) {
   const LeakCheck leaks;
   auto camera = open();
-  configure(*camera, {640, 480}, formats::xrgb8888);
+  set_input(*camera, {640, 480}, formats::xrgb8888);
   auto buffers = own_buffers(*camera, 2);
   const CountCalls created("ioctl", VIDIOC_CREATE_BUFS);
   for (Buffer& more : own_buffers(*camera, 3)) buffers.push_back(more);
@@ -366,16 +366,16 @@ TEST_P(V4l2Camera, TryingABufferLeavesNothingBehind) {
   const LeakCheck leaks;
   auto camera = open();
   auto other = open();
-  configure(*camera, {640, 480}, formats::xrgb8888);
+  set_input(*camera, {640, 480}, formats::xrgb8888);
   must(camera->try_output(heap_buffer(camera->output())));
   must(camera->try_output(own_buffers(*camera, 2).front()));
   must(camera->try_output(heap_buffer(camera->output())), "after own ones");
-  configure(*other, {1280, 720}, formats::xrgb8888);  // EBUSY, had it kept slots
+  set_input(*other, {1280, 720}, formats::xrgb8888);  // EBUSY, had it kept slots
 }
 
 TEST_P(V4l2Camera, ABufferLaidOutDifferentlyIsRefusedWithBothNumbers) {
   auto camera = open();
-  configure(*camera, {640, 480}, formats::xrgb8888);
+  set_input(*camera, {640, 480}, formats::xrgb8888);
   StreamConfig other = camera->output();
   other.layout.planes[0].stride = 4096;
   other.constraints.min_object_size[0] = 4096 * 480;
@@ -389,7 +389,7 @@ TEST_P(V4l2Camera, ABufferLaidOutDifferentlyIsRefusedWithBothNumbers) {
 TEST_P(V4l2Camera, SequencesGoOnOverTheWrapOf32Bits) {
   auto camera = open();
   must(camera->set_control("Wrap Sequence Number", 1));  // vivid then begins just before the wrap
-  configure(*camera, {320, 180}, formats::xrgb8888);
+  set_input(*camera, {320, 180}, formats::xrgb8888);
   must(camera->start(own_buffers(*camera, 4)));
   DequeueWatch driver(multiplanar());
   const auto frames = capture(*camera, 200);
@@ -423,7 +423,7 @@ TEST(V4l2Contiguous, AHeapsBufferIsRefusedWithWhatWouldHelpOrFilled) {
   for (const bool multiplanar : {false, true}) {
     const std::string path = vivid(Kind::capture, multiplanar, 1);
     auto camera = must(v4l2::Camera::open(path));
-    configure(*camera, {640, 480}, formats::xrgb8888);
+    set_input(*camera, {640, 480}, formats::xrgb8888);
     const auto buffers = heap_buffers(camera->output(), 4);
     const auto tried = camera->try_output(buffers[0]);
     observe(std::string("a vivid with contiguous DMA, ") + (multiplanar ? "multi-planar" : "single-planar") +

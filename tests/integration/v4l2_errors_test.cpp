@@ -70,7 +70,7 @@ TEST(V4l2Adopt, TakesTheDescriptorAndClosesItAlsoOnErrors) {
   {
     auto camera = must(Camera::adopt(must(Fd::dup_of(own))));
     EXPECT_EQ(camera->info().path, camera_path());
-    configure(*camera, {640, 480}, formats::xrgb8888);
+    set_input(*camera, {640, 480}, formats::xrgb8888);
     must(camera->start(own_buffers(*camera, 4)));
     while (must(camera->take())) continue;  // must not block
     EXPECT_EQ(capture(*camera, 3).size(), 3U);
@@ -141,7 +141,7 @@ TEST(V4l2Start, BufferCountsOutOfRangeAreRefused) {
   const LeakCheck leaks;
   auto camera = must(Camera::open(camera_path()));
   EXPECT_TRUE(fails_with(camera->start({}), EINVAL)) << "before set_output";
-  configure(*camera, {320, 180}, formats::xrgb8888);
+  set_input(*camera, {320, 180}, formats::xrgb8888);
   EXPECT_GE(camera->min_buffers(), 1U);
   EXPECT_TRUE(fails_with(camera->start({}), EINVAL));
   const auto few = heap_buffers(camera->output(), camera->min_buffers() - 1);
@@ -177,7 +177,7 @@ class FewBuffers : public CountCalls {
 TEST(V4l2Start, ADriverThatGivesFewerBuffersIsNotTrusted) {
   const LeakCheck leaks;
   auto camera = must(Camera::open(camera_path()));
-  configure(*camera, {320, 180}, formats::xrgb8888);
+  set_input(*camera, {320, 180}, formats::xrgb8888);
   const auto buffers = heap_buffers(camera->output(), 4);
   const FewBuffers few;
   EXPECT_TRUE(says(refusal(camera->start(buffers)), "3 at most"));
@@ -195,7 +195,7 @@ TEST(V4l2Allocator, OnlyWhatTheCameraIsSetToIsMade) {
   request.size = {640, 480};
   request.format = formats::xrgb8888;
   EXPECT_TRUE(says(refusal(camera->output_allocator()->allocate(request)), "set_output() comes first"));
-  configure(*camera, {640, 480}, formats::xrgb8888);
+  set_input(*camera, {640, 480}, formats::xrgb8888);
   request.size = {320, 180};
   EXPECT_TRUE(says(refusal(camera->output_allocator()->allocate(request)), "set to 640x480"));
   request.size = {640, 480};
@@ -214,7 +214,7 @@ TEST(V4l2Busy, ASecondUserIsToldSo) {
   const LeakCheck leaks;
   auto first = must(Camera::open(camera_path()));
   auto second = must(Camera::open(camera_path()));
-  configure(*first, {640, 480}, formats::xrgb8888);
+  set_input(*first, {640, 480}, formats::xrgb8888);
   must(first->start(own_buffers(*first, 4)));
   StreamRequest request;
   request.size = Size{640, 480};
@@ -232,7 +232,7 @@ TEST(V4l2Busy, ASecondUserIsToldSo) {
 /// A camera ready to start, and one of vivid's error buttons to press.
 struct Injection {
   std::unique_ptr<Camera> camera = must(Camera::open(camera_path()));
-  Injection() { configure(*camera, {640, 480}, formats::xrgb8888); }
+  Injection() { set_input(*camera, {640, 480}, formats::xrgb8888); }
   void inject(const char* control) const { must(camera->set_control(control, 1), control); }
 };
 
@@ -403,7 +403,7 @@ TEST(V4l2End, EpipeIsTheEnd) {
 TEST(V4l2Driver, BytesBeforeThePixelsAreRefusedForNoLayoutSaysThem) {
   const LeakCheck leaks;
   auto camera = must(Camera::open(camera_path(true)));
-  configure(*camera, {640, 480}, formats::xrgb8888);
+  set_input(*camera, {640, 480}, formats::xrgb8888);
   must(camera->start(own_buffers(*camera, 4)));
   const AlteredDqbuf offset([](v4l2_buffer& buffer) { buffer.m.planes[0].data_offset = 128; });
   const auto error = run_into_error(*camera);

@@ -19,7 +19,7 @@ using namespace std::chrono_literals;
 using v4l2::Camera;
 using v4l2::Output;
 
-bool has_ended(int fence) { return sys::wait(fence, POLLIN, Deadline::passed()) > 0; }
+bool has_ended(int fence) { return sys::wait(fence, POLLIN, Deadline::immediate()) > 0; }
 
 /// Looks at each QBUF of capture buffers: were the fences that this slot came back with over?
 class QueueWatch : public CountCalls {
@@ -59,7 +59,7 @@ bool turn_with_fences(Camera& camera) {
 class V4l2Fences : public ::testing::TestWithParam<bool> {
  protected:
   V4l2Fences() : camera(must(Camera::open(vivid(Kind::capture, GetParam())), "open")) {
-    configure(*camera, {320, 180}, formats::xrgb8888);
+    set_input(*camera, {320, 180}, formats::xrgb8888);
   }
   void start() { must(camera->start(own_buffers(*camera, 4)), "start"); }
   std::vector<Frame> take_all() {
@@ -329,7 +329,7 @@ class V4l2OutputFences : public ::testing::Test {
     config.layout = must(Layout::linear(formats::xrgb8888, {640, 480}));
     config.constraints.min_stride[0] = config.layout.planes[0].stride;
     config.constraints.min_object_size = config.layout.object_sizes();
-    must(output->configure(config), "configure");
+    must(output->set_input(config), "set_input");
     holds = must(HoldSet::create(heap_buffers(config, 5)));
     must(output->start(holds->buffers()), "start");
   }

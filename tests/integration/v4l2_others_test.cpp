@@ -103,7 +103,7 @@ TEST_P(V4l2Others, AFormatChangedBeforeTheStartIsSetAgain) {
   const std::string path = vivid(Kind::capture, multiplanar());
   auto camera = must(Camera::open(path));
   const Other other(path, Kind::capture, multiplanar());
-  configure(*camera, hd, formats::xrgb8888);
+  set_input(*camera, hd, formats::xrgb8888);
   const auto buffers = heap_buffers(camera->output(), 4);
   must(camera->try_output(buffers[0]));
   observe(std::string("a second open file of vivid changes the format of a camera that is not started, ") +
@@ -129,7 +129,7 @@ TEST_P(V4l2Others, WhoHasTheQueueKeepsItAndItsFormat) {
   const LeakCheck leaks;
   const std::string path = vivid(Kind::capture, multiplanar());
   auto camera = must(Camera::open(path));
-  configure(*camera, hd, formats::xrgb8888);
+  set_input(*camera, hd, formats::xrgb8888);
   const auto buffers = heap_buffers(camera->output(), 4);
   {
     const Other other(path, Kind::capture, multiplanar());
@@ -149,7 +149,7 @@ TEST_P(V4l2Others, EveryStartHasWhatWasAgreedOrIsRefused) {
   const LeakCheck leaks;
   const std::string path = vivid(Kind::capture, multiplanar());
   auto camera = must(Camera::open(path));
-  configure(*camera, hd, formats::xrgb8888);
+  set_input(*camera, hd, formats::xrgb8888);
   const auto buffers = heap_buffers(camera->output(), 4);
   const Other other(path, Kind::capture, multiplanar());
   std::atomic<bool> go_on = true;
@@ -189,7 +189,7 @@ TEST_P(V4l2Others, AnOutputsFormatIsSetAgainToo) {
   const Other other(path, Kind::output, multiplanar());
   StreamConfig config;
   config.layout = must(Layout::linear(formats::xrgb8888, hd));
-  must(output->configure(config), "configure");
+  must(output->set_input(config), "set_input");
   const std::pair agreed = other.format();
   config.constraints.min_object_size[0] = std::uint64_t{config.layout.planes[0].stride} * hd.height;
   const auto buffers = heap_buffers(config, 3);
@@ -216,7 +216,7 @@ TEST_P(V4l2Others, TheVisiblePartFollowsTheDriverInMidStream) {
   const std::string path = vivid(Kind::capture, multiplanar());
   auto camera = must(Camera::open(path, {.input = "HDMI"}));
   const Other other(path, Kind::capture, multiplanar());
-  configure(*camera, hd, formats::xrgb8888);
+  set_input(*camera, hd, formats::xrgb8888);
   must(camera->start(heap_buffers(camera->output(), 4)), "start");
   ASSERT_EQ(capture_one(*camera).info().visible, other.composed());
   const Rect before = other.composed();
@@ -241,7 +241,7 @@ TEST_P(V4l2Others, RectanglesChangedBeforeTheStartAreSetAgain) {
   const std::string path = vivid(Kind::capture, multiplanar());
   auto camera = must(Camera::open(path, {.input = "HDMI"}));
   const Other other(path, Kind::capture, multiplanar());
-  configure(*camera, hd, formats::xrgb8888);
+  set_input(*camera, hd, formats::xrgb8888);
   const Rect agreed = other.composed();
   const auto buffers = heap_buffers(camera->output(), 4);
   (void)other.select(V4L2_SEL_TGT_CROP, {0, 0, 640, 360});

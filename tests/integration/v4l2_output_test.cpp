@@ -71,7 +71,7 @@ void show(Output& output, Frame frame) {
 TEST_P(V4l2Output, ShowsEveryFrameInOrderAndGivesItBack) {
   const LeakCheck leaks;
   auto output = open();
-  must(output->configure(stream()), "configure");
+  must(output->set_input(stream()), "set_input");
   auto pool = must(Pool::create(heap_buffers(stream(), 5)));
   const auto buffers = buffers_of(pool, 5);
   must(output->start(buffers), "start");
@@ -100,7 +100,7 @@ TEST_P(V4l2Output, ShowsEveryFrameInOrderAndGivesItBack) {
 
 TEST_P(V4l2Output, AWaitingFrameIsDisplacedByTheNext) {
   auto output = open({.output = {}, .depth = 2});
-  must(output->configure(stream()));
+  must(output->set_input(stream()));
   auto pool = must(Pool::create(heap_buffers(stream(), 6)));
   must(output->start(buffers_of(pool, 6)));
   for (std::uint64_t i = 0; i < 3; ++i) {
@@ -114,13 +114,13 @@ TEST_P(V4l2Output, AWaitingFrameIsDisplacedByTheNext) {
 
 TEST_P(V4l2Output, DrainEndsWhenAllIsShown) {
   auto output = open();
-  must(output->configure(stream()));
+  must(output->set_input(stream()));
   auto pool = must(Pool::create(heap_buffers(stream(), 4)));
   must(output->start(buffers_of(pool, 4)));
   for (std::uint64_t i = 0; i < 3; ++i) {
     show(*output, numbered(pool, i));
   }
-  const auto early = output->drain(Deadline::passed());
+  const auto early = output->drain(Deadline::immediate());
   Presentation reports[8];
   std::size_t shown = output->take_presented(reports);
   EXPECT_TRUE(shown == 3 || fails_with(early, ETIMEDOUT)) << "it has not waited";
@@ -134,7 +134,7 @@ TEST_P(V4l2Output, DrainEndsWhenAllIsShown) {
 
 TEST_P(V4l2Output, OneQbufAndOneDqbufPerFrame) {
   auto output = open();
-  must(output->configure(stream({640, 480})));
+  must(output->set_input(stream({640, 480})));
   auto pool = must(Pool::create(heap_buffers(stream({640, 480}), 5)));
   must(output->start(buffers_of(pool, 5)));
   const CountCalls ioctls("ioctl");
@@ -166,7 +166,7 @@ TEST_P(V4l2Output, RestoresItsConnectorAndStartsAgain) {
   output.reset();
   output = open({.output = other});
   EXPECT_EQ(current(), other);
-  must(output->configure(stream()));
+  must(output->set_input(stream()));
   auto pool = must(Pool::create(heap_buffers(stream(), 4)));
   const auto buffers = buffers_of(pool, 4);
   for (int run = 0; run < 2; ++run) {
@@ -182,18 +182,18 @@ TEST_P(V4l2Output, RefusesWhatItLacksWithWhatItHas) {
   auto output = open();
   StreamConfig config = stream();
   config.layout.format = formats::h264;
-  const auto refused = output->check(config);
+  const auto refused = output->check_input(config);
   ASSERT_TRUE(fails_with(refused, EINVAL));
   EXPECT_NE(refused.error().detail().find("XR24"), std::string_view::npos) << refused.error().message();
   config = stream();
   config.layout.modifier = Modifier::from_value(0x0100000000000001);
-  EXPECT_TRUE(fails_with(output->check(config), EINVAL));
+  EXPECT_TRUE(fails_with(output->check_input(config), EINVAL));
 }
 
 TEST_P(V4l2Output, AFrameOfAnotherBufferIsRefusedAndLetGo) {
   const LeakCheck leaks;
   auto output = open();
-  must(output->configure(stream()));
+  must(output->set_input(stream()));
   auto pool = must(Pool::create(heap_buffers(stream(), 4)));
   must(output->start(buffers_of(pool, 4)));
   auto strangers = must(Pool::create(heap_buffers(stream(), 1)));
@@ -204,7 +204,7 @@ TEST_P(V4l2Output, AFrameOfAnotherBufferIsRefusedAndLetGo) {
 TEST_P(V4l2Output, DestroyedWhileItHoldsFramesItGivesThemBack) {
   const LeakCheck leaks;
   auto output = open();
-  must(output->configure(stream()));
+  must(output->set_input(stream()));
   auto pool = must(Pool::create(heap_buffers(stream(), 4)));
   must(output->start(buffers_of(pool, 4)));
   show(*output, numbered(pool, 0));
@@ -217,8 +217,8 @@ TEST(V4l2Loop, TheCamerasOwnBuffersGoToTheOutput) {
   const LeakCheck leaks;
   auto camera = must(v4l2::Camera::open(vivid(Kind::capture, false)));
   auto output = must(Output::open(vivid(Kind::output, true)));
-  configure(*camera, {640, 480}, formats::xrgb8888);
-  must(output->configure(camera->output()));
+  set_input(*camera, {640, 480}, formats::xrgb8888);
+  must(output->set_input(camera->output()));
   const auto buffers = own_buffers(*camera, 7);
   must(output->start(buffers));
   must(camera->start(buffers));

@@ -144,7 +144,7 @@ TEST(V4l2Formats, SizesInStepsAreOneGrid) {
 TEST(V4l2Formats, AnUnknownCodeIsCarriedAndStreams) {
   auto camera = open();
   const auto hsv = PixelFormat::of('H', 'S', 'V', '4');
-  configure(*camera, {640, 480}, hsv);
+  set_input(*camera, {640, 480}, hsv);
   EXPECT_EQ(camera->output().layout.format, hsv);
   EXPECT_TRUE(camera->output().layout.modifier.is_implicit());
   EXPECT_GE(camera->output().layout.opaque_bytes, 640U * 480 * 4);
@@ -173,7 +173,7 @@ TEST(V4l2Offers, WithoutARateItIsTheHighestUpTo60) {
 
 TEST(V4l2Offers, FormatsComeInTheOrderAskedForAndWithoutSizeTheCurrentOneFirst) {
   auto camera = open();
-  configure(*camera, {640, 480}, formats::xrgb8888);
+  set_input(*camera, {640, 480}, formats::xrgb8888);
   StreamRequest request;
   request.formats = {formats::nv12, formats::xrgb8888};
   const auto offers = must(camera->offers(request));
@@ -197,7 +197,7 @@ TEST(V4l2Offers, ASizeThatOnlyAnotherInputHasIsFoundThereAndAskingChangesNothing
   if (!lists(*camera, {1280, 720}) || lists(*camera, {1024, 768})) {
     GTEST_SKIP() << "vivid's webcam input has 1024x768 itself, or no 1280x720";
   }
-  configure(*camera, {1280, 720}, formats::xrgb8888);
+  set_input(*camera, {1280, 720}, formats::xrgb8888);
   EXPECT_EQ(current_input(*camera), "Webcam") << "the current one has it";
   EXPECT_DOUBLE_EQ(rate(camera->output().interval), highest_rate(*camera, {1280, 720}));
   const auto offers = must(camera->offers(wish({1024, 768})), "a DV timing of the HDMI input");
@@ -239,7 +239,7 @@ TEST(V4l2Inputs, InputAndTimingsAreRestoredAtTheEnd) {
   ASSERT_EQ(current_input(*watcher), "Webcam");
   if (lists(*watcher, {800, 600})) GTEST_SKIP() << "vivid's webcam input has 800x600 itself";
   auto camera = open();
-  configure(*camera, {800, 600}, formats::xrgb8888);
+  set_input(*camera, {800, 600}, formats::xrgb8888);
   EXPECT_EQ(current_input(*watcher), "HDMI");
   EXPECT_NE(must(watcher->detected_timings()), timings_before);
   camera.reset();
@@ -309,7 +309,7 @@ TEST(V4l2Timings, AreListedAndSet) {
 TEST(V4l2Timings, ASignalThatChangesInMidStreamLeadsToANewStream) {
   const LeakCheck leaks;
   auto camera = open({.input = "HDMI"});
-  configure(*camera, {1280, 720}, formats::xrgb8888);
+  set_input(*camera, {1280, 720}, formats::xrgb8888);
   must(camera->start(own_buffers(*camera, 4)));
   EXPECT_EQ(capture(*camera, 5).size(), 5U);
   EXPECT_FALSE(camera->take_changed());
@@ -343,14 +343,14 @@ TEST(V4l2Standards, AreListedSetAndRestored) {
     EXPECT_TRUE(must(camera->standard()).name.starts_with("NTSC")) << must(camera->standard()).name;
     EXPECT_EQ(must(camera->standard()).lines, 525U);
     EXPECT_NEAR(rate(must(camera->standard()).interval), 29.97, 0.01);
-    configure(*camera, {720, 480}, formats::xrgb8888);
+    set_input(*camera, {720, 480}, formats::xrgb8888);
     must(camera->start(own_buffers(*camera, 4)));
     EXPECT_EQ(capture(*camera, 3).size(), 3U);
     EXPECT_TRUE(fails_with(camera->set_standard("PAL"), EBUSY));
     must(camera->stop());
     must(camera->set_standard("PAL"));
     EXPECT_EQ(must(camera->standard()).lines, 625U);
-    configure(*camera, {720, 576}, formats::xrgb8888);
+    set_input(*camera, {720, 576}, formats::xrgb8888);
     must(camera->start(own_buffers(*camera, 4)));
     EXPECT_EQ(capture(*camera, 3).size(), 3U);
   }
@@ -501,7 +501,7 @@ class SelectionWatch : public CountCalls {
 
 TEST(V4l2Selection, CropsAndComposes) {
   auto camera = open({.input = "HDMI"});
-  configure(*camera, {1280, 720}, formats::xrgb8888);
+  set_input(*camera, {1280, 720}, formats::xrgb8888);
   const Rect part{320, 180, 640, 360};
   SelectionWatch watch;
   const Rect cropped = must(camera->set_crop(part));
@@ -519,7 +519,7 @@ TEST(V4l2Selection, CropsAndComposes) {
 
 TEST(V4l2Color, IsTheDrivers) {
   auto camera = open({.input = "HDMI"});
-  configure(*camera, {1280, 720}, formats::nv12);
+  set_input(*camera, {1280, 720}, formats::nv12);
   // What videodev2.h says that the driver's answer means.
   const v4l2_pix_format pix = raw_format(camera->info().path, false).fmt.pix;
   const auto encoding = pix.ycbcr_enc != V4L2_YCBCR_ENC_DEFAULT ? static_cast<v4l2_ycbcr_encoding>(pix.ycbcr_enc)

@@ -206,14 +206,14 @@ void touch_tv(Camera& camera) {
 
 TEST(V4l2Signal, OfAnInputThatWasLeftSaysNothing) {
   auto camera = must(Camera::open(vivid(Kind::capture, false), {.input = "TV"}));
-  configure(*camera, {720, 576}, formats::xrgb8888);
+  set_input(*camera, {720, 576}, formats::xrgb8888);
   must(camera->start(own_buffers(*camera, 4)));
   touch_tv(*camera);
   EXPECT_TRUE(changes(*camera));
   must(camera->stop());
   Hdmi hdmi;
   must(camera->select_input("HDMI"));
-  configure(*camera, {1280, 720}, formats::xrgb8888);
+  set_input(*camera, {1280, 720}, formats::xrgb8888);
   must(camera->start(own_buffers(*camera, 4)));
   touch_tv(*camera);
   EXPECT_FALSE(changes(*camera, 200ms));
@@ -221,7 +221,7 @@ TEST(V4l2Signal, OfAnInputThatWasLeftSaysNothing) {
 
 TEST(V4l2Signal, OfATvInputIsAwaitedLikeAnyOther) {
   auto camera = must(Camera::open(vivid(Kind::capture, false), {.input = "TV"}));
-  configure(*camera, {720, 576}, formats::xrgb8888);
+  set_input(*camera, {720, 576}, formats::xrgb8888);
   must(camera->start(own_buffers(*camera, 4)));
   must(camera->set_control("Standard Signal Mode", "No Signal"));
   EXPECT_FALSE(changes(*camera, 200ms));

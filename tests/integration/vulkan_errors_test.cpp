@@ -260,7 +260,7 @@ TEST_F(VulkanErrors, AFrameInTheCamerasOwnMemoryIsReadRight) {
   const LeakCheck leaks;
   for (const bool multiplanar : {false, true}) {
     const auto camera = must(v4l2::Camera::open(vivid(Kind::capture, multiplanar)));
-    configure(*camera, {320, 180}, formats::xrgb8888);
+    set_input(*camera, {320, 180}, formats::xrgb8888);
     const auto buffers = own_buffers(*camera, 3);
     if (!is_imported(buffers[0], std::string("lavapipe imports buffers of a ") +
                                      (multiplanar ? "multi-planar vivid" : "single-planar vivid"))) {

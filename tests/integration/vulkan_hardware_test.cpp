@@ -30,7 +30,7 @@ class VulkanHardware : public ::testing::Test {
     auto convert = must(Convert::create(*gpu, {.formats = {to.layout().format}}), "create");
     StreamConfig config;
     config.layout = from.layout();
-    must(convert->configure(config), "configure");
+    must(convert->set_input(config), "set_input");
     StreamConfig target;
     target.layout = to.layout();
     must(convert->set_output(target), "set_output");

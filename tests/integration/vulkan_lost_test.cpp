@@ -108,7 +108,7 @@ TEST_F(VulkanLost, InTheSubmission) {
     expect_all_is_over(*gpu, *stage.convert);
     EXPECT_TRUE(stage.convert->stop());
     EXPECT_TRUE(says_lost([&] { return stage.convert->start(std::span(&input, 1), outputs); }));
-    EXPECT_TRUE(says_lost([&] { return stage.convert->check({.layout = input.layout()}); }));
+    EXPECT_TRUE(says_lost([&] { return stage.convert->check_input({.layout = input.layout()}); }));
   }
   expect_can_rebuild(outputs);
 }

@@ -214,7 +214,7 @@ TEST_F(VulkanConvert, ASamplerReadsTheSmallestPictureAndRefusesOddOnesThatPlanes
   const auto sampler = must(Convert::create(*gpu, by_sampler));
   const auto automatic = must(Convert::create(*gpu, {}));
   const auto check = [](Convert& convert, Size size, PixelFormat format) {
-    return convert.check(stream_of(must(Layout::linear(format, size))));
+    return convert.check_input(stream_of(must(Layout::linear(format, size))));
   };
   for (const Size odd : {Size{1, 1}, Size{33, 18}, Size{34, 17}}) {
     const auto refused = check(*sampler, odd, formats::nv12);
@@ -231,7 +231,7 @@ void expect_sampler_check(const vulkan::Device& gpu, Convert& sampler, PixelForm
   const auto all = gpu.support(format, VK_IMAGE_USAGE_SAMPLED_BIT);
   const auto linear =
       std::ranges::find_if(all, [](const auto& one) { return one.modifier.is_linear() && one.importable; });
-  const auto checked = sampler.check(stream_of(must(Layout::linear(format, {64, 48}))));
+  const auto checked = sampler.check_input(stream_of(must(Layout::linear(format, {64, 48}))));
   constexpr VkFormatFeatureFlags any_chroma =
       VK_FORMAT_FEATURE_MIDPOINT_CHROMA_SAMPLES_BIT | VK_FORMAT_FEATURE_COSITED_CHROMA_SAMPLES_BIT;
   if (linear == all.end()) {
@@ -250,7 +250,7 @@ TEST_F(VulkanConvert, PlanesAreTakenWhereTheyCanBeAndEveryRefusalSaysWhy) {
   const LeakCheck leaks;
   const StreamConfig linear = stream_of(must(Layout::linear(formats::nv12, {64, 48})));
   const auto convert = must(Convert::create(*gpu, {}));
-  must(convert->configure(linear));
+  must(convert->set_input(linear));
   EXPECT_EQ(convert->sampling(), vulkan::Sampling::planes);
 
   StreamConfig tiled = linear;
@@ -258,17 +258,17 @@ TEST_F(VulkanConvert, PlanesAreTakenWhereTheyCanBeAndEveryRefusalSaysWhy) {
   const auto nv12 = gpu->support(formats::nv12, VK_IMAGE_USAGE_SAMPLED_BIT);
   const auto is_tiled = [&](const auto& one) { return one.importable && one.modifier == tiled.layout.modifier; };
   if (std::ranges::none_of(nv12, is_tiled)) {
-    const auto neither = convert->check(tiled);
+    const auto neither = convert->check_input(tiled);
     ASSERT_TRUE(fails_with(neither, ENOTSUP));
     EXPECT_TRUE(mentions(neither.error(), "plane by plane: the planes")) << neither.error().message();
     EXPECT_TRUE(mentions(neither.error(), "by a sampler: ")) << neither.error().message();
   }
-  const auto planes = must(Convert::create(*gpu, {.sampling = vulkan::Sampling::planes}))->check(tiled);
+  const auto planes = must(Convert::create(*gpu, {.sampling = vulkan::Sampling::planes}))->check_input(tiled);
   ASSERT_TRUE(fails_with(planes, ENOTSUP));
   EXPECT_TRUE(mentions(planes.error(), "no meaning one by one")) << planes.error().message();
 
   const auto sampler = must(Convert::create(*gpu, by_sampler));
-  const auto no_format = sampler->check(stream_of(must(Layout::linear(code("NV24"), {64, 48}))));
+  const auto no_format = sampler->check_input(stream_of(must(Layout::linear(code("NV24"), {64, 48}))));
   ASSERT_TRUE(fails_with(no_format, ENOTSUP));
   if (mentions(no_format.error(), "no samplerYcbcrConversion")) GTEST_SKIP() << no_format.error().message();
   EXPECT_TRUE(mentions(no_format.error(), "no VkFormat has the bytes of NV24")) << no_format.error().message();
@@ -302,10 +302,10 @@ TEST_F(VulkanConvert, ADeviceWithoutTheFeatureHasNoSampler) {
   existing.sampler_ycbcr = false;
   const auto without = must(vulkan::Device::adopt(existing), "adopt");
   const StreamConfig linear = stream_of(must(Layout::linear(formats::nv12, {64, 48})));
-  const auto refused = must(Convert::create(*without, by_sampler))->check(linear);
+  const auto refused = must(Convert::create(*without, by_sampler))->check_input(linear);
   ASSERT_TRUE(fails_with(refused, ENOTSUP));
   EXPECT_TRUE(mentions(refused.error(), "no samplerYcbcrConversion")) << refused.error().message();
-  EXPECT_TRUE(must(Convert::create(*without, {}))->check(linear));
+  EXPECT_TRUE(must(Convert::create(*without, {}))->check_input(linear));
 }
 
 /// The driver's functions, of which one hides that images of single bytes can be arranged by modifiers.

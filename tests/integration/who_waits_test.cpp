@@ -51,7 +51,7 @@ TEST(WhoWaits, WhatDisplaysDoIsObservedAndEachFrameIsShownInTheEnd) {
 TEST(WhoWaits, WhetherV4l2DevicesDoIsObserved) {
   for (const bool multiplanar : {false, true}) {
     auto camera = must(v4l2::Camera::open(vivid(Kind::capture, multiplanar)), "open");
-    configure(*camera, {320, 180}, formats::xrgb8888);
+    set_input(*camera, {320, 180}, formats::xrgb8888);
     const auto buffers = heap_buffers(camera->output(), 4);
     SwSync display;
     for (const Buffer& buffer : buffers) ASSERT_TRUE(import_fence(buffer, display.fence(1), Access::read_write));

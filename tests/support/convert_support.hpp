@@ -187,7 +187,7 @@ inline Stage start_stage(vulkan::Device& gpu, std::span<const Buffer> inputs, co
   StreamConfig config;
   config.layout = inputs.front().layout();
   config.color = color;
-  must(stage.convert->configure(config), "configure");
+  must(stage.convert->set_input(config), "set_input");
   const auto offers = must(stage.convert->offers({}), "offers");
   const auto linear = std::ranges::find_if(offers, [](const auto& o) { return o.layout.modifier.is_linear(); });
   if (linear == offers.end()) std::abort();

@@ -162,12 +162,12 @@ Result<Frame> FakeSource::take() {
 
 FakeSink::FakeSink(std::string name) : name_(std::move(name)), event_(new_event()) {}
 
-Result<void> FakeSink::check(const StreamConfig& config) {
+Result<void> FakeSink::check_input(const StreamConfig& config) {
   if (std::ranges::find(takes, config.layout.format) != takes.end()) return {};
   return std::unexpected(Error::os(EINVAL, "check", name_).detail("format %s", config.layout.format.name().c_str()));
 }
 
-Result<void> FakeSink::configure(const StreamConfig& config) { return check(config); }
+Result<void> FakeSink::set_input(const StreamConfig& config) { return check_input(config); }
 
 Result<void> FakeSink::import(const Buffer& buffer) {
   ++imports;

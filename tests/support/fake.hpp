@@ -110,14 +110,14 @@ class FakeSink : public Sink {
   [[nodiscard]] std::string_view name() const noexcept override { return name_; }
   [[nodiscard]] bool take_changed() noexcept override { return std::exchange(changed, false); }
   [[nodiscard]] bool is_waiting() const noexcept override { return waits; }
-  [[nodiscard]] Result<void> check(const StreamConfig& config) override;
-  [[nodiscard]] Result<void> configure(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> check_input(const StreamConfig& config) override;
+  [[nodiscard]] Result<void> set_input(const StreamConfig& config) override;
   [[nodiscard]] Needs needs() const override { return wants; }
   [[nodiscard]] std::uint64_t dropped() const noexcept override { return let_go; }
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
   [[nodiscard]] bool moves(const Buffer& buffer) const noexcept override { return buffer.origin() == moves_origin; }
   [[nodiscard]] std::uint32_t max_held() const noexcept override { return 2; }
-  [[nodiscard]] Allocator* allocator() noexcept override { return own_allocator; }
+  [[nodiscard]] Allocator* input_allocator() noexcept override { return own_allocator; }
   [[nodiscard]] int poll_fd() const noexcept override { return event_.get(); }
   [[nodiscard]] short poll_events() const noexcept override { return staged_ ? POLLIN : 0; }
   [[nodiscard]] std::optional<Deadline> wake_by() const noexcept override { return wake_at; }

@@ -159,8 +159,9 @@ struct Screen {
     auto plane = output.plane(options);
     if (!plane) return std::unexpected(plane.error());
     screen.plane = *plane;
-    if (auto done = screen.plane->configure(stream_of(size)); !done) return std::unexpected(done.error());
-    auto buffers = screen.plane->allocator()->allocate({.size = size, .format = formats::xrgb8888, .count = count});
+    if (auto done = screen.plane->set_input(stream_of(size)); !done) return std::unexpected(done.error());
+    auto buffers =
+        screen.plane->input_allocator()->allocate({.size = size, .format = formats::xrgb8888, .count = count});
     if (!buffers) return std::unexpected(buffers.error());
     screen.buffers = *buffers;
     if (auto started = screen.plane->start(screen.buffers); !started) return std::unexpected(started.error());

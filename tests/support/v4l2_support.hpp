@@ -28,7 +28,7 @@ inline std::string vivid(Kind kind, bool multiplanar, std::size_t skip = 0) {
 }
 
 /// Sets a stream with a request of its size and format.
-inline void configure(Producer& camera, Size size, PixelFormat format, bool separate_objects = false) {
+inline void set_input(Producer& camera, Size size, PixelFormat format, bool separate_objects = false) {
   StreamRequest request;
   request.size = size;
   request.formats = {format};

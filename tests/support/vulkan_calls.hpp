@@ -153,7 +153,7 @@ struct HeapStage {
     HeapStage stage{.convert = must(vulkan::Convert::create(gpu, options), "create"), .outputs = {}};
     StreamConfig config;
     config.layout = inputs.front().layout();
-    must(stage.convert->configure(config), "configure");
+    must(stage.convert->set_input(config), "set_input");
     const auto offers = must(stage.convert->offers({}), "offers");
     const auto linear = std::ranges::find_if(offers, [](const auto& o) { return o.layout.modifier.is_linear(); });
     if (linear == offers.end()) std::abort();

@@ -56,7 +56,7 @@ TEST_F(Conformance, ASourceWhoseSequenceFallsIsFound) {
     using FakeSource::FakeSource;
     Result<Frame> take() override {
       auto frame = FakeSource::take();
-      if (frame && *frame) must(frame->describe({.sequence = next_--}));
+      if (frame && *frame) must(frame->set_info({.sequence = next_--}));
       return frame;
     }
     std::uint64_t next_ = 1000;
@@ -81,7 +81,7 @@ TEST_F(Conformance, ASourceThatWritesWhatIsHeldIsFound) {
 TEST_F(Conformance, ASourceThatNeverRestsIsFound) {
   struct Restless : FakeSource {
     using FakeSource::FakeSource;
-    [[nodiscard]] std::optional<Deadline> wake_by() const noexcept override { return Deadline::passed(); }
+    [[nodiscard]] std::optional<Deadline> wake_by() const noexcept override { return Deadline::immediate(); }
   } source{{small_config()}};
   EXPECT_TRUE(finds(check(source), "by a wake_by() that stays in the past"));
 }
@@ -140,7 +140,7 @@ TEST_F(Conformance, ASinkThatHangsIsFound) {
 TEST_F(Conformance, ASinkThatRefusesIsFound) {
   FakeSink sink;
   sink.takes = {formats::nv12};
-  EXPECT_TRUE(finds(check(sink), "check() fails"));
+  EXPECT_TRUE(finds(check(sink), "check_input() fails"));
 }
 
 }  // namespace

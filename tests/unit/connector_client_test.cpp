@@ -363,7 +363,7 @@ TEST_F(ConnectorClient, AcksAreRandomAndNeverNextToTheSeq) {
     EXPECT_GE(sent.ack - sent.seq, 2U);
   };
   for (int i = 0; i < 100; ++i)
-    (void)must(client_->request({.id = id}, match::Documented{}, Deadline::passed(), [](const Reply&) {}));
+    (void)must(client_->request({.id = id}, match::Documented{}, Deadline::immediate(), [](const Reply&) {}));
   EXPECT_EQ(acks.size(), 100U);
 }
 
@@ -396,7 +396,7 @@ TEST_F(ConnectorClient, TheDescriptorBecomesReadableWhenARequestIsDue) {
   while (end.empty()) dispatch();
   EXPECT_EQ(end, "timed out");
   EXPECT_FALSE(token.is_active());
-  EXPECT_EQ(sys::wait(client_->poll_fd(), POLLIN, Deadline::passed()), 0) << "and not for ever";
+  EXPECT_EQ(sys::wait(client_->poll_fd(), POLLIN, Deadline::immediate()), 0) << "and not for ever";
 }
 
 TEST_F(ConnectorClient, ACancelledAskEnds) {

@@ -319,14 +319,14 @@ TEST_F(StreamModel, WhoOnlyWaitsReadsOnceForAllThatHasCome) {
   event(1);
   event(2);
   (void)reads();
-  EXPECT_TRUE(events_->wait(Deadline::passed()));
-  EXPECT_TRUE(events_->wait(Deadline::passed()));
+  EXPECT_TRUE(events_->wait(Deadline::immediate()));
+  EXPECT_TRUE(events_->wait(Deadline::immediate()));
   EXPECT_EQ(reads(), 1U);
-  EXPECT_TRUE(test::fails_with(events_->wait(Deadline::passed()), ETIMEDOUT));
-  EXPECT_TRUE(test::fails_with(events_->wait(Deadline::passed()), ETIMEDOUT));
+  EXPECT_TRUE(test::fails_with(events_->wait(Deadline::immediate()), ETIMEDOUT));
+  EXPECT_TRUE(test::fails_with(events_->wait(Deadline::immediate()), ETIMEDOUT));
   EXPECT_EQ(reads(), 0U) << "poll() says that there is nothing";
   event(3);
-  EXPECT_TRUE(events_->wait(Deadline::passed()));
+  EXPECT_TRUE(events_->wait(Deadline::immediate()));
   EXPECT_EQ(reads(), 1U);
 }
 
@@ -360,14 +360,14 @@ TEST_F(StreamModel, WhatTheKernelCountsLateIsToldHoweverOftenOneHasLookedMeanwhi
 TEST_F(StreamModel, WhatTheKernelCountsLateIsStillToldByWhoOnlyWaits) {
   kernel_.receive_buffer = 0;
   for (std::uint32_t pid = 1; pid <= 3; ++pid) event(pid);
-  EXPECT_TRUE(must(events_->wait(Deadline::passed())).as<Exec>() != nullptr);
-  const auto lost = must(events_->wait(Deadline::passed()));
+  EXPECT_TRUE(must(events_->wait(Deadline::immediate())).as<Exec>() != nullptr);
+  const auto lost = must(events_->wait(Deadline::immediate()));
   ASSERT_NE(lost.as<Lost>(), nullptr);
   EXPECT_EQ(lost.as<Lost>()->count, 2U);
   event(4);
   ++kernel_.drops;
-  EXPECT_NE(must(events_->wait(Deadline::passed())).as<Exec>(), nullptr);
-  const auto late = must(events_->wait(Deadline::passed()));
+  EXPECT_NE(must(events_->wait(Deadline::immediate())).as<Exec>(), nullptr);
+  const auto late = must(events_->wait(Deadline::immediate()));
   ASSERT_NE(late.as<Lost>(), nullptr);
   EXPECT_EQ(late.as<Lost>()->count, 1U);
 }

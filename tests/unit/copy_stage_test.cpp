@@ -48,7 +48,7 @@ class CopyStageTest : public testing::Test {
  protected:
   CopyStageTest() {
     const StreamConfig config = small_config();
-    must(copy.configure(config));
+    must(copy.set_input(config));
     must(copy.set_output(must(copy.offers({})).front()));
     const std::vector<Buffer> inputs{memfd_buffer(config.layout)};
     must(copy.start(inputs, {memfd_buffer(copy.output().layout)}));
@@ -117,7 +117,7 @@ TEST_F(CopyStageTest, AFrameWhoseFenceFailedIsDroppedAndNotCopied) {
 
 TEST_F(CopyStageTest, DrainingEndsAtItsDeadlineAndWithItsCancel) {
   must(copy.accept(must(holds->lend(0, {}, devices.fence()))));
-  EXPECT_TRUE(fails_with(copy.drain(Deadline::passed()), ETIMEDOUT));
+  EXPECT_TRUE(fails_with(copy.drain(Deadline::immediate()), ETIMEDOUT));
   const Cancel cancel = must(Cancel::create());
   cancel.cancel();
   EXPECT_TRUE(fails_with(copy.drain(Deadline::after(std::chrono::seconds(60)), &cancel), ECANCELED));
@@ -130,8 +130,8 @@ TEST_F(CopyStageTest, DrainingEndsAtItsDeadlineAndWithItsCancel) {
 class Painter : public Stage {
  public:
   [[nodiscard]] std::string_view name() const noexcept override { return "painter"; }
-  [[nodiscard]] Result<void> check(const StreamConfig&) override { return {}; }
-  [[nodiscard]] Result<void> configure(const StreamConfig& config) override {
+  [[nodiscard]] Result<void> check_input(const StreamConfig&) override { return {}; }
+  [[nodiscard]] Result<void> set_input(const StreamConfig& config) override {
     input_ = config;
     return {};
   }

@@ -72,7 +72,7 @@ TEST_F(CpuAccessTest, RetriesEagainAsTheKernelAsks) {
 
 TEST_F(CpuAccessTest, EagainForEverEndsAtTheDeadline) {
   pretend.sync_answers.assign(1, EAGAIN);
-  EXPECT_TRUE(fails_with(CpuAccess::begin(buffer, CpuAccess::Mode::read, Deadline::passed()), ETIMEDOUT));
+  EXPECT_TRUE(fails_with(CpuAccess::begin(buffer, CpuAccess::Mode::read, Deadline::immediate()), ETIMEDOUT));
 }
 
 TEST_F(CpuAccessTest, AFailingEndIsReportedOnce) {
@@ -179,7 +179,7 @@ TEST_F(CpuAccessTest, AReadOnlyBufferIsReadAndWritingToItIsOneClearError) {
 
 TEST_F(CpuAccessTest, ACopyReadsReadOnlyBuffersAndDoesNotWriteToThem) {
   CopyStage copy;
-  must(copy.configure(small_config()));
+  must(copy.set_input(small_config()));
   EXPECT_TRUE(copy.import(read_only_buffer()));
   EXPECT_TRUE(fails_with(copy.try_output(read_only_buffer()), EACCES));
   const Buffer input = read_only_buffer();

@@ -15,11 +15,11 @@ namespace {
 using namespace std::chrono_literals;
 
 TEST(Deadline, PassedHasNothingLeft) {
-  EXPECT_EQ(Deadline::passed().remaining(), 0ns);
+  EXPECT_EQ(Deadline::immediate().remaining(), 0ns);
   EXPECT_EQ(Deadline::after(-1h).remaining(), 0ns);
   EXPECT_EQ(Deadline::after(Deadline::Clock::duration::min()).remaining(), 0ns);
   EXPECT_EQ(Deadline::at(Deadline::Clock::time_point::min()).remaining(), 0ns);
-  const timespec left = sys::timespec_of(Deadline::passed().remaining());
+  const timespec left = sys::timespec_of(Deadline::immediate().remaining());
   EXPECT_EQ(left.tv_sec, 0);
   EXPECT_EQ(left.tv_nsec, 0);
 }
@@ -57,9 +57,9 @@ struct Pipe {
 
 TEST(Deadline, PassedOnlyLooks) {
   const Pipe pipe;
-  EXPECT_EQ(sys::wait(pipe.read.get(), POLLIN, Deadline::passed()), 0);
+  EXPECT_EQ(sys::wait(pipe.read.get(), POLLIN, Deadline::immediate()), 0);
   EXPECT_EQ(::write(pipe.write.get(), "x", 1), 1);
-  EXPECT_EQ(sys::wait(pipe.read.get(), POLLIN, Deadline::passed()), POLLIN);
+  EXPECT_EQ(sys::wait(pipe.read.get(), POLLIN, Deadline::immediate()), POLLIN);
 }
 
 TEST(Deadline, WaitEndsAtTheDeadlineNotBefore) {

@@ -117,7 +117,7 @@ TEST_F(DmaBufSourceTest, ConsumersAreToldOfBuffersThatCameAndOfThoseThatLeft) {
   push(sample);
   push(sample);
   EXPECT_EQ(told.removed, std::vector{buffer});
-  must(pipeline.stop(Deadline::passed()));
+  must(pipeline.stop(Deadline::immediate()));
 }
 
 TEST_F(DmaBufSourceTest, WithMoreBuffersThanItKnowsTheOneUnusedTheLongestLeavesAndAllAreShown) {
@@ -170,7 +170,7 @@ TEST_F(DmaBufSourceTest, ABufferThatASinkRefusesIsReportedAndTheOtherBranchesSho
   push(foreign());
   EXPECT_EQ(failures, std::vector<std::string>{"recorder"});
   EXPECT_EQ(display.shown.size(), 2U);
-  must(pipeline.stop(Deadline::passed()));
+  must(pipeline.stop(Deadline::immediate()));
 }
 
 TEST_F(DmaBufSourceTest, EveryFrameIsGivenBackAlsoAtTheStop) {
@@ -183,7 +183,7 @@ TEST_F(DmaBufSourceTest, EveryFrameIsGivenBackAlsoAtTheStop) {
     must(source->push(foreign(), info));
   }
   settle();
-  must(pipeline.stop(Deadline::passed()));
+  must(pipeline.stop(Deadline::immediate()));
   std::ranges::sort(released);
   EXPECT_EQ(released, (std::vector<int>{0, 1, 2, 3, 4, 5}));
 }
@@ -211,7 +211,7 @@ TEST_F(DmaBufSourceTest, AStageThatCopiesTakesBuffersThatComeLater) {
   must(pipeline.start());
   for (int i = 0; i < 5; ++i) push(foreign());
   EXPECT_EQ(display.shown.size(), 5U);
-  must(pipeline.stop(Deadline::passed()));
+  must(pipeline.stop(Deadline::immediate()));
 }
 
 TEST_F(DmaBufSourceTest, WrongUseIsOneClearError) {

@@ -121,12 +121,12 @@ TEST_F(FenceTest, ANullFenceCostsNoSystemCallWhateverIsAsked) {
   {
     const Fence fence;
     EXPECT_TRUE(fence.is_null());
-    EXPECT_TRUE(fence.wait(Deadline::passed()));
+    EXPECT_TRUE(fence.wait(Deadline::immediate()));
     EXPECT_EQ(must(fence.state()), Fence::State::signalled);
     EXPECT_TRUE(must(fence.has_ended()));
     EXPECT_TRUE(must(fence.dup()).is_null());
     EXPECT_TRUE(must(fence.info()).empty());
-    EXPECT_TRUE(fence.hint_deadline(Deadline::passed()));
+    EXPECT_TRUE(fence.hint_deadline(Deadline::immediate()));
     EXPECT_EQ(fence.poll_fd(), -1);
     std::vector<Fence> nulls(8);
     EXPECT_TRUE(must(merge(nulls)).is_null());
@@ -448,8 +448,8 @@ TEST_F(ImplicitFencesTest, OnKernelsThatCannotExportTheErrorNamesTheWaitThatWork
   ASSERT_TRUE(fails_with(exported, EOPNOTSUPP));
   EXPECT_NE(exported.error().message().find("wait_idle()"), std::string::npos) << exported.error().message();
   EXPECT_NE(exported.error().message().find("6.0"), std::string::npos) << exported.error().message();
-  EXPECT_TRUE(wait_idle(buffer(true), Access::read, Deadline::passed()));
-  EXPECT_TRUE(wait_idle(buffer(true), Access::write, Deadline::passed()));
+  EXPECT_TRUE(wait_idle(buffer(true), Access::read, Deadline::immediate()));
+  EXPECT_TRUE(wait_idle(buffer(true), Access::write, Deadline::immediate()));
 }
 
 TEST_F(ImplicitFencesTest, OnKernelsThatCannotImportTheErrorNamesTheWaitThatWorksThere) {

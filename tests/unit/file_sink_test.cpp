@@ -239,14 +239,14 @@ TEST_F(FileSinkTest, OnlyTheVisiblePartIsWritten) {
 
 TEST_F(FileSinkTest, FormatsThatY4mDoesNotHoldAreRefusedWithThoseItDoes) {
   sink = must(FileSink::create(path("clip.y4m")));
-  const auto refused = sink->check(small_config(formats::xrgb8888));
+  const auto refused = sink->check_input(small_config(formats::xrgb8888));
   ASSERT_TRUE(fails_with(refused, EINVAL));
   EXPECT_TRUE(mentions(refused.error(), "XRGB8888") && mentions(refused.error(), "NV12")) << refused.error().message();
   EXPECT_TRUE(mentions(refused.error(), "Container::raw holds every linear format")) << refused.error().message();
-  EXPECT_TRUE(sink->check(small_config(formats::nv12)));
+  EXPECT_TRUE(sink->check_input(small_config(formats::nv12)));
   StreamConfig tiled = small_config(formats::nv12);
   tiled.layout.modifier = Modifier::from_value(0x0100000000000001);
-  EXPECT_TRUE(fails_with(sink->check(tiled), EINVAL));
+  EXPECT_TRUE(fails_with(sink->check_input(tiled), EINVAL));
   EXPECT_FALSE(std::filesystem::exists(path("clip.y4m"))) << "asking changes nothing";
 }
 
@@ -297,7 +297,7 @@ TEST_F(FileSinkTest, CompressedFramesAreWrittenAsTheyAre) {
   config.layout = must(Layout::opaque(formats::mjpeg, {64, 48}, 4096));
   config.interval = {1, 30};
   sink = must(FileSink::create(path("clip.mjpeg")));
-  must(sink->configure(config));
+  must(sink->set_input(config));
   const std::vector<Buffer> buffers{memfd_buffer(config.layout)};
   ASSERT_EQ(::pwrite(buffers[0].fd(0), "first, longer", 13, 0), 13);
   must(sink->start(buffers));
@@ -347,9 +347,9 @@ TEST_F(FileSinkTest, ALaterStartAppendsAndAnotherPictureIsRefused) {
   }
   const auto frame = "FRAME\n" + rows(0, 0, 8, 0, 4) + rows(1, 0, 4, 0, 2, 2) + rows(1, 1, 4, 0, 2, 2);
   EXPECT_EQ(contents(path("clip.y4m")), "YUV4MPEG2 W8 H4 F25:1 Ip A0:0 C420mpeg2\n" + frame + frame);
-  EXPECT_TRUE(fails_with(sink->check(config_of(formats::nv12, {16, 4})), EINVAL));
-  EXPECT_TRUE(fails_with(sink->check(config_of(formats::yuyv, {8, 4})), EINVAL));
-  EXPECT_TRUE(sink->check(config_of(formats::nv12, {8, 4})));
+  EXPECT_TRUE(fails_with(sink->check_input(config_of(formats::nv12, {16, 4})), EINVAL));
+  EXPECT_TRUE(fails_with(sink->check_input(config_of(formats::yuyv, {8, 4})), EINVAL));
+  EXPECT_TRUE(sink->check_input(config_of(formats::nv12, {8, 4})));
 }
 
 TEST_F(FileSinkTest, AFrameOfAnotherSizeEndsTheRunAndTheFileStaysWhole) {
@@ -411,7 +411,7 @@ TEST_F(FileSinkTest, AStartAfterAFirstFrameThatFailedBeginsAnew) {
   const Size sizes[] = {{8, 4}, {4, 2}};
   for (const Size size : sizes) {  // of the second only frames get into the file
     const StreamConfig config = config_of(formats::r8, size);
-    must(sink->configure(config));
+    must(sink->set_input(config));
     const std::vector<Buffer> buffers{memfd_buffer(config.layout)};
     const auto holds = must(HoldSet::create(buffers));
     paint(buffers[0]);
@@ -429,7 +429,7 @@ TEST_F(FileSinkTest, APipeIsWrittenInManyShortWritesAndReadWhole) {
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
   {
     const auto early = must(FileSink::create(pipe));
-    must(early->configure(config_of(formats::nv12, {640, 480})));
+    must(early->set_input(config_of(formats::nv12, {640, 480})));
     const auto refused = early->start({});
     ASSERT_TRUE(fails_with(refused, ENXIO));
     EXPECT_TRUE(mentions(refused.error(), "start the reader first")) << refused.error().message();
@@ -506,7 +506,7 @@ TEST_F(FileSinkTest, WhatCannotBeOpenedOrMadeIsAnErrorThatLeavesNothing) {
   EXPECT_TRUE(fails_with(FileSink::create("x", {.queue = 33}), EINVAL));
   const LeakCheck leaks;
   sink = must(FileSink::create(path("no/such/folder.raw")));
-  must(sink->configure(small_config()));
+  must(sink->set_input(small_config()));
   const std::vector<Buffer> buffers{memfd_buffer(small_config().layout)};
   EXPECT_TRUE(fails_with(sink->start(buffers), ENOENT));
   EXPECT_FALSE(sink->ready());

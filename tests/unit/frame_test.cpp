@@ -83,9 +83,9 @@ TEST_F(FrameTest, SplitHoldsEndWithTheLastHolder) {
 TEST_F(FrameTest, OnlyTheSoleHolderDescribesTheContents) {
   Frame frame = must(set->lend(0, {}));
   Frame other = must(frame.split());
-  EXPECT_TRUE(fails_with(frame.describe({.sequence = 9}), EPERM));
+  EXPECT_TRUE(fails_with(frame.set_info({.sequence = 9}), EPERM));
   other.release();
-  EXPECT_TRUE(frame.describe({.sequence = 9}));
+  EXPECT_TRUE(frame.set_info({.sequence = 9}));
   EXPECT_EQ(frame.info().sequence, 9U);
 }
 
@@ -124,7 +124,7 @@ TEST_F(FrameTest, ReturnFromAnotherThreadWakesAnArmedLoop) {
   other.join();
   EXPECT_EQ(ready, POLLIN);
   set->disarm(true);
-  EXPECT_EQ(sys::wait(set->wake_fd(), POLLIN, Deadline::passed()), 0) << "woken once, not for ever";
+  EXPECT_EQ(sys::wait(set->wake_fd(), POLLIN, Deadline::immediate()), 0) << "woken once, not for ever";
   EXPECT_TRUE(set->take_returned());
 }
 
@@ -188,7 +188,7 @@ TEST_F(FrameTest, ARefusedFenceStaysTheCallers) {
   EXPECT_FALSE(ready.is_null());
   Frame lent = must(set->lend(1, {}));
   const Frame other = must(lent.split());
-  EXPECT_TRUE(fails_with(lent.describe({}, std::move(ready)), EPERM));
+  EXPECT_TRUE(fails_with(lent.set_info({}, std::move(ready)), EPERM));
   EXPECT_FALSE(ready.is_null());
 }
 
@@ -227,7 +227,7 @@ TEST_F(FrameTest, EveryCallOnAnEmptyFrameIsSafe) {
     EXPECT_TRUE(empty->ready().is_null());
     EXPECT_FALSE(empty->is_sole());
     EXPECT_TRUE(fails_with(empty->split(), EINVAL));
-    EXPECT_TRUE(fails_with(empty->describe({}), EINVAL));
+    EXPECT_TRUE(fails_with(empty->set_info({}), EINVAL));
     empty->release();
     empty->release(some_fence());
   }

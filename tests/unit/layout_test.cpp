@@ -55,8 +55,8 @@ TEST(ParseSize, RefusesEverythingElseAndSaysHowToWriteIt) {
 TEST(Linear, PlanesFollowOneAnother) {
   const Layout layout = linear(formats::nv12, {1280, 720});
   EXPECT_EQ(layout.plane_count, 2U);
-  EXPECT_EQ(layout.planes[0], (Plane{.object = 0, .offset = 0, .stride = 1280}));
-  EXPECT_EQ(layout.planes[1], (Plane{.object = 0, .offset = 1280 * 720, .stride = 1280}));
+  EXPECT_EQ(layout.planes[0], (PlaneLayout{.object = 0, .offset = 0, .stride = 1280}));
+  EXPECT_EQ(layout.planes[1], (PlaneLayout{.object = 0, .offset = 1280 * 720, .stride = 1280}));
   EXPECT_EQ(layout.object_count(), 1U);
   EXPECT_EQ(layout.object_sizes()[0], 1280U * 720U * 3U / 2U);
   EXPECT_EQ(layout.pixel_bytes(), 1280U * 720U * 3U / 2U);
@@ -283,7 +283,7 @@ TEST(LayoutModel, RandomLinearLayoutsKeepEveryConstraint) {
 
     std::uint64_t previous_end = 0;
     for (std::uint32_t i = 0; i < layout.plane_count; ++i) {
-      const Plane& plane = layout.planes[i];
+      const PlaneLayout& plane = layout.planes[i];
       ASSERT_TRUE(divides(constraints.stride_alignment, plane.stride)) << layout.describe();
       ASSERT_TRUE(divides(constraints.offset_alignment, plane.offset)) << layout.describe();
       ASSERT_GE(plane.stride, constraints.min_stride[i]) << layout.describe();
@@ -313,7 +313,7 @@ Layout random_nonsense(std::mt19937& random) {
       pick(random, {Modifier::linear(), Modifier::linear(), Modifier::implicit(), Modifier::from_value(1ULL << 56U)});
   const FormatInfo* info = format_info(layout.format);
   layout.plane_count = random() % 8 == 0 || info == nullptr ? random_below(random, 7) : info->plane_count;
-  for (Plane& plane : layout.planes) {
+  for (PlaneLayout& plane : layout.planes) {
     plane.object = pick(random, {0U, 0U, 0U, 1U, 2U, 3U, 4U, max32});
     plane.offset = pick(random, {0U, 0U, 1U, 4096U, 1U << 31U, max32});
     plane.stride = pick(random, {0U, 1U, 640U, 2560U, 65536U, 131'072U, max32});

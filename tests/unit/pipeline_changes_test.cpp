@@ -115,7 +115,7 @@ TEST_F(PipelineChanges, ABranchThatCannotImportGetsCopiesOnlyWhereTheUserAllowsT
   EXPECT_EQ(recorder.shown, numbers(0, 3));
   EXPECT_GT(stream().bytes_copied, 0U);
   const auto copied = stream().bytes_copied;
-  must(pipeline.remove(recorder, Deadline::passed()));
+  must(pipeline.remove(recorder, Deadline::immediate()));
   expose(2);
   EXPECT_EQ(stream().bytes_copied, copied) << "what was copied stays counted";
 }
@@ -141,7 +141,7 @@ TEST_F(PipelineChanges, WhatASinkThatHangsNeverTookIsCountedWhenItIsRemoved) {
   start_one(16);
   recorder.hangs = true;
   expose(3);
-  EXPECT_TRUE(fails_with(pipeline.remove(recorder, Deadline::passed()), ETIMEDOUT));
+  EXPECT_TRUE(fails_with(pipeline.remove(recorder, Deadline::immediate()), ETIMEDOUT));
   ASSERT_EQ(stream().removed.size(), 1U);
   EXPECT_EQ(stream().removed[0].captured(), 3U);
   EXPECT_EQ(stream().removed[0].dropped.total(), 3U);
@@ -248,7 +248,7 @@ TEST_F(PipelineChanges, ASecondSourceComesAndGoesWhileTheFirstGoesOn) {
 TEST_F(PipelineChanges, AStreamStoppedAloneDoesNotKeepTheOthersFromEnding) {
   must(pipeline.connect(second, recorder, "second"));
   start_one();
-  must(pipeline.stop(second, Deadline::passed()));
+  must(pipeline.stop(second, Deadline::immediate()));
   EXPECT_FALSE(pipeline.ended());
   camera.end();
   settle();
@@ -301,7 +301,7 @@ TEST_F(PipelineChanges, ASinkThatFailsIsReportedAndTheOthersGoOn) {
   EXPECT_TRUE(fails_with(pipeline.resume(recorder), EINVAL));
 
   recorder.accept_error.reset();
-  must(pipeline.remove(recorder, Deadline::passed()));
+  must(pipeline.remove(recorder, Deadline::immediate()));
   must(add_recorder());
   expose(1);
   EXPECT_EQ(recorder.shown, (std::vector<std::uint64_t>{0, 4}));
@@ -377,8 +377,8 @@ TEST_F(PipelineChanges, FromInsideASinksFunctionChangesAreRefusedAndATaskMakesTh
   std::unique_ptr<FunctionSink> sink;
   Result<void> inside;
   sink = must(FunctionSink::create([&](const Frame&) -> Result<void> {
-    inside = pipeline.remove(display, Deadline::passed());
-    tasks->post([&] { must(pipeline.remove(display, Deadline::passed())); });
+    inside = pipeline.remove(display, Deadline::immediate());
+    tasks->post([&] { must(pipeline.remove(display, Deadline::immediate())); });
     return {};
   }));
   must(pipeline.connect(camera, *sink, "analysis"));
@@ -388,7 +388,7 @@ TEST_F(PipelineChanges, FromInsideASinksFunctionChangesAreRefusedAndATaskMakesTh
   EXPECT_TRUE(fails_with(inside, EBUSY));
   EXPECT_EQ(stream().branches.size(), 1U);
   EXPECT_EQ(stream().removed.size(), 1U);
-  must(pipeline.stop(Deadline::passed()));
+  must(pipeline.stop(Deadline::immediate()));
 }
 
 TEST_F(PipelineChanges, AnotherThreadStopsARunByATask) {
@@ -396,7 +396,7 @@ TEST_F(PipelineChanges, AnotherThreadStopsARunByATask) {
   pipeline.offer(heap);
   auto tasks = must(TaskQueue::create());
   pipeline.watch(*tasks);
-  std::thread other([&] { tasks->post([&] { must(pipeline.stop(Deadline::passed())); }); });
+  std::thread other([&] { tasks->post([&] { must(pipeline.stop(Deadline::immediate())); }); });
   must(pipeline.run());
   other.join();
   EXPECT_FALSE(camera.started);
@@ -418,7 +418,7 @@ TEST_F(PipelineChanges, TheProgramsOwnLoopHearsOfBranchesThatComeAndGo) {
   EXPECT_TRUE(ready(fd)) << "the new source is waited for";
   turn();
   EXPECT_EQ(recorder.shown.size(), 1U);
-  must(pipeline.remove(recorder, Deadline::passed()));
+  must(pipeline.remove(recorder, Deadline::immediate()));
   turn();
   camera.expose();
   turn();
@@ -428,13 +428,13 @@ TEST_F(PipelineChanges, TheProgramsOwnLoopHearsOfBranchesThatComeAndGo) {
 
 TEST_F(PipelineChanges, WhatIsNotThereIsOneClearError) {
   start_one();
-  EXPECT_TRUE(fails_with(pipeline.remove(recorder, Deadline::passed()), EINVAL));
+  EXPECT_TRUE(fails_with(pipeline.remove(recorder, Deadline::immediate()), EINVAL));
   EXPECT_TRUE(fails_with(pipeline.pause(recorder), EINVAL));
   EXPECT_TRUE(fails_with(pipeline.resume(recorder), EINVAL));
   EXPECT_TRUE(fails_with(pipeline.discard(second), EINVAL));
-  EXPECT_TRUE(fails_with(pipeline.stop(second, Deadline::passed()), EINVAL));
+  EXPECT_TRUE(fails_with(pipeline.stop(second, Deadline::immediate()), EINVAL));
   EXPECT_TRUE(fails_with(pipeline.start(second), EINVAL));
-  EXPECT_TRUE(fails_with(pipeline.reconfigure(second, {}, Deadline::passed()), EINVAL));
+  EXPECT_TRUE(fails_with(pipeline.reconfigure(second, {}, Deadline::immediate()), EINVAL));
 }
 
 // --- Time

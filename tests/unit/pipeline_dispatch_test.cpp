@@ -34,7 +34,7 @@ class PipelineDispatch : public PipelineFixture {
     EXPECT_FALSE(is_readable());
     PipelineFixture::start();
   }
-  [[nodiscard]] bool is_readable(Deadline deadline = Deadline::passed()) const {
+  [[nodiscard]] bool is_readable(Deadline deadline = Deadline::immediate()) const {
     return sys::wait(fd, POLLIN, deadline) > 0;
   }
   /// As another library's loop does it. How often it had to.
@@ -165,7 +165,8 @@ TEST_F(PipelineDispatch, ASourceThatChangesIsNegotiatedAnewAndHeardAfterwards) {
   EXPECT_EQ(stream().captured, before + 1);
 }
 
-// --- EpollSet --------------------------------------------------------------------------------------------------------
+// --- detail::EpollSet
+// --------------------------------------------------------------------------------------------------------
 
 Fd event(bool is_set) {
   Fd made = Fd::adopt(::eventfd(is_set ? 1 : 0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -173,16 +174,16 @@ Fd event(bool is_set) {
   return made;
 }
 
-bool is_readable(int fd) { return sys::wait(fd, POLLIN, Deadline::passed()) > 0; }
+bool is_readable(int fd) { return sys::wait(fd, POLLIN, Deadline::immediate()) > 0; }
 
-constexpr auto never = EpollSet::Time::max();
+constexpr auto never = detail::EpollSet::Time::max();
 
 TEST(EpollSetTest, ReportsWhatPollWould) {
-  auto set = must(EpollSet::create());
+  auto set = must(detail::EpollSet::create());
   const Fd one = event(true);
   const Fd other = event(false);
-  must(set.set(std::array{EpollSet::Wanted{one.get(), POLLIN}, EpollSet::Wanted{other.get(), POLLIN},
-                          EpollSet::Wanted{other.get(), POLLOUT}},
+  must(set.set(std::array{detail::EpollSet::Wanted{one.get(), POLLIN}, detail::EpollSet::Wanted{other.get(), POLLIN},
+                          detail::EpollSet::Wanted{other.get(), POLLOUT}},
                never, false));
   EXPECT_TRUE(is_readable(set.fd()));
   std::array polls{pollfd{.fd = one.get(), .events = POLLIN, .revents = 0},
@@ -195,9 +196,9 @@ TEST(EpollSetTest, ReportsWhatPollWould) {
 }
 
 TEST(EpollSetTest, ASetThatStaysTheSameCostsNoCall) {
-  auto set = must(EpollSet::create());
+  auto set = must(detail::EpollSet::create());
   const Fd one = event(false);
-  const std::array wanted{EpollSet::Wanted{one.get(), POLLIN}};
+  const std::array wanted{detail::EpollSet::Wanted{one.get(), POLLIN}};
   const auto at = Deadline::after(std::chrono::hours(1)).time();
   must(set.set(wanted, at, false));
   const CountCalls count;
@@ -206,10 +207,10 @@ TEST(EpollSetTest, ASetThatStaysTheSameCostsNoCall) {
 }
 
 TEST(EpollSetTest, AFenceWhoseNumberIsUsedAgainIsAnotherOne) {
-  auto set = must(EpollSet::create());
+  auto set = must(detail::EpollSet::create());
   Fd first = event(false);
   const int number = first.get();
-  const std::array wanted{EpollSet::Wanted{number, POLLIN, true}};
+  const std::array wanted{detail::EpollSet::Wanted{number, POLLIN, true}};
   must(set.set(wanted, never, false));
   must(set.look({}));
   first = Fd();
@@ -220,10 +221,10 @@ TEST(EpollSetTest, AFenceWhoseNumberIsUsedAgainIsAnotherOne) {
 }
 
 TEST(EpollSetTest, WhatWasClosedElsewhereAndLivesOnIsForgotten) {
-  auto set = must(EpollSet::create());
+  auto set = must(detail::EpollSet::create());
   Fd one = event(true);
   const Fd lives_on = Fd::adopt(::dup(one.get()));
-  must(set.set(std::array{EpollSet::Wanted{one.get(), POLLIN}}, never, false));
+  must(set.set(std::array{detail::EpollSet::Wanted{one.get(), POLLIN}}, never, false));
   one = Fd();
   EXPECT_TRUE(is_readable(set.fd()));
   set.distrust();
@@ -232,21 +233,22 @@ TEST(EpollSetTest, WhatWasClosedElsewhereAndLivesOnIsForgotten) {
 }
 
 TEST(EpollSetTest, ADescriptorThatCannotBeWaitedForIsNamedAndTheOthersWork) {
-  auto set = must(EpollSet::create());
+  auto set = must(detail::EpollSet::create());
   const Fd file = memfd(16);
   const Fd one = event(true);
   EXPECT_TRUE(fails_with(
-      set.set(std::array{EpollSet::Wanted{file.get(), POLLIN}, EpollSet::Wanted{one.get(), POLLIN}}, never, false),
+      set.set(std::array{detail::EpollSet::Wanted{file.get(), POLLIN}, detail::EpollSet::Wanted{one.get(), POLLIN}},
+              never, false),
       EPERM));
   EXPECT_TRUE(is_readable(set.fd()));
 }
 
 TEST(EpollSetTest, EveryFailingCallLeavesNothingBehind) {
   const auto everything = []() -> Result<void> {
-    auto set = EpollSet::create();
+    auto set = detail::EpollSet::create();
     if (!set) return std::unexpected(set.error());
     const Fd one = event(true);
-    if (auto done = set->set(std::array{EpollSet::Wanted{one.get(), POLLIN, true}},
+    if (auto done = set->set(std::array{detail::EpollSet::Wanted{one.get(), POLLIN, true}},
                              Deadline::after(milliseconds(1)).time(), false);
         !done)
       return done;

@@ -158,7 +158,7 @@ TEST_F(PipelinePolicy, AFunctionGetsEachFrameOnceItsFenceHasSignalled) {
 TEST_F(PipelinePolicy, AnErrorOfTheFunctionEndsTheRunAndItsFormatsAreAskedFor) {
   const auto fails = [](const Frame&) -> Result<void> { return std::unexpected(Error::os(EIO, "encode", "encoder")); };
   const auto picky = must(FunctionSink::create(fails, {.formats = {formats::nv12}}));
-  EXPECT_TRUE(fails_with(picky->check(small_config()), EINVAL));
+  EXPECT_TRUE(fails_with(picky->check_input(small_config()), EINVAL));
   EXPECT_TRUE(fails_with(FunctionSink::create({}), EINVAL));
   sink = must(FunctionSink::create(fails));
   must(pipeline.connect(camera, *sink));

@@ -454,7 +454,7 @@ TEST_F(PipelineTest, WhatWaitsForASlowRecorderIsRecordedAtTheEnd) {
 TEST_F(PipelineTest, ACopyHoldsTheSamePixelsAtOtherStrides) {
   CopyStage copy;
   const StreamConfig in = small_config(formats::nv12, {62, 46});
-  must(copy.configure(in));
+  must(copy.set_input(in));
   must(copy.set_output(must(copy.offers({})).front()));
   std::vector<Buffer> inputs{memfd_buffer(in.layout)};
   const Layout wide = must(Layout::linear(formats::nv12, {62, 46}, {.stride_alignment = 256}));
@@ -487,8 +487,8 @@ TEST_F(PipelineTest, ACopyHoldsTheSamePixelsAtOtherStrides) {
 struct Shuffle : Stage {
   std::string_view name() const noexcept override { return "shuffle"; }
   bool passes_through() const noexcept override { return true; }
-  Result<void> check(const StreamConfig&) override { return {}; }
-  Result<void> configure(const StreamConfig&) override { return {}; }
+  Result<void> check_input(const StreamConfig&) override { return {}; }
+  Result<void> set_input(const StreamConfig&) override { return {}; }
   Result<void> import(const Buffer&) override { return {}; }
   std::uint32_t max_held() const noexcept override { return 2; }
   Result<std::vector<StreamConfig>> offers(const StreamRequest&) override { return std::vector<StreamConfig>(); }

@@ -25,7 +25,7 @@ std::size_t allocations_of(Sink& sink, const StreamConfig& config, PretendDmaBuf
   for (int i = 0; i < 3; ++i) buffers.push_back(memfd_buffer(config.layout));
   const auto holds = must(HoldSet::create(buffers));
   pretend.syncs.reserve(1000);  // the hook's own
-  must(sink.configure(config));
+  must(sink.set_input(config));
   must(sink.start(buffers));
   const auto round = [&] {
     for (std::uint32_t i = 0; i < buffers.size(); ++i) {

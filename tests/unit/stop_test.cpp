@@ -36,9 +36,9 @@ TEST(Stop, BecomesReadableOnEachStopSignalWithoutEndingTheProcess) {
   const KeepMask mask;
   const Fd fd = test::must(stop_on_signals());
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    EXPECT_EQ(sys::wait(fd.get(), POLLIN, Deadline::passed()), 0);
+    EXPECT_EQ(sys::wait(fd.get(), POLLIN, Deadline::immediate()), 0);
     pthread_kill(pthread_self(), signal);
-    EXPECT_EQ(sys::wait(fd.get(), POLLIN, Deadline::passed()), POLLIN);
+    EXPECT_EQ(sys::wait(fd.get(), POLLIN, Deadline::immediate()), POLLIN);
     signalfd_siginfo info{};
     ASSERT_EQ(::read(fd.get(), &info, sizeof info), static_cast<ssize_t>(sizeof info));
     EXPECT_EQ(info.ssi_signo, static_cast<std::uint32_t>(signal));

@@ -479,11 +479,11 @@ TEST_F(ThreadSinkTest, WhatItCannotBeMadeWithIsRefused) {
     EXPECT_TRUE(fails_with(ThreadSink::create(nothing), EMFILE));
   }
   make(nothing, {.formats = {formats::nv12}});
-  EXPECT_TRUE(fails_with(sink->check(small_config()), EINVAL));
+  EXPECT_TRUE(fails_with(sink->check_input(small_config()), EINVAL));
   EXPECT_TRUE(fails_with(sink->accept(Frame()), EINVAL)) << "not started";
-  must(sink->configure(small_config(formats::nv12)));
+  must(sink->set_input(small_config(formats::nv12)));
   must(sink->start({}));
-  EXPECT_TRUE(fails_with(sink->configure(small_config(formats::nv12)), EBUSY));
+  EXPECT_TRUE(fails_with(sink->set_input(small_config(formats::nv12)), EBUSY));
   must(sink->stop());
 }
 

@@ -186,7 +186,7 @@ TEST_F(FrameData, TravelsThroughAStageThatMakesAnotherImage) {
   EXPECT_EQ(reader.got.pts, milliseconds(40));
   EXPECT_EQ(reader.got.duration, milliseconds(20));
   EXPECT_EQ(reader.got.field, Field::top_first);
-  must(pipeline.stop(Deadline::passed()));
+  must(pipeline.stop(Deadline::immediate()));
 }
 
 }  // namespace

@@ -329,12 +329,12 @@ TEST_F(TimelineUnit, ADeadlineIsAbsoluteAndTheKernelsEtimeIsEtimedout) {
   const auto point = Deadline::Clock::time_point(12345ns);
   EXPECT_TRUE(timeline.wait(5, Deadline::at(point)));
   EXPECT_EQ(drm_.last_wait.timeout_nsec, 12345);
-  EXPECT_TRUE(timeline.wait(5, Deadline::passed()));
+  EXPECT_TRUE(timeline.wait(5, Deadline::immediate()));
   EXPECT_EQ(drm_.last_wait.timeout_nsec, 0) << "only looks";
   EXPECT_TRUE(timeline.wait(5, Deadline::after(Deadline::Clock::duration::max())));
   EXPECT_EQ(drm_.last_wait.timeout_nsec, INT64_MAX);
   drm_.answer(timeline_wait, {ETIME});
-  const auto waited = timeline.wait(5, Deadline::passed());
+  const auto waited = timeline.wait(5, Deadline::immediate());
   ASSERT_TRUE(fails_with(waited, ETIMEDOUT));
   EXPECT_TRUE(says(waited.error(), "point 5"));
 }

@@ -338,7 +338,7 @@ TEST_P(V4l2Agreed, AnOutputIsSetAgainOrRefused) {
   FakeDriver driver(true);
   auto output = must(v4l2::Output::adopt(driver.descriptor(), {}), "adopt");
   StreamConfig config = small_config(formats::xrgb8888, hd);
-  must(output->configure(config), "configure");
+  must(output->set_input(config), "set_input");
   config.constraints.min_object_size[0] = 5120 * 720;
   const auto buffers = foreign(config, 3);
   GetParam().make(driver);
@@ -348,7 +348,7 @@ TEST_P(V4l2Agreed, AnOutputIsSetAgainOrRefused) {
   must(output->start(buffers), "start");
   EXPECT_TRUE(GetParam().is_undone(driver));
   must(output->stop());
-  must(output->configure(config), "configure");
+  must(output->set_input(config), "set_input");
   GetParam().make(driver);
   driver.keeps_format = true;
   const auto started = output->start(buffers);
@@ -405,7 +405,7 @@ TEST(V4l2AgreedMore, AnotherInputIsLeftAndTheRateSetAgain) {
       auto output = must(v4l2::Output::adopt(driver.descriptor(), {}));
       StreamConfig config = small_config(formats::xrgb8888, hd);
       config.interval = {1, 30};
-      must(output->configure(config));
+      must(output->set_input(config));
       change();
       must(output->start(foreign(config, 3)), "start");
     } else {

@@ -53,7 +53,7 @@ struct SinkCheck {
 /// are counted before and after, so no other thread may open or close any meanwhile.
 [[nodiscard]] Findings check_source(Source& source, const SourceCheck& check = {});
 
-/// Runs @p sink, which is stopped, through the contract of Importer, Pollable and Sink. What the frames show is
+/// Runs @p sink, which is stopped, through the contract of Consumer, Pollable and Sink. What the frames show is
 /// whatever their memory holds. Descriptors are counted as by check_source().
 [[nodiscard]] Findings check_sink(Sink& sink, const SinkCheck& check);
 

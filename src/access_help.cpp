@@ -1,4 +1,4 @@
-#include "access.hpp"
+#include "access_help.hpp"
 
 #include "sys/sys.hpp"
 
