@@ -202,24 +202,24 @@ std::uint64_t Pipeline::Impl::captured() const noexcept {
   return least;
 }
 
-Result<void> Pipeline::Impl::loop(const RunOptions& options) {
+Result<void> Pipeline::Impl::loop(const RunOptions& options, ProgressWatch& watch) {
   const std::array<int, 2> stop_fds{options.stop_fd, options.cancel != nullptr ? options.cancel->poll_fd() : -1};
   now = Clock::now();
   frame_limit = options.frames;
   const auto end = options.duration ? Deadline::after(*options.duration).time() : Clock::time_point::max();
   auto next_progress = now + progress_interval;
-  std::optional<ProgressWatch> watch;
-  std::uint64_t seen_changes = ~changes;
+  watch.begin(now);
+  std::uint64_t seen_changes = changes;
   bool stopped = false;
   while (running && !stopped && !all_ended() && now < end && (options.frames == 0 || captured() < options.frames)) {
-    if (std::exchange(seen_changes, changes) != changes) {  // it allocates: only where something changed
-      watch.emplace(streams, options.frame_timeout);
-      watch->begin(now);
+    if (std::exchange(seen_changes, changes) != changes) {
+      watch = ProgressWatch(streams, options.frame_timeout);
+      watch.begin(now);
     }
-    auto done = step(Deadline::at(std::min({end, next_progress, watch->next()})), stop_fds, &stopped);
+    auto done = step(Deadline::at(std::min({end, next_progress, watch.next()})), stop_fds, &stopped);
     if (!done) return std::unexpected(done.error());
     if (seen_changes == changes) {
-      if (auto goes_on = watch->check(stats.streams, now); !goes_on && !stopped) {
+      if (auto goes_on = watch.check(stats.streams, now); !goes_on && !stopped) {
         const auto& stalled = goes_on.error();
         if (auto others = survive(stalled.stream, {.branch = stalled.branch, .error = stalled.error}); !others)
           return others;
@@ -233,8 +233,9 @@ Result<void> Pipeline::Impl::loop(const RunOptions& options) {
 }
 
 Result<void> Pipeline::run(const RunOptions& options) {
+  detail::ProgressWatch watch(impl_->streams, options.frame_timeout);  // before frames move, for it allocates
   if (auto started = start(); !started) return started;
-  auto result = impl_->loop(options);
+  auto result = impl_->loop(options, watch);
   auto stopped = impl_->running ? impl_->stop(Deadline::after(Impl::drain_time), nullptr) : Result<void>{};
   return result ? stopped : result;
 }

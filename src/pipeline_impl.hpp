@@ -101,7 +101,7 @@ struct Pipeline::Impl {
     return streams[index].stop(deadline, cancel, stats.streams[index], per_second);
   }
   Result<void> stop(Deadline deadline, const Cancel* cancel);
-  Result<void> loop(const RunOptions& options);
+  Result<void> loop(const RunOptions& options, ProgressWatch& watch);
   [[nodiscard]] std::uint64_t captured() const noexcept;  // in this run
   [[nodiscard]] bool all_ended() const noexcept { return std::ranges::all_of(streams, &Stream::is_done); }
 
