@@ -236,8 +236,8 @@ Result<std::uint32_t> count_buffers(const Link& link) {
   const std::uint32_t kept = link.producer->min_buffers();
   std::uint32_t needed = kept + link.queued + 1;
   for (const Consumer* consumer : link.consumers) needed += consumer->max_held();
-  if (link.request.buffers == 0) return needed;
-  if (link.request.buffers >= needed) return link.request.buffers;
+  if (link.request.buffers == 0) return needed + link.request.spare_buffers;
+  if (link.request.buffers >= needed) return link.request.buffers + link.request.spare_buffers;
   return std::unexpected(Error::os(EINVAL, "negotiate", link.producer->name())
                              .detail("%u buffers asked for, at least %u are needed: the source keeps %u, "
                                      "its consumers up to %u, and one moves",

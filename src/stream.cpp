@@ -42,6 +42,7 @@ StreamRequest wishes_for(const Link& link, bool is_first, const StreamRequest& r
     wishes.size.reset();
     wishes.formats.clear();
     wishes.interval.reset();
+    wishes.spare_buffers = 0;
   }
   if (!has_allocator(link, request.allocator)) wishes.allocator.clear();
   return wishes;

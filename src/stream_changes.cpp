@@ -56,9 +56,10 @@ Result<void> Stream::check_spare(const Branch& added) const {
   if (needed <= there || source_->brings_buffers()) return {};
   return std::unexpected(
       Error::os(ENOBUFS, "Pipeline::connect", source_->name())
-          .detail("branch %s holds %u of its buffers at once, which makes %u in all, and it runs with %zu: ask for as "
-                  "many beforehand (StreamRequest::buffers), or allow a restart (BranchOptions::may_restart)",
-                  added.name().c_str(), holds(added), needed, there));
+          .detail(
+              "branch %s may hold %u buffers at once, and %u too few are there: ask for spare ones before the start "
+              "(StreamRequest::spare_buffers), or allow a restart (BranchOptions::may_restart)",
+              added.name().c_str(), holds(added), needed - static_cast<std::uint32_t>(there)));
 }
 
 std::optional<std::size_t> Stream::branch_of(const Consumer& consumer) const noexcept {

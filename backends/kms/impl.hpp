@@ -124,12 +124,13 @@ struct Output::Impl {
   bool has_touched = false;              // something was committed, so there is something to restore
   bool must_relight = false;             // all is to be set again, though nothing new is staged
   bool in_flight = false;                // the last commit is not known to be on the screen
-  bool is_parked = false;                // a commit was refused with EBUSY: the flip event lets it go on
+  bool is_parked = false;                // the next commit was, or would be, refused: the flip event lets it go on
   bool is_stuck = false;    // a stop() gave up on it; until the flip ends, the next one does not wait again
   bool is_blocked = false;  // refused with EBUSY, but no flip of ours is under way: tried again by the clock
   Deadline::Clock::time_point ask_again{};  // blocked: when to try
   Deadline::Clock::time_point give_up{};    // blocked: no longer than until then
-  bool is_slow = false;     // the event is worth waking for: frames come rarely, or the screen was just lit
+  bool is_slow =
+      false;  // the event is worth waking for: frames come rarely or have a target, or the screen was just lit
   bool is_in_step = false;  // flips end just after frames come: frames go on their way when the next one comes
   Deadline::Clock::time_point commit_by{};  // in step: no longer than until then
   std::uint32_t refusals = 0;               // frames in a row that found the display not done

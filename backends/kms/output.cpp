@@ -287,6 +287,7 @@ void Output::Impl::committed() noexcept {
     if (!impl.is_going()) continue;
     const FrameInfo& info = impl.staged.frame.info();
     if (last_captured.count() != 0 && info.timestamp - last_captured > slow_interval) is_slow = true;
+    if (info.target.count() != 0) is_slow = true;  // somebody follows when it is seen
     last_captured = info.timestamp;
     impl.submitted.push({.commit = commits, .report = Presentation::of(info)});
     impl.under_way = std::move(impl.staged);
@@ -295,6 +296,9 @@ void Output::Impl::committed() noexcept {
     impl.is_on = true;
     impl.has_moved = false;
   }
+  // A frame that followed this one, and is now next, would be refused until the flip. Where no more frames come to try
+  // again (a policy that waits for room), only the flip's event lets it go on.
+  if (!is_in_step && has_staged()) is_parked = true;
 }
 
 void Output::Impl::completed() noexcept {

@@ -59,7 +59,9 @@ struct StreamRequest {
   /// Only this allocator, by name ("display", "heap:system"), on every link that has one of this name; empty = any.
   std::string allocator{};
   std::uint32_t buffers = 0;  ///< how many on each link; 0 = as many as needed
-  bool allow_copy = false;    ///< accept a copy of each frame on a link where nothing else works
+  /// As many more on the source's link, for branches that are added while it streams (Pipeline::connect()).
+  std::uint32_t spare_buffers = 0;
+  bool allow_copy = false;  ///< accept a copy of each frame on a link where nothing else works
 };
 
 /// What a consumer asks of the buffers it imports. A wish: each is tried first, and what works without it counts too.

@@ -46,7 +46,9 @@ struct BranchOptions {
   std::uint32_t max_queued = 4;
   /// Between source and sink, in order. They and the sink outlive the pipeline.
   std::vector<Stage*> stages{};
-  /// Called in the loop's thread for each frame that the sink reports as seen, e.g. for the sound to follow.
+  /// Called in the loop's thread for each frame that the sink reports as seen, e.g. for the sound to follow. A display
+  /// reads the flips of several frames at once, unless the frames come rarely or have a target: then it reports each as
+  /// soon as it is seen.
   Function<void(const Presentation&)> on_presented{};
   /// For connect() while the pipeline runs: whether the source's stream may be stopped and started again where its
   /// running buffers are too few or do not suit the new sink. Frames under way are delivered first; a camera misses
@@ -90,11 +92,11 @@ class Pipeline {
 
   /// Adds a source, or finds it again, and adds a branch of it to @p sink. While the pipeline runs, a new source is
   /// negotiated and started, and a new branch of a running one gets the buffers that are there, so that the other
-  /// branches lose nothing: StreamRequest::buffers must have asked for as many more as it holds
-  /// (BranchOptions::max_queued and what its sink or first stage holds). On an error everything goes on as before.
-  /// Errors: EINVAL (the sink has a branch already; a stage is null or stands somewhere already; a limit out of range;
-  /// no name, or one that another branch of this source has), EBUSY (prepared but not started; called from inside a
-  /// sink's, a stage's or a failure's function: use a TaskQueue); while running also ENOBUFS (too few buffers:
+  /// branches lose nothing: StreamRequest::spare_buffers must have asked for as many more as it
+  /// holds (BranchOptions::max_queued and what its sink or first stage holds). On an error everything goes on as
+  /// before. Errors: EINVAL (the sink has a branch already; a stage is null or stands somewhere already; a limit out of
+  /// range; no name, or one that another branch of this source has), EBUSY (prepared but not started; called from
+  /// inside a sink's, a stage's or a failure's function: use a TaskQueue); while running also ENOBUFS (too few buffers:
   /// BranchOptions::may_restart was not set), what the sink says to the running buffers, and those of prepare() and
   /// start().
   Result<void> connect(Source& source, Sink& sink, std::string name = "screen", BranchOptions options = {});

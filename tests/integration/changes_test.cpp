@@ -45,7 +45,7 @@ TEST(Changes, ARecorderComesAndGoesBesideACameraOnItsDisplay) {
     }));
     Pipeline pipeline;
     must(pipeline.connect(*camera, *screen));
-    must(pipeline.prepare({.size = Size{640, 480}, .buffers = 12}));
+    must(pipeline.prepare({.size = Size{640, 480}, .spare_buffers = 6}));
     must(pipeline.start());
     const StreamStats& stream = pipeline.stats().streams[0];
     const auto shown = [&] { return stream.branches[0].presented; };

@@ -22,9 +22,9 @@ using std::chrono::milliseconds;
 class PipelineChanges : public PipelineFixture {
  protected:
   /// The camera to the display, with buffers to spare.
-  void start_one(std::uint32_t buffers = 12) {
+  void start_one(std::uint32_t spare = 6) {
     must(pipeline.connect(camera, display));
-    start({.buffers = buffers});
+    start({.spare_buffers = spare});
   }
   void expose(int count, FakeSource* source = nullptr) {
     for (int i = 0; i < count; ++i) {
@@ -64,7 +64,7 @@ TEST_F(PipelineChanges, ABranchThatComesImportsEachBufferBeforeItsFirstFrameAndN
   start_one();
   must(add_recorder());
   const int imports = recorder.imports;
-  EXPECT_GE(imports, 12);
+  EXPECT_GE(imports, 10);
   expose(20);
   EXPECT_EQ(recorder.imports, imports);
 }
@@ -73,6 +73,7 @@ TEST_F(PipelineChanges, ABranchForWhichBuffersAreTooFewIsRefusedAndTheOthersGoOn
   start_one(0);
   const auto added = add_recorder();
   EXPECT_TRUE(fails_with(added, ENOBUFS));
+  EXPECT_TRUE(mentions(added.error(), "4 buffers at once, and 4 too few")) << added.error().message();
   EXPECT_NE(added.error().message().find("may_restart"), std::string::npos) << added.error().message();
   expose(4);
   EXPECT_EQ(display.shown, numbers(0, 4));
@@ -122,7 +123,7 @@ TEST_F(PipelineChanges, ABranchThatCannotImportGetsCopiesOnlyWhereTheUserAllowsT
 
 TEST_F(PipelineChanges, ABranchThatGoesDeliversWhatItHasAndTheOthersLoseNone) {
   must(add_recorder({.policy = Policy::drop_when_full, .max_queued = 4}));
-  start_one(16);
+  start_one(8);
   recorder.busy = true;
   expose(3);
   EXPECT_EQ(stream().branches[0].held, 2U);
@@ -138,7 +139,7 @@ TEST_F(PipelineChanges, ABranchThatGoesDeliversWhatItHasAndTheOthersLoseNone) {
 
 TEST_F(PipelineChanges, WhatASinkThatHangsNeverTookIsCountedWhenItIsRemoved) {
   must(add_recorder({.policy = Policy::drop_when_full, .max_queued = 4}));
-  start_one(16);
+  start_one(8);
   recorder.hangs = true;
   expose(3);
   EXPECT_TRUE(fails_with(pipeline.remove(recorder, Deadline::immediate()), ETIMEDOUT));
@@ -178,7 +179,7 @@ TEST_F(PipelineChanges, APausedBranchGetsNothingAndTheOthersEverything) {
 
 TEST_F(PipelineChanges, APausedBranchThatMayLoseNothingHoldsNobodyBack) {
   must(add_recorder({.policy = Policy::wait_when_full, .max_queued = 1}));
-  start_one(16);
+  start_one(8);
   recorder.busy = true;
   expose(2);
   must(pipeline.pause(recorder));
@@ -196,7 +197,7 @@ TEST_F(PipelineChanges, WithEveryBranchPausedTheSourceGoesOn) {
 
 TEST_F(PipelineChanges, DiscardLetsGoOfWhatWaitsAndKeepsWhatComesAfter) {
   must(add_recorder({.policy = Policy::drop_when_full, .max_queued = 4}));
-  start_one(16);
+  start_one(8);
   recorder.busy = true;
   expose(4);
   must(pipeline.discard(camera));
