@@ -132,7 +132,7 @@ class Client final : public Pollable {
   [[nodiscard]] ReceiveBuffer receive_buffer() const noexcept;
   [[nodiscard]] Counters counters() const noexcept;
 
-  // --- Messages received --------------------------------------------------------------------------------------------
+  // --- Messages received ---------------------------------------------------------------------------------------------
 
   /// Calls @p handler with each message of @p id. Several may subscribe to one id; all are called, in the order of
   /// subscription. A subscription made in a callback begins with the next message. Multicast groups must be joined
@@ -152,7 +152,7 @@ class Client final : public Pollable {
   /// For losses. An empty handler removes it.
   void set_loss_handler(LossHandler handler);
 
-  // --- Messages sent ----------------------------------------------------------------------------------------------
+  // --- Messages sent -------------------------------------------------------------------------------------------------
 
   /// To the kernel. One system call; allocates nothing. Success does not mean accepted: see the top of this file.
   /// Errors: EMSGSIZE (payload over max_payload), ECONNREFUSED (a network namespace other than the first: there is no
