@@ -12,7 +12,7 @@ target_compile_options(dmaflow_flags INTERFACE
   # Clang reports deprecated code that std::stable_sort of GCC 12's library uses.
   $<$<CXX_COMPILER_ID:Clang>:-Wno-deprecated-declarations>
   $<$<BOOL:${DMAFLOW_WERROR}>:-Werror>)
-if(CMAKE_SIZEOF_VOID_P EQUAL 4)  # our own code only: no public header has off_t, ino_t, time_t or what is made of them
+if(CMAKE_SIZEOF_VOID_P EQUAL 4)  # our own code only: no public header has off_t, ino_t, time_t or types made of them
   target_compile_definitions(dmaflow_flags INTERFACE _FILE_OFFSET_BITS=64 _TIME_BITS=64)
 endif()
 if(DMAFLOW_SANITIZE)
