@@ -1,18 +1,18 @@
-# One function makes every library of the house, so that all get the same warnings, sanitizers, exports and install rules.
+# One function creates every library of dmaflow, so that all get the same warnings, sanitizers, exports and install rules.
 
 # Flags for all our own targets (libraries, programs, tests); not passed on to users.
 add_library(dmaflow_flags INTERFACE)
 target_compile_options(dmaflow_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wnon-virtual-dtor -Wold-style-cast
   -Woverloaded-virtual
-  # Vulkan's structures are filled in by name: what is not named is zero, as Vulkan wants it.
+  # Vulkan's structures are filled in by name; fields that are not named are zero, as Vulkan requires.
   -Wno-missing-field-initializers
   # GCC 12 sees overlapping copies in any optimised `"text" + std::string` (GCC bug 105651).
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
-  # Clang blames us for what std::stable_sort of GCC 12's library uses.
+  # Clang reports deprecated code that std::stable_sort of GCC 12's library uses.
   $<$<CXX_COMPILER_ID:Clang>:-Wno-deprecated-declarations>
   $<$<BOOL:${DMAFLOW_WERROR}>:-Werror>)
-if(CMAKE_SIZEOF_VOID_P EQUAL 4)  # our own code only: no public header has off_t, ino_t, time_t or what is made of them
+if(CMAKE_SIZEOF_VOID_P EQUAL 4)  # our own code only: no public header has off_t, ino_t, time_t or types made of them
   target_compile_definitions(dmaflow_flags INTERFACE _FILE_OFFSET_BITS=64 _TIME_BITS=64)
 endif()
 if(DMAFLOW_SANITIZE)

@@ -1,4 +1,4 @@
-// Allocator: who makes buffers. A heap, a camera, a display, a GPU: the negotiation tries each through this interface.
+// Allocator: makes buffers. A heap, a camera, a display, a GPU: negotiation tries each through this interface.
 #pragma once
 
 #include <dmaflow/buffer.hpp>
@@ -19,25 +19,25 @@ struct Usage {
   bool cpu = false;      ///< the CPU reads or writes
 };
 
-/// One wish, to be met whole or refused.
+/// One request, to be met completely or refused.
 struct Request {
   Size size{};
   PixelFormat format{};
   std::vector<Modifier> modifiers = {Modifier::linear()};  ///< acceptable ones, best first
-  std::uint64_t opaque_bytes = 0;                          ///< capacity where the format is opaque
+  std::uint64_t opaque_bytes = 0;                          ///< capacity if the format is opaque
   Usage usage{};
   std::uint32_t count = 1;  ///< 1 to 64
   Constraints constraints{};
 };
 
-/// What kind of memory an allocator gives.
+/// The kind of memory that an allocator provides.
 struct MemoryTraits {
   bool contiguous = false;  ///< physically contiguous
   bool cached = false;      ///< cached for the CPU
   bool is_protected = false;
-  /// The driver moves it when it is shown, also while another device has it mapped: that device then writes to where it
-  /// was. Only the CPU's own mappings follow. Known after a buffer was imported by the display (bochs of 6.12: video
-  /// memory).
+  /// The driver moves it when it is shown, even while another device has it mapped: that device then writes to the old
+  /// location. Only the CPU's own mappings follow. Known after a buffer was imported by the display (bochs of 6.12:
+  /// video memory).
   bool moves = false;
 };
 
@@ -49,7 +49,7 @@ class Allocator {
   Allocator& operator=(const Allocator&) = delete;
   virtual ~Allocator() = default;
 
-  /// A short name to select it by, the same on every run: "heap:system", "udmabuf", "camera", "display".
+  /// A short name for selecting it, the same on every run: "heap:system", "udmabuf", "camera", "display".
   [[nodiscard]] virtual std::string_view name() const noexcept = 0;
   [[nodiscard]] virtual MemoryTraits traits() const noexcept = 0;
 
@@ -59,14 +59,14 @@ class Allocator {
 };
 
 /// The first of these that was opened and really makes a buffer (of 16 KiB, which is freed at once). The others are
-/// closed. Errors: the code of the last one's error; the detail says of each why it does not work.
+/// closed. Errors: the code of the last one's error; the detail says for each why it does not work.
 [[nodiscard]] Result<std::unique_ptr<Allocator>> first_that_works(
     std::vector<Result<std::unique_ptr<Allocator>>> opened);
 
 /// The first check of every allocate(): count 1 to 64, size 1x1 to max_dimension, a modifier given.
 [[nodiscard]] Result<void> check_request(const Request& request, std::string_view allocator);
 /// A linear layout (or an opaque one) for @p request, as allocators of plain memory make it.
-/// EINVAL where the request does not accept LINEAR, or the format is unknown.
+/// EINVAL if the request does not accept LINEAR, or the format is unknown.
 [[nodiscard]] Result<Layout> linear_layout(const Request& request, std::string_view allocator);
 
 }  // namespace dmaflow

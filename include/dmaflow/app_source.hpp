@@ -1,4 +1,4 @@
-// AppSource: frames that the program makes itself: a decoder, a renderer, a test picture.
+// AppSource: a source of frames that the program makes itself, e.g. a decoder, a renderer, a test picture.
 #pragma once
 
 #include <dmaflow/device.hpp>
@@ -12,10 +12,10 @@ namespace dmaflow {
 
 struct AppSourceOptions {
   std::string name = "app";  ///< for messages
-  /// Buffers that the program fills at once: 1 to 32. As many more are made.
+  /// The number of buffers that the program fills at once: 1 to 32. That many additional buffers are made.
   std::uint32_t filling = 1;
-  /// True where the CPU writes the pixels (CpuAccess). False where a device of the program's does; it must try by
-  /// itself what it can write to.
+  /// True if the CPU writes the pixels (CpuAccess). False if one of the program's devices does; the program must then
+  /// check itself what that device can write to.
   bool writes_by_cpu = true;
 };
 
@@ -23,21 +23,21 @@ struct AppSourceOptions {
 /// loop's. A pipeline stops it before it is destroyed; frames that are still held then stay valid.
 class AppSource final : public Source {
  public:
-  /// @p configs: what the program can make, best first; strides and offsets are ignored, for the memory decides them.
-  /// Errors: EINVAL (no config; `filling` out of range), EMFILE.
+  /// @p configs: what the program can make, best first; strides and offsets are ignored, because the memory determines
+  /// them. Errors: EINVAL (no config; `filling` out of range), EMFILE.
   static Result<std::unique_ptr<AppSource>> create(std::vector<StreamConfig> configs, AppSourceOptions options = {});
   ~AppSource() override;
 
-  /// A buffer to be filled, as its layout() says; nobody reads it any more. Give it to push(), or drop it: then it is
-  /// free again. Waits until there is one, or the deadline; the loop's own thread must not wait, for it is the loop
-  /// that sees what came back. Errors: EAGAIN (none is free, and the deadline has passed), EINVAL (not started), EPIPE
-  /// (end() was called).
+  /// A buffer to be filled according to its layout(); all reads of it have ended. Pass it to push(), or drop it: then
+  /// it is free again. Waits until there is one, or the deadline; the loop's own thread must not wait, because only the
+  /// loop notices returned buffers. Errors: EAGAIN (none is free, and the deadline has passed), EINVAL (not started),
+  /// EPIPE (end() was called).
   [[nodiscard]] Result<Frame> acquire(Deadline deadline = Deadline::immediate());
-  /// Hands a filled frame on. @p info: its sequence number is replaced by the source's own count; without a clock, the
-  /// time stamp is now. @p ready: from when it may be read. What is not pushed because of an error is dropped.
+  /// Passes a filled frame on. @p info: its sequence number is replaced by the source's own count; without a clock, the
+  /// time stamp is now. @p ready: signals when it may be read. On an error the frame is dropped.
   /// Errors: EINVAL (empty, not from acquire(), or from before the last start), EPERM (it was split), EPIPE.
   Result<void> push(Frame frame, FrameInfo info = {}, Fence ready = {});
-  /// The stream ends once what was pushed has been taken.
+  /// Ends the stream once all pushed frames have been taken.
   void end() noexcept;
 
   [[nodiscard]] std::string_view name() const noexcept override;

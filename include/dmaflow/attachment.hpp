@@ -1,12 +1,13 @@
 // Attachment: the imported form of a buffer on one device (a framebuffer, a Vulkan image, a V4L2 slot).
 //
-// An import is made once per buffer and device and found again without a system call. It hangs on both, and whichever
-// dies first tears it down:
-//   - the last handle of a buffer goes: each of its attachments is torn down, in the thread that dropped the handle;
-//   - the device goes: AttachmentDomain::detach() tears down every attachment the device made, and buffers that live
-//     on keep an empty entry.
-// Lock order: the domain's mutex first, then any lock of the device that tear_down() takes. Nothing is locked while a
-// domain's mutex is waited for. tear_down() must not drop a Buffer.
+// An import is made once per buffer and device and found again without a system call. Both refer to it, and whichever
+// is destroyed first tears it down:
+//   - the last handle of a buffer is destroyed: each of its attachments is torn down, in the thread that dropped the
+//   handle;
+//   - the device is destroyed: AttachmentDomain::detach() tears down every attachment of the device, and the remaining
+//   buffers keep an empty entry.
+// Lock order: the domain's mutex first, then any lock of the device that tear_down() takes. No other lock is held while
+// a thread waits for a domain's mutex. tear_down() must not drop a Buffer.
 #pragma once
 
 #include <dmaflow/buffer.hpp>
@@ -38,11 +39,11 @@ class AttachmentDomain {
   AttachmentDomain& operator=(const AttachmentDomain&) = delete;
   ~AttachmentDomain();
 
-  /// Tears down every attachment and takes no new one. A device calls it in its destructor; a program that adopted a
+  /// Tears down every attachment and accepts no new ones. A device calls it in its destructor; a program that adopted a
   /// device has the adopting object call it before the device's owner destroys it. Calling it again does nothing.
   void detach() noexcept;
 
-  /// How many attachments live.
+  /// The number of live attachments.
   [[nodiscard]] std::size_t size() const noexcept;
 
   struct Node;

@@ -1,4 +1,4 @@
-// Buffer: dma-bufs with one immutable layout, and the imported forms that hang on them.
+// Buffer: dma-bufs with one immutable layout, and the imported forms attached to them.
 #pragma once
 
 #include <dmaflow/error.hpp>
@@ -16,9 +16,9 @@ namespace dmaflow {
 class Attachment;
 class AttachmentDomain;
 
-/// Which dma-buf a descriptor is of: its inode. Valid only while the dma-buf is held; a descriptor number says nothing,
-/// for numbers are recycled. Equal ids are the same dma-buf. Different ids do not prove different memory: exporting a
-/// V4L2 buffer twice gives two dma-bufs.
+/// Identifies the dma-buf of a descriptor by its inode. Valid only while the dma-buf is held; a descriptor number
+/// identifies nothing, because numbers are reused. Equal ids are the same dma-buf. Different ids do not prove different
+/// memory: exporting a V4L2 buffer twice gives two dma-bufs.
 struct ObjectId {
   std::uint64_t device = 0;  ///< a dev_t
   std::uint64_t inode = 0;   ///< an ino_t, which is narrower in some 32-bit programs
@@ -35,12 +35,12 @@ class Buffer {
     const char* origin = "";    ///< who allocated it, for reports; static storage
   };
 
-  /// An empty handle: no buffer. So is one that was moved from. Every call on it is safe: it has an empty layout, no
+  /// An empty handle: no buffer. A moved-from handle is empty too. Every call on it is safe: it has an empty layout, no
   /// objects, no attachments and the origin "".
   Buffer() = default;
 
   /// Takes @p objects, in the order the layout's planes name them. Two descriptors of one dma-buf become one object,
-  /// and the planes are renumbered. On an error every descriptor is still the caller's. Errors: EINVAL (none or more
+  /// and the planes are renumbered. On an error the caller still owns every descriptor. Errors: EINVAL (none or more
   /// than four; not a dma-buf; the layout does not fit its dma-bufs), EBADF.
   [[nodiscard]] static Result<Buffer> create(const Layout& layout, std::span<Fd> objects, const Options& options);
   [[nodiscard]] static Result<Buffer> create(const Layout& layout, std::span<Fd> objects);
@@ -53,20 +53,21 @@ class Buffer {
   [[nodiscard]] std::uint32_t object_count() const noexcept;
   /// Their descriptors; owned by the buffer.
   [[nodiscard]] std::span<const Fd> objects() const noexcept;
-  /// The descriptor of an object; owned by the buffer. Dup it to pass it on. -1 where there is no such object.
+  /// The descriptor of an object; owned by the buffer. Dup it to pass it on. -1 if there is no such object.
   [[nodiscard]] int fd(std::uint32_t object) const noexcept;
-  /// All zero where there is no such object.
+  /// All zero if there is no such object.
   [[nodiscard]] ObjectId id(std::uint32_t object) const noexcept;
-  /// Bytes of an object, as the kernel reports them; 0 where there is no such object.
+  /// Bytes of an object, as the kernel reports them; 0 if there is no such object.
   [[nodiscard]] std::uint64_t size(std::uint32_t object) const noexcept;
   [[nodiscard]] bool is_protected() const noexcept;
   [[nodiscard]] std::string_view origin() const noexcept;
 
-  /// What @p domain's device attached, or nullptr. No system call, no lock, no hash: a walk over the few devices.
+  /// The attachment of @p domain's device, or nullptr. No system call, no lock, no hash: a search through the few
+  /// devices.
   [[nodiscard]] Attachment* attachment(const AttachmentDomain& domain) const noexcept;
-  /// Hangs an imported form on the buffer and on its device. Where the domain has one here already, that one is kept
-  /// and returned, and the new one is torn down. Errors, after which the new one is torn down: ENODEV (the domain was
-  /// detached), EINVAL (this handle is empty).
+  /// Attaches an imported form to the buffer and to its device. If the domain has an attachment here already, that one
+  /// is kept and returned, and the new one is torn down. Errors, after which the new one is torn down: ENODEV (the
+  /// domain was detached), EINVAL (this handle is empty).
   Result<Attachment*> attach(const std::shared_ptr<AttachmentDomain>& domain,
                              std::unique_ptr<Attachment> attachment) const;
 

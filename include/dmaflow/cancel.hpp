@@ -1,4 +1,4 @@
-// Cancel: a switch with which one thread ends the waits of others.
+// Cancel: a switch by which one thread ends the waits of others.
 #pragma once
 
 #include <dmaflow/error.hpp>
@@ -8,10 +8,11 @@
 
 namespace dmaflow {
 
-/// Waits that were given this switch end with ECANCELED once it is set, and so do those that begin while it is set: it
-/// stays set until reset(). What is ready already is still reported as ready. Every blocking wait of the library takes
-/// one, beside its Deadline. Move-only (do not move it while others use it); must outlive the waits. cancel() may be
-/// called from any thread and from a signal handler; all other calls are thread-safe too. An eventfd underneath.
+/// Waits that use this switch end with ECANCELED once it is set, and so do those that begin while it is set: it stays
+/// set until reset(). Anything ready already is still reported as ready. Every blocking wait of the library takes a
+/// Cancel in addition to its Deadline. Move-only (do not move it while others use it); must outlive the waits. cancel()
+/// may be called from any thread and from a signal handler; all other calls are thread-safe too. Implemented with an
+/// eventfd.
 class Cancel {
  public:
   /// Errors: EMFILE, ENFILE, ENOMEM, those of eventfd.
@@ -19,11 +20,12 @@ class Cancel {
 
   /// Sets it. One system call; wakes every wait that has it.
   void cancel() const noexcept;
-  /// Makes it fit for new waits. Call it when the old ones have ended: one that has not looked yet may miss its end.
+  /// Clears it for new waits. Call it when the old waits have ended: a wait that has not checked yet may miss that it
+  /// was set.
   void reset() const noexcept;
-  /// Looks, with one system call.
+  /// Checks, with one system call.
   [[nodiscard]] bool is_set() const noexcept;
-  /// Readable (POLLIN) while set, for a poll loop of your own. Do not read from it. Owned by this object.
+  /// Readable (POLLIN) while set, for your own poll loop. Do not read from it. Owned by this object.
   [[nodiscard]] int poll_fd() const noexcept { return event_.get(); }
 
  private:

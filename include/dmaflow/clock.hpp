@@ -1,4 +1,4 @@
-// Clocks: which one a time stamp was read from, and what the same moment is on another.
+// Clocks: the clock of a time stamp, and conversion of a time from one clock to another.
 #pragma once
 
 #include <dmaflow/error.hpp>
@@ -10,23 +10,23 @@ namespace dmaflow {
 
 /// What a time stamp counts from (clock_gettime(2), <linux/time.h>).
 enum class Clock : std::uint8_t {
-  unknown,    ///< not said: it cannot be compared with anything
-  monotonic,  ///< CLOCK_MONOTONIC: since the boot, without the time asleep. Displays, deadlines and most cameras use
+  unknown,    ///< not stated: it cannot be compared with anything
+  monotonic,  ///< CLOCK_MONOTONIC: since the boot, without suspended time. Displays, deadlines and most cameras use
               ///< it.
-  boottime,   ///< CLOCK_BOOTTIME: the same, with the time asleep
-  realtime,   ///< CLOCK_REALTIME: since 1970, UTC. It may be set, also backwards.
-  tai,        ///< CLOCK_TAI: since 1970 without leap seconds; the kernel must have been told their number
-  device,     ///< the device's own: only differences have a meaning
+  boottime,   ///< CLOCK_BOOTTIME: the same, with suspended time
+  realtime,   ///< CLOCK_REALTIME: since 1970, UTC. It may be set, even backwards.
+  tai,        ///< CLOCK_TAI: since 1970 without leap seconds; the kernel must know their number
+  device,     ///< the device's own: only differences are meaningful
 };
 
 /// The time on @p clock now. Errors: EINVAL (unknown, device: this process cannot read them).
 [[nodiscard]] Result<std::chrono::nanoseconds> time_on(Clock clock);
 
 /// The moment that is @p time on clock @p from, as a time on clock @p to. It reads both clocks and assumes that they
-/// have run side by side since that moment. So it is exact to less than a microsecond for moments since the last time
-/// the machine slept (monotonic against the others) or its clock was set or adjusted (realtime, tai), and wrong by as
-/// much for those before it. One clock given twice returns @p time without a look. No allocation; four calls of the
-/// vDSO. Errors: EINVAL (unknown, device).
+/// have run in parallel since that moment. So the result is exact to less than a microsecond if the machine has not
+/// been suspended (monotonic against the others) and the clock has not been set or adjusted (realtime, tai) since that
+/// moment; otherwise it is wrong by the time of the suspend or of the adjustment. If both clocks are the same, it
+/// returns @p time without reading them. No allocation; four calls of the vDSO. Errors: EINVAL (unknown, device).
 [[nodiscard]] Result<std::chrono::nanoseconds> convert_time(std::chrono::nanoseconds time, Clock from, Clock to);
 
 }  // namespace dmaflow

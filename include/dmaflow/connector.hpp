@@ -1,14 +1,14 @@
 // The Kernel Connector: messages from and to the kernel (include/uapi/linux/connector.h).
 //
-// A Client is a socket with an order on it: callbacks by cb_id, sending, requests that find their replies, answers to
-// what the kernel asks. It has no thread: wait on poll_fd(), then dispatch(). For process events there is
-// process_events.hpp, which is quicker and knows more about them.
+// A Client is a socket with callbacks by cb_id, sending, requests that are matched with their replies, and answers to
+// the kernel's questions. It has no thread: wait on poll_fd(), then call dispatch(). For process events use
+// process_events.hpp, which is faster and knows more about them.
 //
-// "Sent" is not "accepted": the kernel takes any well-formed datagram and drops without a word what it has no receiver
-// for, what is of the wrong length and what it does not know. Only a reply proves anything, and a timeout is the normal
-// error. docs/connector.md tells the traps of each protocol.
+// "Sent" is not "accepted": the kernel takes any well-formed datagram and silently drops messages that have no
+// receiver, have the wrong length or are unknown. Only a reply proves anything, and a timeout is the normal error.
+// docs/connector.md describes the pitfalls of each protocol.
 //
-// Threads: one at a time for each Client, and its tokens with it. Two Clients know nothing of each other.
+// Threads: one at a time for each Client together with its tokens. Two Clients are independent.
 #pragma once
 
 #include <dmaflow/cancel.hpp>
@@ -38,12 +38,12 @@ class Core;
 /// token, send, request, and even destroy the Client; it may not call dispatch() or ask() of the same Client (EDEADLK)
 /// nor throw. Never copied: it may own a Frame or an Fd.
 using MessageHandler = Function<void(const Message&)>;
-/// Called with what becomes of a request. The same rules.
+/// Called with the outcome of a request. The same rules.
 using ReplyHandler = Function<void(const Reply&)>;
-/// Called where messages were lost, with their number, between those that came before and those that came after.
+/// Called when messages were lost, with their number, between the messages before and after the loss.
 using LossHandler = Function<void(std::uint64_t lost)>;
 
-/// A message to be sent. A view: the payload stays the caller's.
+/// A message to be sent. A view: the caller keeps the payload.
 struct Outgoing {
   CbId id{};
   std::span<const std::byte> payload{};  ///< at most max_payload bytes
@@ -51,7 +51,7 @@ struct Outgoing {
   Numbers numbers{};  ///< seq and ack; a request has its own
 };
 
-/// The token of a callback or a request: while it lives, that is called. Move-only; may outlive the Client.
+/// The token of a callback or a request, which is called while the token exists. Move-only; may outlive the Client.
 class [[nodiscard("destroying the token ends the subscription or the request")]] Subscription {
  public:
   Subscription() = default;
@@ -74,7 +74,7 @@ class [[nodiscard("destroying the token ends the subscription or the request")]]
   std::uint64_t key_ = 0;
 };
 
-/// What a question from the kernel is answered with, at once or later: copies may be kept. Each answer is one send.
+/// Answers a question from the kernel, at once or later: copies may be kept. Each answer is one send.
 class Answerer {
  public:
   /// Errors: those of Client::send(); ENODEV (the Client is gone).
@@ -98,12 +98,12 @@ class Answerer {
 /// Counted since the Client was opened.
 struct Counters {
   std::uint64_t datagrams = 0;    ///< received
-  std::uint64_t messages = 0;     ///< in them, from those who are listened to
+  std::uint64_t messages = 0;     ///< in them, from accepted senders
   std::uint64_t unhandled = 0;    ///< of these, taken by no request and no subscription
-  std::uint64_t undecodable = 0;  ///< of these, with a payload that its subscriber's type does not take
+  std::uint64_t undecodable = 0;  ///< of these, with a payload that its subscriber's type does not accept
   std::uint64_t foreign = 0;      ///< datagrams of other programs, rejected
   std::uint64_t truncated = 0;    ///< datagrams longer than ClientOptions::datagram_bytes
-  std::uint64_t malformed = 0;    ///< datagrams with lengths that cannot be, or empty
+  std::uint64_t malformed = 0;    ///< datagrams with impossible lengths, or empty
   std::uint64_t lost = 0;         ///< messages that the kernel dropped, by its own count
   std::uint64_t receive_calls = 0;
 };
@@ -112,32 +112,33 @@ struct ClientOptions {
   std::uint32_t receive_buffer = 1U << 20U;  ///< bytes, as Socket::set_receive_buffer(); 0 leaves it as it is
   std::size_t datagram_bytes = 65'600;       ///< 36 to 1 MiB; the default holds all that a kernel can send
   std::size_t batch = 32;                    ///< datagrams read with one system call, 1 to 1024
-  /// Also takes what other programs send (any with CAP_NET_ADMIN can). Message::origin tells who it was.
+  /// Also accepts messages from other programs (any with CAP_NET_ADMIN can send them). Message::origin shows the
+  /// sender.
   bool accept_programs = false;
 };
 
-/// A socket of the connector, its callbacks and its requests. Not copied nor moved; see the head of this file.
+/// A socket of the connector, its callbacks and its requests. Cannot be copied or moved; see the top of this file.
 class Client final : public Pollable {
  public:
   /// Errors: those of Socket::open(); EINVAL (an option is out of range).
   [[nodiscard]] static Result<std::unique_ptr<Client>> open(const ClientOptions& options = {});
-  /// With a socket opened elsewhere. On an error it stays the caller's. Errors: those of Socket::adopt(), and as
-  /// open().
+  /// With a socket opened elsewhere. On an error the caller keeps it. Errors: those of Socket::adopt(), and as open().
   [[nodiscard]] static Result<std::unique_ptr<Client>> adopt(Fd& fd, const ClientOptions& options = {});
   ~Client() override;
 
   /// The socket, to join and leave groups and to set filters. Owned by this object.
   [[nodiscard]] Socket& socket() noexcept;
-  /// What came of ClientOptions::receive_buffer.
+  /// The result of ClientOptions::receive_buffer.
   [[nodiscard]] ReceiveBuffer receive_buffer() const noexcept;
   [[nodiscard]] Counters counters() const noexcept;
 
-  // --- Messages that come --------------------------------------------------------------------------------------------
+  // --- Messages received ---------------------------------------------------------------------------------------------
 
   /// Calls @p handler with each message of @p id. Several may subscribe to one id; all are called, in the order of
-  /// subscription. A subscription made in a callback begins with the next message. Multicast groups are joined apart.
+  /// subscription. A subscription made in a callback begins with the next message. Multicast groups must be joined
+  /// separately.
   [[nodiscard]] Subscription subscribe(CbId id, MessageHandler handler);
-  /// The same, with the payload as a T. What T does not take is counted, and goes to the default handler.
+  /// The same, with the payload as a T. Messages that T does not accept are counted, and go to the default handler.
   template <Payload T, std::invocable<const T&, const Message&> F>
   [[nodiscard]] Subscription subscribe(F handler) {
     return subscribe_typed(PayloadTraits<T>::id, [call = std::move(handler)](const Message& message) mutable {
@@ -146,23 +147,23 @@ class Client final : public Pollable {
       return value.has_value();
     });
   }
-  /// For messages that nobody else took. An empty one takes it away.
+  /// For messages that no other handler took. An empty handler removes it.
   void set_default_handler(MessageHandler handler);
-  /// For losses. An empty one takes it away.
+  /// For losses. An empty handler removes it.
   void set_loss_handler(LossHandler handler);
 
-  // --- Messages that go ----------------------------------------------------------------------------------------------
+  // --- Messages sent -------------------------------------------------------------------------------------------------
 
-  /// To the kernel. One system call; allocates nothing. Done does not mean accepted: see the head of this file.
+  /// To the kernel. One system call; allocates nothing. Success does not mean accepted: see the top of this file.
   /// Errors: EMSGSIZE (payload over max_payload), ECONNREFUSED (a network namespace other than the first: there is no
   /// connector), EAGAIN and ENOBUFS (no memory), EPERM.
   [[nodiscard]] Result<void> send(const Outgoing& message);
-  /// Many with one system call for each 128. Says how many went. All are checked before the first goes.
-  /// Errors: as send(), where not even the first went.
+  /// Many messages, with one system call for each 128. Returns how many were sent. All are checked before the first is
+  /// sent. Errors: as send(), if not even the first was sent.
   [[nodiscard]] Result<std::size_t> send(std::span<const Outgoing> messages);
 
-  /// Sends with a seq of its own and a random ack, and calls @p handler with what comes of it. Any number may be in
-  /// flight. Replies of one request do not go to subscriptions. With the token the request ends, and nothing is called.
+  /// Sends with its own seq and a random ack, and calls @p handler with the outcome. Any number may be in flight.
+  /// Replies to a request do not go to subscriptions. Destroying the token ends the request, and nothing is called.
   /// Errors: those of send().
   template <Matcher M>
   [[nodiscard]] Result<Subscription> request(const Outgoing& message, M matcher, Deadline deadline,
@@ -175,7 +176,8 @@ class Client final : public Pollable {
     Message message;  ///< its payload is `bytes`
     std::vector<std::byte> bytes;
   };
-  /// request(), and waits for the last reply, meanwhile dispatching what else comes. Gives all its parts.
+  /// Like request(), but waits for the last reply and dispatches other messages meanwhile. Returns all parts of the
+  /// reply.
   /// Errors: those of send() and dispatch(); ETIMEDOUT (the detail says how many messages were lost meanwhile, which
   /// may have been the reply); ECANCELED; EDEADLK (called from a callback).
   template <Matcher M>
@@ -184,7 +186,7 @@ class Client final : public Pollable {
     return ask_with(message, MatchFunction(std::move(matcher)), deadline, cancel);
   }
 
-  /// The other role: the kernel asks, @p handler answers, now or later. Groups are joined apart.
+  /// The other role: the kernel asks, @p handler answers, now or later. Groups must be joined separately.
   template <AnswerRule R, std::invocable<const Message&, const Answerer&> F>
   [[nodiscard]] Subscription respond(CbId id, F handler) {
     return subscribe(id, [core = std::weak_ptr(core_), call = std::move(handler)](const Message& question) mutable {
@@ -194,10 +196,10 @@ class Client final : public Pollable {
 
   // --- The loop ------------------------------------------------------------------------------------------------------
 
-  /// An epoll descriptor: readable where messages or losses wait, or a request is due. Owned by this object.
+  /// An epoll descriptor: readable if messages or losses wait, or a request is due. Owned by this object.
   [[nodiscard]] int poll_fd() const noexcept override;
   [[nodiscard]] short poll_events() const noexcept override;
-  /// Reads what waits, at most 64 batches, and calls who is to be called; ends requests that are due.
+  /// Reads the waiting messages, at most 64 batches, and calls the handlers; ends requests that are due.
   /// Errors: EDEADLK (called from a callback), those of the socket.
   [[nodiscard]] Result<void> dispatch(short revents) override;
 

@@ -1,9 +1,9 @@
-// What the Kernel Connector carries: messages with a name (cb_id), two numbers (seq, ack) and a payload.
+// Messages of the Kernel Connector, with a name (cb_id), two numbers (seq, ack) and a payload.
 //
 // On the wire (include/uapi/linux/connector.h) a datagram is an nlmsghdr of 16 bytes, a cn_msg of 20 bytes and the
-// payload, in the machine's own byte order. The kernel may pack several cn_msg into one nlmsghdr; of what a program
-// sends it reads only the first. Nothing in a datagram is aligned, and nothing in it is believed: every length is
-// checked against what came.
+// payload, in the machine's own byte order. The kernel may pack several cn_msg into one nlmsghdr; from a program it
+// reads only the first. Nothing in a datagram is aligned, and nothing in it is trusted: every length is checked against
+// the received bytes.
 #pragma once
 
 #include <dmaflow/cpp23.hpp>
@@ -19,14 +19,14 @@
 
 namespace dmaflow::connector {
 
-/// Who a message is for or from: cb_id of linux/connector.h. `idx` is also the number of the multicast group.
+/// The receiver or sender of a message: cb_id of linux/connector.h. `idx` is also the number of the multicast group.
 struct CbId {
   std::uint32_t idx = 0;
   std::uint32_t val = 0;
   friend constexpr auto operator<=>(const CbId&, const CbId&) = default;
 };
 
-/// Names that the kernel has given away. Those alive on a machine: /proc/net/connector.
+/// Names that the kernel has assigned. /proc/net/connector lists those active on a machine.
 namespace ids {
 inline constexpr CbId process{1, 1};  ///< process events (CN_IDX_PROC)
 inline constexpr CbId cifs{2, 1};     ///< cifs.upcall
@@ -41,9 +41,9 @@ inline constexpr CbId hyperv_vss{10, 1};
 /// The most a message may carry to the kernel, in bytes: CONNECTOR_MAX_MSG_SIZE without the cn_msg.
 inline constexpr std::size_t max_payload = 16364;
 
-/// Where a message came from, as the kernel says and no sender can forge.
+/// The origin of a message, as reported by the kernel; a sender cannot forge it.
 struct Origin {
-  std::uint32_t port = 0;   ///< 0: the kernel. Else the netlink port of some program, often its pid
+  std::uint32_t port = 0;   ///< 0: the kernel. Else the netlink port of a program, often its pid
   std::uint32_t group = 0;  ///< multicast group 1 to 32 that it was sent to; 0: to this socket alone
   [[nodiscard]] bool is_kernel() const noexcept { return port == 0; }
 };
@@ -59,7 +59,7 @@ struct Message {
   Origin origin{};
 };
 
-/// A value out of a payload, however it is aligned. Nothing where it does not lie in it whole.
+/// Reads a value from a payload with any alignment. Empty if the value is not completely inside the payload.
 template <typename T>
   requires std::is_trivially_copyable_v<T>
 [[nodiscard]] std::optional<T> read_at(std::span<const std::byte> bytes, std::size_t offset = 0) noexcept {
@@ -88,15 +88,15 @@ class MessageReader {
   /// How the walk ended.
   enum class End : std::uint8_t {
     clean,      ///< everything was read
-    truncated,  ///< the datagram was longer than the bytes: what was whole was given, the rest is lost
-    malformed,  ///< a length points outside, or is too small for a header; what came before it was given
+    truncated,  ///< the datagram was longer than the bytes: the complete messages were returned, the rest is lost
+    malformed,  ///< a length points outside, or is too small for a header; the messages before it were returned
   };
 
   /// @p bytes: what was received. @p is_cut: MSG_TRUNC was set, there was more.
   MessageReader(std::span<const std::byte> bytes, Origin origin, bool is_cut = false) noexcept
       : rest_(bytes), origin_(origin), is_cut_(is_cut) {}
 
-  /// The next message; nothing at the end, and end() then says which.
+  /// The next message; empty at the end, and end() then says how the walk ended.
   [[nodiscard]] std::optional<Message> next() noexcept;
   [[nodiscard]] End end() const noexcept { return end_; }
 

@@ -1,7 +1,8 @@
 // Questions and answers over the connector: which reply belongs to which request, and how a question is answered.
 //
-// Every protocol on the connector has a rule of its own, so the rule is a small type: a Matcher for who asks the
-// kernel, an AnswerRule for who is asked by it. Those of the kernel's own protocols are here; a program adds its own.
+// Every protocol on the connector has its own rule, so the rule is a small type: a Matcher for programs that ask the
+// kernel, an AnswerRule for programs that the kernel asks. The rules of the kernel's own protocols are here; a program
+// may add its own.
 #pragma once
 
 #include <dmaflow/connector_message.hpp>
@@ -37,20 +38,20 @@ concept Matcher = requires(M& matcher, const Sent& request, const Message& messa
 
 namespace match {
 
-/// The documented protocol: the request's seq, and its ack plus one. Anything else is a message in its own right.
+/// The documented protocol: the request's seq, and its ack plus one. Anything else is a separate message.
 struct Documented {
   Match operator()(const Sent& request, const Message& message) const noexcept;
 };
 
-/// What cn_proc answers to LISTEN and IGNORE: an event NONE with the request's ack plus one. It goes to everybody in
-/// the group, and its seq says nothing.
+/// What cn_proc answers to LISTEN and IGNORE: an event NONE with the request's ack plus one. It goes to all members of
+/// the group, and its seq is meaningless.
 struct ProcessControl {
   Match operator()(const Sent& request, const Message& message) const noexcept;
 };
 
 /// 1-wire: data has the request's seq and seq + 1 as ack; a status has the request's seq and ack unchanged, and comes
-/// after the data. @p statuses: how many are to come, one for each command; 0 for LIST_MASTERS, which is answered by
-/// data alone.
+/// after the data. @p statuses: how many are to come, one for each command; 0 for LIST_MASTERS, which is answered only
+/// by data.
 struct W1 {
   unsigned statuses = 1;
   Match operator()(const Sent& request, const Message& message) noexcept;
@@ -70,13 +71,14 @@ struct SameNumbers {
 
 }  // namespace match
 
-/// What a request tells its handler.
+/// What a request reports to its handler.
 struct Reply {
   enum class Kind : std::uint8_t {
-    part,       ///< a reply; more may follow
-    last,       ///< a reply; the request is over
-    lost,       ///< messages were lost, and the reply may have been among them. The request goes on until its deadline
-    timed_out,  ///< the deadline has come; the request is over. An ordinary end: the kernel ignores what it dislikes
+    part,  ///< a reply; more may follow
+    last,  ///< a reply; the request is over
+    lost,  ///< messages were lost, and the reply may have been among them. The request continues until its deadline
+    timed_out,  ///< the deadline has come; the request is over. This is a normal outcome: the kernel ignores requests
+                ///< that it does not accept
   };
   Kind kind = Kind::last;
   Message message{};       ///< of part and last

@@ -1,4 +1,4 @@
-// CopyStage: the one place where dmaflow copies pixels, and only where the caller asked for it.
+// CopyStage: the only place where dmaflow copies pixels, and only if the caller asked for it.
 #pragma once
 
 #include <dmaflow/cpu_access.hpp>
@@ -14,10 +14,11 @@
 
 namespace dmaflow {
 
-/// Copies each frame, by CPU, to a buffer its follower accepts: format and size stay, strides and memory may differ.
-/// A plan uses it where no memory suits both sides and StreamRequest::allow_copy is set; bytes_copied() then counts
-/// every byte. Linear formats the table knows, and opaque ones. It waits for fences, implicit ones too, in the loop:
-/// take() never blocks. A frame whose fence failed is let go and counted in dropped().
+/// Copies each frame, by CPU, to a buffer that the next device accepts: format and size stay, strides and memory may
+/// differ.
+/// A plan uses it if no memory suits both sides and StreamRequest::allow_copy is set; bytes_copied() then counts every
+/// byte. It supports the linear formats that the table knows, and opaque ones. It waits for fences, including implicit
+/// ones, in the loop: take() never blocks. A frame whose fence failed is released and counted in dropped().
 class CopyStage final : public Stage {
  public:
   CopyStage() = default;
@@ -56,11 +57,11 @@ class CopyStage final : public Stage {
   [[nodiscard]] std::uint64_t bytes_copied() const noexcept override { return bytes_copied_; }
 
  private:
-  /// What it waits for beside the frame's own fence.
+  /// What it waits for in addition to the frame's own fence.
   struct Busy {
     int fd = -1;  // a dma-buf: readable once nobody writes to it, writable once nobody reads it either
     short events = 0;
-    std::optional<Deadline> look_again{};  // where the kernel names nothing to wait for
+    std::optional<Deadline> look_again{};  // if the kernel names nothing to wait for
   };
   Result<void> advance();
   Result<bool> begin(std::optional<CpuAccess>& access, const CpuMap* map, CpuAccess::Mode mode);

@@ -1,4 +1,4 @@
-// CPU access to a buffer: mapped, waited for, and bracketed with DMA_BUF_IOCTL_SYNC, exactly once each.
+// CPU access to a buffer: maps it, waits for it, and brackets the access with DMA_BUF_IOCTL_SYNC, exactly once each.
 #pragma once
 
 #include <dmaflow/access.hpp>
@@ -15,9 +15,9 @@
 
 namespace dmaflow {
 
-/// The objects of a buffer in the address space: one mapping per distinct object, whole. Holds the buffer.
-/// Keep one to access a buffer again and again without mapping it each time. Move-only; not synchronised. A map that
-/// was moved from has no bytes.
+/// The objects of a buffer in the address space: one complete mapping per distinct object. Holds the buffer.
+/// Keep one to access a buffer again and again without mapping it each time. Move-only; not synchronised. A moved-from
+/// map has no bytes.
 class CpuMap {
  public:
   /// Maps for reading (Access::read), or for reading and writing (the others). Access::write alone maps for reading
@@ -33,11 +33,11 @@ class CpuMap {
   /// False where it was created for Access::read.
   [[nodiscard]] bool is_writable() const noexcept { return is_writable_; }
 
-  /// All bytes of an object; none where there is no such object.
+  /// All bytes of an object; none if there is no such object.
   [[nodiscard]] std::span<const std::byte> object(std::uint32_t index) const noexcept { return bytes_of_object(index); }
-  /// A plane's bytes, from its first row to the end of its last; none where there is no such plane.
+  /// A plane's bytes, from its first row to the end of its last; none if there is no such plane.
   [[nodiscard]] std::span<const std::byte> plane(std::uint32_t index) const noexcept { return bytes_of_plane(index); }
-  /// The same to write to; none where the map is not writable.
+  /// The same for writing; none if the map is not writable.
   [[nodiscard]] std::span<std::byte> writable_object(std::uint32_t index) const noexcept {
     return is_writable_ ? bytes_of_object(index) : std::span<std::byte>();
   }
@@ -57,11 +57,11 @@ class CpuMap {
   bool is_writable_;
 };
 
-/// A stretch of time in which the CPU may touch the buffer. Reads and writes outside it may see stale caches or be
-/// lost. begin() first waits, with wait_idle(), for the implicit fences on every object: for writers to read, for
-/// readers too to write. DMA_BUF_IOCTL_SYNC alone would wait for them without a deadline, and still does for work that
-/// another thread or process starts in between. Destroying the object ends the access.
-/// Kernel rules: include/uapi/linux/dma-buf.h. Move-only; not synchronised. An access that was moved from has no bytes.
+/// A period in which the CPU may access the buffer. Reads and writes outside it may see stale caches or be lost.
+/// begin() first waits, with wait_idle(), for the implicit fences on every object: before a read for writers, before a
+/// write also for readers. DMA_BUF_IOCTL_SYNC alone would wait for them without a deadline, and still does for work
+/// that another thread or process starts in between. Destroying the object ends the access.
+/// Kernel rules: include/uapi/linux/dma-buf.h. Move-only; not synchronised. A moved-from access has no bytes.
 class [[nodiscard("the access ends when this object is destroyed")]] CpuAccess {
  public:
   using Mode = Access;
@@ -83,14 +83,14 @@ class [[nodiscard("the access ends when this object is destroyed")]] CpuAccess {
   CpuAccess& operator=(const CpuAccess&) = delete;
   ~CpuAccess();
 
-  /// As of CpuMap. What an access with Access::write reads before it wrote it is undefined: caches may be stale.
+  /// As in CpuMap. With Access::write, bytes that are read before they were written are undefined: caches may be stale.
   [[nodiscard]] std::span<const std::byte> object(std::uint32_t index) const noexcept {
     return map_ != nullptr ? map_->object(index) : std::span<const std::byte>();
   }
   [[nodiscard]] std::span<const std::byte> plane(std::uint32_t index) const noexcept {
     return map_ != nullptr ? map_->plane(index) : std::span<const std::byte>();
   }
-  /// None where the access is for reading, also on a writable map: the kernel was not told of writes, so they would not
+  /// None if the access is for reading, even on a writable map: the kernel does not expect writes, so they might not
   /// reach the device.
   [[nodiscard]] std::span<std::byte> writable_object(std::uint32_t index) const noexcept {
     return writes() ? map_->writable_object(index) : std::span<std::byte>();
@@ -98,9 +98,10 @@ class [[nodiscard("the access ends when this object is destroyed")]] CpuAccess {
   [[nodiscard]] std::span<std::byte> writable_plane(std::uint32_t index) const noexcept {
     return writes() ? map_->writable_plane(index) : std::span<std::byte>();
   }
-  /// Ends the access now and says whether the kernel took it. A second call does nothing and succeeds. Where the driver
-  /// answers EAGAIN it tries again for a second; neither the deadline nor the Cancel of begin() cuts that short, for an
-  /// access that was begun must be ended. Errors: ETIMEDOUT (EAGAIN for a second), those of DMA_BUF_IOCTL_SYNC.
+  /// Ends the access now and reports whether the kernel accepted that. A second call does nothing and succeeds. If the
+  /// driver answers EAGAIN, it tries again for a second; neither the deadline nor the Cancel of begin() shortens this,
+  /// because an access that was begun must be ended. Errors: ETIMEDOUT (EAGAIN for a second), those of
+  /// DMA_BUF_IOCTL_SYNC.
   Result<void> end() noexcept;
 
  private:
@@ -109,7 +110,7 @@ class [[nodiscard("the access ends when this object is destroyed")]] CpuAccess {
   Result<void> start(Mode mode, Deadline deadline, const Cancel* cancel) noexcept;
 
   std::unique_ptr<CpuMap> own_;  // the mapping made for this access alone
-  const CpuMap* map_ = nullptr;  // that, or the caller's
+  const CpuMap* map_ = nullptr;  // own_ or the caller's map
   std::uint64_t flags_ = 0;      // DMA_BUF_SYNC_READ/WRITE
   std::uint32_t begun_ = 0;      // objects whose START was sent and whose END was not
 };

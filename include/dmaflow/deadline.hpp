@@ -18,7 +18,7 @@ class Deadline {
     return Deadline(span < Clock::time_point::max() - now ? now + span : Clock::time_point::max());
   }
   static Deadline at(Clock::time_point point) noexcept { return Deadline(point); }
-  /// Already passed: a wait with it only looks and never sleeps.
+  /// Already passed: a wait with it only checks and never sleeps.
   static Deadline immediate() noexcept { return Deadline(Clock::time_point::min()); }
 
   [[nodiscard]] Clock::time_point time() const noexcept { return point_; }

@@ -1,14 +1,14 @@
 // The interfaces of devices: a source of frames, a stage that changes them, a sink that takes them.
 //
-// Negotiation and the pipeline know devices only through these interfaces, so a new device is a new backend and nothing
+// Negotiation and the pipeline use devices only through these interfaces, so a new device is a new backend and nothing
 // else. All calls come from one thread, the loop's. There are no hidden threads and no signal handlers.
 //
 // The loop's contract, the same for every object:
 //
 //   1. Wait until poll_fd() reports poll_events(), waiting_fence() becomes readable, or wake_by() has come.
 //   2. Call dispatch() with what poll reported for poll_fd(), or with 0. A call with 0 is allowed at any time.
-//   3. Sources and stages: call take() until it returns an empty frame. So it makes no difference whether dispatch()
-//      drains the descriptor (an eventfd) or leaves it readable (a V4L2 queue): nothing is left behind either way.
+//   3. Sources and stages: call take() until it returns an empty frame. Then no frame is missed, whether dispatch()
+//      drains the descriptor (an eventfd) or leaves it readable (a V4L2 queue).
 //   4. Sinks: accept() frames, then flush().
 //
 // After steps 2 and 3 an object must not ask for attention again until something new has happened: a descriptor that
@@ -51,24 +51,26 @@ struct StreamConfig {
   [[nodiscard]] std::string describe() const;
 };
 
-/// What the user wants; everything left out is the device's choice.
+/// What the user wants; the device chooses everything left out.
 struct StreamRequest {
   std::optional<Size> size{};          ///< of the source's images
   std::vector<PixelFormat> formats{};  ///< of the source: acceptable ones, best first; empty = any
   std::optional<Interval> interval{};  ///< of the source
-  /// Only this allocator, by name ("display", "heap:system"), on every link that has one of this name; empty = any.
+  /// Use only this allocator, by name ("display", "heap:system"), on every link that has one with this name; empty =
+  /// any.
   std::string allocator{};
   std::uint32_t buffers = 0;  ///< how many on each link; 0 = as many as needed
-  /// As many more on the source's link, for branches that are added while it streams (Pipeline::connect()).
+  /// This many more on the source's link, for branches that are added while it streams (Pipeline::connect()).
   std::uint32_t spare_buffers = 0;
-  bool allow_copy = false;  ///< accept a copy of each frame on a link where nothing else works
+  bool allow_copy = false;  ///< accept a copy of each frame on a link if nothing else works
 };
 
-/// What a consumer asks of the buffers it imports. A wish: each is tried first, and what works without it counts too.
+/// What a consumer asks of the buffers it imports. These are preferences: negotiation first tries to meet them, and
+/// also accepts a buffer that works without them.
 struct Needs {
   Constraints constraints{};          ///< strides, offsets, sizes, contiguous or cached memory
   Usage usage{};                      ///< what the consumer does with them
-  std::vector<Modifier> modifiers{};  ///< those it takes of the format configured, best first; empty = not known
+  std::vector<Modifier> modifiers{};  ///< those it takes with the configured format, best first; empty = not known
 };
 
 /// Something with a descriptor to wait on.
@@ -83,26 +85,27 @@ class Pollable {
   [[nodiscard]] virtual int poll_fd() const noexcept = 0;
   /// What to wait for now (POLLIN, ...); 0 = nothing now: leave the descriptor out of the wait.
   [[nodiscard]] virtual short poll_events() const noexcept = 0;
-  /// When to call dispatch(0) though nothing was reported; nothing = no need to. That call moves it to a later time, or
-  /// to nothing.
+  /// When to call dispatch(0) even if nothing was reported; nullopt = not needed. That call moves it to a later time,
+  /// or to nullopt.
   [[nodiscard]] virtual std::optional<Deadline> wake_by() const noexcept { return std::nullopt; }
   /// Handles what happened. @p revents: what poll reported for poll_fd(), 0 for nothing. Never blocks.
   [[nodiscard]] virtual Result<void> dispatch(short revents) = 0;
-  /// The sync_file this object waits for before it can go on; -1 = none. Once it is readable (POLLIN), dispatch(0) goes
-  /// on, and the next wait is for another. It may differ from one call to the next, and stays the object's.
+  /// The sync_file that this object waits for before it can continue; -1 = none. Once it is readable (POLLIN),
+  /// dispatch(0) continues, and the next wait is for another one. It may differ from one call to the next. The object
+  /// keeps ownership.
   [[nodiscard]] virtual int waiting_fence() const noexcept { return -1; }
 };
 
-/// Who takes part in a negotiation.
+/// A device that takes part in a negotiation.
 class Participant {
  public:
   /// For messages, e.g. "/dev/video0 (vivid)".
   [[nodiscard]] virtual std::string_view name() const noexcept = 0;
-  /// True once after something changed so that the plan no longer holds (a camera's signal, a display's mode): the
-  /// pipeline drains, negotiates again and goes on.
+  /// True once after a change that makes the plan invalid (a camera's signal, a display's mode): the pipeline drains,
+  /// negotiates again and continues.
   [[nodiscard]] virtual bool take_changed() noexcept { return false; }
-  /// True while it waits for something outside that may take any time: a camera for its signal, a display for its VT, a
-  /// peer for another process. Then RunOptions::frame_timeout does not count.
+  /// True while it waits for an external event that may take any time: a camera for its signal, a display for its VT, a
+  /// peer for another process. Meanwhile RunOptions::frame_timeout does not apply.
   [[nodiscard]] virtual bool is_waiting() const noexcept { return false; }
 
  protected:
@@ -112,31 +115,31 @@ class Participant {
 /// Fills buffers: a camera, or the output side of a stage.
 class Producer : public virtual Participant {
  public:
-  /// The streams it could give that meet @p request, best first. Where the device says strides only once it is set,
-  /// layouts have zero strides; set_output() makes them exact.
-  /// Errors: EINVAL with the formats, sizes and rates it has, where nothing fits.
+  /// The streams it can produce that meet @p request, best first. If the device reports strides only once it is
+  /// configured, the layouts have zero strides; set_output() makes them exact.
+  /// Errors: EINVAL if nothing fits, with the formats, sizes and rates it has in the detail.
   [[nodiscard]] virtual Result<std::vector<StreamConfig>> offers(const StreamRequest& request) = 0;
-  /// Sets the device to @p config; where its layout has strides, asks for those. output() then says what the device
-  /// made of it: the same size and format, strides and constraints of its own. Errors: EBUSY (in use, or started),
-  /// EINVAL (the device insists on another size or format).
+  /// Configures the device for @p config; if its layout has strides, asks for those. output() then returns the
+  /// configuration that the device chose: the same size and format, with its own strides and constraints. Errors: EBUSY
+  /// (in use, or started), EINVAL (the device insists on another size or format).
   [[nodiscard]] virtual Result<void> set_output(const StreamConfig& config) = 0;
   [[nodiscard]] virtual const StreamConfig& output() const noexcept = 0;
-  /// Really tries whether it can write to @p buffer, laid out as output() says. Leaves nothing behind but what hangs on
-  /// the buffer. Errors: EINVAL (the strides differ) and what the device answered.
+  /// Really tries whether it can write to @p buffer, which has the layout of output(). Leaves nothing behind except
+  /// attachments of the buffer. Errors: EINVAL (the strides differ) and the device's own error.
   [[nodiscard]] virtual Result<void> try_output(const Buffer& buffer) = 0;
-  /// Buffers it keeps to itself while running.
+  /// The number of buffers it keeps for itself while running.
   [[nodiscard]] virtual std::uint32_t min_buffers() const noexcept = 0;
-  /// How it writes to buffers, for allocators that place memory by use. Default: by the CPU where writes_by_cpu(), else
-  /// as a camera does.
+  /// How it writes to buffers, for allocators that place memory by use. Default: by the CPU if writes_by_cpu(), else as
+  /// a camera does.
   [[nodiscard]] virtual Usage output_usage() const noexcept {
     return {.capture = !writes_by_cpu(), .cpu = writes_by_cpu()};
   }
   /// Its own allocator, or nullptr.
   [[nodiscard]] virtual Allocator* output_allocator() noexcept { return nullptr; }
-  /// True where its frames come in buffers that others made, any number of them, which come and go while it runs. Then
-  /// output_allocator() gives some of them to try, as many as there are, and no other memory is looked at.
+  /// True if its frames are in buffers that others allocated, any number of them, which are added and removed while it
+  /// runs. Then output_allocator() returns some of them to try, as many as exist, and no other memory is considered.
   [[nodiscard]] virtual bool brings_buffers() const noexcept { return false; }
-  /// True where it writes through mappings of this process (CpuMap), which follow memory that moves.
+  /// True if it writes through mappings of this process (CpuMap), which stay valid when the memory moves.
   [[nodiscard]] virtual bool writes_by_cpu() const noexcept { return false; }
 
  protected:
@@ -146,52 +149,53 @@ class Producer : public virtual Participant {
 /// Takes foreign buffers: a display, or the input side of a stage.
 class Consumer : public virtual Participant {
  public:
-  /// Asks, changing nothing: could it take such a stream? Errors: EINVAL and others, with what it takes in the detail.
+  /// Checks whether it could take such a stream; changes nothing. Errors: EINVAL and others, with what it takes in the
+  /// detail.
   [[nodiscard]] virtual Result<void> check_input(const StreamConfig& config) = 0;
-  /// Prepares for such a stream, replacing an earlier one. For a display: finds the mode and the place on the screen.
+  /// Prepares for such a stream, replacing an earlier one. A display chooses the mode and the position on the screen.
   [[nodiscard]] virtual Result<void> set_input(const StreamConfig& config) = 0;
-  /// What it needs of the buffers of the stream it was configured for. Negotiation merges the needs of all consumers of
-  /// a link with the producer's constraints (the largest alignments, all usages, the modifiers that all take) and asks
-  /// the allocators for that.
+  /// What it needs from the buffers of the stream it was configured for. Negotiation merges the needs of all consumers
+  /// of a link with the producer's constraints (the largest alignments, all usages, the modifiers that all take) and
+  /// asks the allocators for the result.
   [[nodiscard]] virtual Needs needs() const { return {}; }
   /// Really tries @p buffer, and keeps the import on the buffer for later: a second call costs no system call.
   [[nodiscard]] virtual Result<void> import(const Buffer& buffer) = 0;
-  /// Takes another buffer while it is started, before the first frame in it: the source's buffers may change
-  /// (Source::holds()). Between frames, in the loop. Allowed for one it has. Default: import(), for those that need no
-  /// more than that. Errors: those of import(), and the device's where it takes no more.
+  /// Adds a buffer while the consumer is started, before the first frame in that buffer: the source's buffers may
+  /// change (Source::holds()). Called between frames, in the loop. Allowed for a buffer that it already has. Default:
+  /// import(), for consumers that need nothing more. Errors: those of import(), and the device's if it cannot take more
+  /// buffers.
   [[nodiscard]] virtual Result<void> add_buffer(const Buffer& buffer) { return import(buffer); }
-  /// The buffer has left, and no frame in it is held: it lets go of what it keeps of it. Default: nothing, for those
-  /// whose imports hang on the buffer.
+  /// The source no longer has the buffer, and no frame in it is held: the consumer releases everything it keeps for it.
+  /// Default: nothing, for consumers whose imports are attachments of the buffer.
   virtual void remove_buffer(const Buffer& /*buffer*/) noexcept {}
-  /// True where it moves an imported buffer's memory when it uses it, whoever allocated that (see MemoryTraits::moves).
-  /// Known after import().
+  /// True if it moves an imported buffer's memory when it uses it, no matter who allocated the memory (see
+  /// MemoryTraits::moves). Known after import().
   [[nodiscard]] virtual bool moves(const Buffer& /*buffer*/) const noexcept { return false; }
-  /// Frames it may hold at once: on the screen, under way and waiting.
+  /// The most frames it may hold at once: on the screen, submitted and waiting.
   [[nodiscard]] virtual std::uint32_t max_held() const noexcept = 0;
-  /// True where it lets frames go only inside calls that are made to it, so that nobody need be woken when one comes
-  /// back. False where another thread may.
+  /// True if it releases frames only inside calls made to it, so that no loop has to be woken when one returns. False
+  /// if another thread may release them.
   [[nodiscard]] virtual bool returns_in_calls() const noexcept { return false; }
   /// Its own allocator, or nullptr.
   [[nodiscard]] virtual Allocator* input_allocator() noexcept { return nullptr; }
-  /// Frames it accepted and let go unused since it was made: their fence failed, or the stream stopped before their
-  /// turn. A sink did not submit them, a stage gave nothing for them. Those that accept() refused or displaced do not
-  /// count. Never falls.
+  /// The number of frames that it accepted and released unused since it was created: their fence failed, or the stream
+  /// stopped first. A sink did not submit them, and a stage produced nothing for them. Frames that accept() refused or
+  /// displaced do not count. Never decreases.
   [[nodiscard]] virtual std::uint64_t dropped() const noexcept { return 0; }
 
  protected:
   ~Consumer() = default;
 };
 
-/// Where frames come from: see the loop's contract at the top. Destroying it while frames are held is allowed: they
-/// stay readable.
+/// Produces frames; see the loop's contract at the top. It may be destroyed while frames are held: they stay readable.
 class Source : public Pollable, public Producer {
  public:
   /// Takes the buffers and begins. They came from its own allocator, or try_output() accepted one like them.
-  /// On an error it is stopped and holds none.
+  /// On an error it is stopped and holds no buffers.
   [[nodiscard]] virtual Result<void> start(std::span<const Buffer> buffers) = 0;
-  /// Ends the stream and lets go of the buffers. Frames still held stay valid. Stopping twice is allowed.
+  /// Ends the stream and releases the buffers. Frames still held stay valid. Stopping twice is allowed.
   virtual Result<void> stop() noexcept = 0;
-  /// The next frame, or an empty one where there is none yet. Never blocks. Call it after each dispatch() until it
+  /// The next frame, or an empty one if there is none yet. Never blocks. Call it after each dispatch() until it
   /// returns an empty frame; a call that has nothing to return should cost no system call.
   /// Errors: ENODEV (gone), EPIPE (the stream has ended), EIO and others from the device.
   [[nodiscard]] virtual Result<Frame> take() = 0;
@@ -205,8 +209,8 @@ class Source : public Pollable, public Producer {
 struct Presentation {
   std::uint64_t sequence = 0;            ///< FrameInfo::sequence
   std::chrono::nanoseconds captured{0};  ///< FrameInfo::timestamp, on the frame's own clock
-  /// CLOCK_MONOTONIC, as the display's driver reports it. One that simulates its refresh by a timer reports when the
-  /// timer was due, which may be up to a refresh before the frame was submitted.
+  /// CLOCK_MONOTONIC, as the display's driver reports it. A driver that simulates its refresh with a timer reports when
+  /// the timer was due, which may be up to a refresh period before the frame was submitted.
   std::chrono::nanoseconds presented{0};
   std::chrono::nanoseconds target{0};             ///< FrameInfo::target: when it should have been; 0 = not said
   std::optional<std::chrono::nanoseconds> pts{};  ///< FrameInfo::pts
@@ -221,52 +225,53 @@ struct Presentation {
   }
 };
 
-/// Where frames go.
+/// Takes frames and uses them, for example shows them.
 class Sink : public Pollable, public Consumer {
  public:
-  /// Every buffer there is now, so that nothing is imported later, except those that add_buffer() brings. Default:
+  /// Gets every buffer that exists now, so that nothing is imported later except through add_buffer(). Default:
   /// import() each.
   [[nodiscard]] virtual Result<void> start(std::span<const Buffer> buffers);
-  /// True where accept() would displace nothing.
+  /// True if accept() would displace no frame.
   [[nodiscard]] virtual bool ready() const noexcept = 0;
-  /// Takes the frame to show next. A frame accepted before and not yet submitted is given back: displaced.
-  /// Errors: those of the device; the frame is then let go.
+  /// Takes the frame to show next. Returns the frame that this one displaces: accepted before and not yet submitted.
+  /// Errors: those of the device; the frame is then released.
   [[nodiscard]] virtual Result<Frame> accept(Frame frame) = 0;
-  /// Submits what was accepted, all planes of an output together. Not yet possible is no error: a later dispatch()
-  /// does it.
+  /// Submits what was accepted, all planes of an output together. It is no error if this is not possible yet: a later
+  /// dispatch() does it.
   [[nodiscard]] virtual Result<void> flush() = 0;
   /// Moves up to out.size() reports of presented frames to @p out and returns how many.
   [[nodiscard]] virtual std::size_t take_presented(std::span<Presentation> out) noexcept = 0;
-  /// How long before the time at which a frame should be seen (FrameInfo::target) it is best accepted: half a refresh
-  /// of a display, so that it is seen at the refresh nearest to that time. 0 = at that time. May change while started.
+  /// How long before its presentation time (FrameInfo::target) a frame is best accepted: for a display half a refresh
+  /// period, so that the frame is seen at the refresh nearest to that time. 0 = at that time. May change while started.
   [[nodiscard]] virtual std::chrono::nanoseconds lead_time() const noexcept { return std::chrono::nanoseconds{0}; }
-  /// A buffer of the sink's own to be filled and accepted, where it works that way (a compositor's, a PipeWire node's).
-  /// Default: ENOTSUP.
+  /// One of the sink's own buffers, to be filled and passed to accept(), for sinks that work that way (a compositor, a
+  /// PipeWire node). Default: ENOTSUP.
   [[nodiscard]] virtual Result<Frame> acquire_target();
   /// Submits what was accepted and waits until it is shown. Errors: ETIMEDOUT, ECANCELED, those of the device.
   virtual Result<void> drain(Deadline deadline, const Cancel* cancel) = 0;
-  /// Ends the stream, restores what set_input() and start() changed, lets go of every frame. Stopping twice is allowed.
+  /// Ends the stream, restores what set_input() and start() changed, releases every frame. Stopping twice is allowed.
   virtual Result<void> stop() noexcept = 0;
 };
 
-/// What turns frames into other frames: N into M, late, and in another order if need be. The frames it gives are
-/// either in buffers of its own (a Pool) or those it took.
+/// Turns frames into other frames: N into M, possibly later and in another order. The frames it produces are either in
+/// its own buffers (a Pool) or the frames it took.
 class Stage : public Pollable, public Consumer, public Producer {
  public:
-  /// True where it gives on the frames it took; then its followers import the buffers of whoever is before it, and
+  /// True if it passes frames through. Then the devices after it import the buffers of the producer before it, and
   /// start() gets no outputs.
   [[nodiscard]] virtual bool passes_through() const noexcept { return false; }
-  /// Its input buffers and its output buffers, each imported once, here; inputs may come and go later (add_buffer()).
+  /// Gets its input and output buffers and imports each once, here; inputs may be added and removed later
+  /// (add_buffer()).
   [[nodiscard]] virtual Result<void> start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) = 0;
-  /// True where accept() has room.
+  /// True if accept() has a free slot.
   [[nodiscard]] virtual bool ready() const noexcept = 0;
-  /// Takes a frame. Errors: EAGAIN (no room; the frame is let go), those of the device.
+  /// Takes a frame. Errors: EAGAIN (no free slot; the frame is released), those of the device.
   [[nodiscard]] virtual Result<void> accept(Frame frame) = 0;
   /// The next finished frame, or an empty one. Never blocks.
   [[nodiscard]] virtual Result<Frame> take() = 0;
-  /// Finishes what it holds; take() then gives the rest. Errors: ETIMEDOUT, ECANCELED, those of the device.
+  /// Finishes what it holds; take() then returns the rest. Errors: ETIMEDOUT, ECANCELED, those of the device.
   virtual Result<void> drain(Deadline deadline, const Cancel* cancel) = 0;
-  /// Lets go of every frame and buffer. Stopping twice is allowed.
+  /// Releases every frame and buffer. Stopping twice is allowed.
   virtual Result<void> stop() noexcept = 0;
   /// Bytes it copied since start: counted, never silent.
   [[nodiscard]] virtual std::uint64_t bytes_copied() const noexcept { return 0; }

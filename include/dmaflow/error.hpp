@@ -16,7 +16,7 @@ namespace dmaflow {
 
 /// Where an error code comes from, and so how to read Error::code().
 enum class ErrorDomain : std::uint8_t {
-  os,      ///< an errno value, from the kernel or from a check of ours that stands for one
+  os,      ///< an errno value, from the kernel or from one of our own checks
   vulkan,  ///< a VkResult
 };
 
@@ -30,19 +30,19 @@ class Error {
   /// An error with VkResult @p code. @p operation must have static storage (a string literal).
   static Error vulkan(int code, const char* operation, std::string_view device = {}) noexcept;
 
-  // Not trivial, so that a Result that holds a value does not copy room for an error with it.
+  // Not trivial, so that a Result that holds a value does not copy unused space for an error with it.
   Error(const Error& other) noexcept;
   Error& operator=(const Error& other) noexcept;
 
   /// Sets the detail from a printf format: the reason, and what would help.
   [[gnu::format(printf, 2, 3)]] Error& detail(const char* format, ...) noexcept;
-  /// Sets the device's name, for a layer that knows it better than the one that failed.
+  /// Sets the device's name, for a layer that knows it better than the layer that failed.
   Error& device(std::string_view name) noexcept;
 
   [[nodiscard]] ErrorDomain domain() const noexcept { return domain_; }
   /// The errno or VkResult; never 0 in domain os.
   [[nodiscard]] int code() const noexcept { return code_; }
-  /// The code's name: "ENODEV", "VK_ERROR_DEVICE_LOST"; empty where it has none.
+  /// The code's name: "ENODEV", "VK_ERROR_DEVICE_LOST"; empty if it has none.
   [[nodiscard]] std::string_view code_name() const noexcept;
   /// The system call, ioctl or library operation that failed, e.g. "DRM_IOCTL_MODE_ATOMIC".
   [[nodiscard]] std::string_view operation() const noexcept { return operation_; }
@@ -64,7 +64,7 @@ class Error {
   char detail_[416] = {};
 };
 
-/// The value, or the Error that kept it from being made.
+/// The value, or the Error that explains why there is none.
 template <typename T>
 using Result = std::expected<T, Error>;
 

@@ -1,4 +1,5 @@
-// File descriptors with one owner. Ownership is visible at the call: adopt() takes, dup_of() copies.
+// File descriptors with one owner. The name of the call shows what happens to ownership: adopt() takes, dup_of()
+// copies.
 #pragma once
 
 #include <dmaflow/error.hpp>
@@ -26,7 +27,7 @@ class Fd {
 
   /// Takes ownership of @p fd, which must be open and not owned by anything else, or -1 for none.
   [[nodiscard]] static Fd adopt(int fd) noexcept { return Fd(fd); }
-  /// A new descriptor (CLOEXEC) for the same open file; @p fd stays the caller's.
+  /// A new descriptor (CLOEXEC) for the same open file; the caller keeps @p fd.
   /// Errors: EBADF (not open), EMFILE.
   [[nodiscard]] static Result<Fd> dup_of(int fd) noexcept;
 

@@ -4,8 +4,8 @@
 //     auto file = dmaflow::FileSink::create("clip.yuv");                  // clip.yuv.json says how to open it
 //     auto file = dmaflow::FileSink::create("-");                         // my_program | ffplay -
 //
-// The pixels are copied to the file by the CPU, in a thread of the sink's own (ThreadSink): a slow disk holds up no
-// other branch. Policy::drop_when_full suits a camera, Policy::wait_when_full a source that can wait.
+// The CPU copies the pixels to the file, in the sink's own thread (ThreadSink): a slow disk delays no other branch.
+// Policy::drop_when_full suits a camera, Policy::wait_when_full a source that can wait.
 #pragma once
 
 #include <dmaflow/device.hpp>
@@ -22,8 +22,8 @@ struct FileSinkOptions {
     /// YUV4MPEG2: a header, then each frame as planes Y, Cb, Cr. Chroma pairs (NV12) and packed formats (YUYV) are
     /// separated for it. 8 to 16 bits; grey, 4:1:1, 4:2:0, 4:2:2 and 4:4:4; no RGB.
     y4m,
-    /// The pixels as they are, row after row without padding, plane after plane. FILE.json, beside a regular file,
-    /// describes them, with a command of ffplay that plays them. Compressed frames (MJPEG, H264) one after another.
+    /// The pixels unchanged, row after row without padding, plane after plane. FILE.json, next to a regular file,
+    /// describes them and has an ffplay command that plays them. Compressed frames (MJPEG, H264) one after another.
     raw,
   };
   Container container = Container::by_name;
@@ -37,13 +37,13 @@ struct FileSinkOptions {
 /// pictures of one size: that of the first frame.
 ///
 /// The file is created at the first start(), which deletes what it held. Once it has a frame, later starts
-/// (Pipeline::run() again, a stream that is negotiated again) append to it. Where writing fails in mid-frame, a regular
-/// file is cut back to its last whole frame. Nothing is synchronised to the disk; a program that needs that calls
+/// (Pipeline::run() again, a stream that is negotiated again) append to it. If writing fails within a frame, a regular
+/// file is truncated to its last whole frame. Nothing is synchronised to the disk; a program that needs that calls
 /// fsync() on the file after stop().
 ///
-/// A reader of a pipe that ends is the error EPIPE: the thread that writes blocks SIGPIPE, so the program need not
-/// ignore it. stop() ends a write to a pipe whose reader reads nothing; that frame is then incomplete. A write to a
-/// file system or a terminal that hangs keeps stop() waiting, for the kernel cannot end it.
+/// If the reader of a pipe exits, the error is EPIPE: the writing thread blocks SIGPIPE, so the program need not ignore
+/// it. stop() ends a write to a pipe whose reader does not read; that frame is then incomplete. If a write to a file
+/// system or a terminal hangs, stop() waits for it, because the kernel cannot end it.
 class FileSink final : public Sink {
  public:
   /// @p path: "-" is standard output. Errors: EINVAL (no path; `queue` out of range), EMFILE.
@@ -51,7 +51,7 @@ class FileSink final : public Sink {
   /// Stops it.
   ~FileSink() override;
 
-  /// Frames written whole so far, over all starts. From any thread.
+  /// The number of frames written completely, over all starts. From any thread.
   [[nodiscard]] std::uint64_t written() const noexcept;
 
   /// The path, or "standard output".
@@ -61,7 +61,7 @@ class FileSink final : public Sink {
   [[nodiscard]] Result<void> check_input(const StreamConfig& config) override;
   /// Errors: those of check(); EBUSY (it is started).
   [[nodiscard]] Result<void> set_input(const StreamConfig& config) override;
-  /// Cached memory, for it reads every byte.
+  /// Cached memory, because it reads every byte.
   [[nodiscard]] Needs needs() const override;
   /// Maps the buffer to see whether the CPU can read it. Errors: those of CpuMap::create().
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
@@ -83,12 +83,12 @@ class FileSink final : public Sink {
   [[nodiscard]] bool ready() const noexcept override;
   [[nodiscard]] Result<Frame> accept(Frame frame) override;
   [[nodiscard]] Result<void> flush() override;
-  /// None: nobody sees them.
+  /// None: no frames are presented.
   [[nodiscard]] std::size_t take_presented(std::span<Presentation> /*out*/) noexcept override { return 0; }
   /// Waits until every frame accepted is in the file. Errors: ETIMEDOUT, ECANCELED, those of dispatch().
   Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) override;
-  /// Drops what waits, ends the thread, closes the file and writes FILE.json. Errors: those of dispatch(), where no
-  /// other call has returned them yet; those of writing FILE.json.
+  /// Drops the waiting frames, ends the thread, closes the file and writes FILE.json. Errors: those of dispatch(), if
+  /// no other call has returned them yet; those of writing FILE.json.
   Result<void> stop() noexcept override;
 
  private:

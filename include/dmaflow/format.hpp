@@ -4,7 +4,7 @@
 // fourcc plus a modifier, the memory arrangement. V4L2 has its own codes, which sometimes differ in
 // name for the same bytes (DRM's XRGB8888 is V4L2's XBGR32, DRM's RGB888 is V4L2's BGR24: DRM names a
 // little-endian word, V4L2 the bytes in memory), say whether planes lie in separate buffers (NM12), and
-// sometimes include the tiling. dmaflow speaks DRM inside and translates at the V4L2 border, here.
+// sometimes include the tiling. dmaflow uses DRM's names internally and translates V4L2's codes here.
 //
 // Sources: include/uapi/drm/drm_fourcc.h, include/uapi/linux/videodev2.h.
 #pragma once
@@ -25,7 +25,7 @@ namespace dmaflow {
 /// The most planes a format has (DRM's limit).
 inline constexpr std::size_t max_planes = 4;
 
-/// A pixel format by its DRM fourcc. Any code can be carried, known to the table or not.
+/// A pixel format by its DRM fourcc. Any code can be stored, whether the table knows it or not.
 struct PixelFormat {
   std::uint32_t fourcc = 0;  ///< DRM_FORMAT_*; 0 = none
 
@@ -37,7 +37,7 @@ struct PixelFormat {
   }
   /// The four characters, e.g. "XR24"; unprintable ones as '?'. Allocates nothing beyond the string's own storage.
   [[nodiscard]] std::string code() const;
-  /// The table's name, e.g. "XRGB8888", or code() where the table has none.
+  /// The table's name, e.g. "XRGB8888", or code() if the table has none.
   [[nodiscard]] std::string name() const;
   /// By either name, upper or lower case: "XRGB8888", "xr24".
   static std::optional<PixelFormat> parse(std::string_view text) noexcept;
@@ -64,7 +64,7 @@ inline constexpr PixelFormat nv16 = PixelFormat::of('N', 'V', '1', '6');
 inline constexpr PixelFormat yuv420 = PixelFormat::of('Y', 'U', '1', '2');
 inline constexpr PixelFormat yvu420 = PixelFormat::of('Y', 'V', '1', '2');
 inline constexpr PixelFormat p010 = PixelFormat::of('P', '0', '1', '0');
-/// Opaque: compressed bytes, no planes of pixels. DRM has no codes for these; V4L2's are carried.
+/// Opaque: compressed bytes, no planes of pixels. DRM has no codes for these; V4L2's are used.
 inline constexpr PixelFormat mjpeg = PixelFormat::of('M', 'J', 'P', 'G');
 inline constexpr PixelFormat h264 = PixelFormat::of('H', '2', '6', '4');
 }  // namespace formats
@@ -77,7 +77,7 @@ struct PlaneInfo {
   std::uint8_t vertical_sub = 1;    ///< pixels per sample, down
 };
 
-/// What the table knows of a format.
+/// What the table knows about a format.
 struct FormatInfo {
   PixelFormat format;
   std::string_view name;  ///< "NV12"
@@ -130,25 +130,25 @@ struct FormatModifier {
   friend constexpr auto operator<=>(FormatModifier, FormatModifier) = default;
 };
 
-/// What a V4L2 pixel format code (V4L2_PIX_FMT_*) means in DRM's words.
+/// What a V4L2 pixel format code (V4L2_PIX_FMT_*) means in DRM's terms.
 struct V4l2Meaning {
   PixelFormat format;             ///< an unknown code is carried; with a small first letter where DRM has the same
                                   ///< code for other pixels (V4L2's RG16 is Bayer, DRM's RGB565), never as those
   Modifier modifier;              ///< linear, or the tiling the code includes; implicit for unknown codes
-  bool separate_objects = false;  ///< each plane in a buffer of its own (NM12, YM12, ...)
-  bool known = false;             ///< false: the table has no entry, and nothing but carrying is possible
+  bool separate_objects = false;  ///< each plane in a separate buffer (NM12, YM12, ...)
+  bool known = false;             ///< false: the table has no entry, and the code can only be passed on
 };
 
-/// Reads a V4L2 code. Never fails: an unknown code is carried with known = false.
+/// Translates a V4L2 code. Never fails: an unknown code is passed on with known = false.
 [[nodiscard]] V4l2Meaning from_v4l2(std::uint32_t code) noexcept;
 /// Every V4L2 code that from_v4l2() knows, in a fixed order.
 [[nodiscard]] std::span<const std::uint32_t> known_v4l2_codes() noexcept;
-/// The V4L2 code for a format and modifier; @p separate_objects asks for the form whose planes lie in buffers of
-/// their own. Nothing where V4L2 has no such code.
+/// The V4L2 code for a format and modifier; @p separate_objects asks for the variant with each plane in a separate
+/// buffer. Empty if V4L2 has no such code.
 [[nodiscard]] std::optional<std::uint32_t> to_v4l2(PixelFormat format, Modifier modifier,
                                                    bool separate_objects = false) noexcept;
 
-/// How colour values are encoded. Unspecified means that nobody said, not a default.
+/// How colour values are encoded. Unspecified means not stated; it is not a default.
 struct ColorInfo {
   enum class Matrix : std::uint8_t { unspecified, identity, bt601, bt709, bt2020, smpte240m };
   enum class Range : std::uint8_t { unspecified, full, limited };
@@ -183,7 +183,7 @@ struct ColorInfo {
 
 /// What the values of a V4L2 pixel format are. The defaults of its colour description depend on it.
 enum class V4l2Values : std::uint8_t {
-  unknown,  ///< dmaflow does not know the code: only what the driver says itself counts
+  unknown,  ///< dmaflow does not know the code: only the driver's own statements count
   rgb,      ///< R'G'B', and raw Bayer samples; full range by default
   hsv,      ///< full range by default; ColorInfo has no matrix for it
   yuv,      ///< Y'CbCr, and grey, which is its Y'; limited range by default, but full for V4L2_COLORSPACE_JPEG
@@ -198,7 +198,7 @@ enum class V4l2Values : std::uint8_t {
 /// become unspecified.
 [[nodiscard]] ColorInfo color_from_v4l2(std::uint32_t colorspace, std::uint32_t ycbcr_enc, std::uint32_t quantization,
                                         std::uint32_t xfer_func, V4l2Values values) noexcept;
-/// The same of uncompressed formats. @p is_rgb: V4l2Values::rgb, else yuv.
+/// The same for uncompressed formats. @p is_rgb: V4l2Values::rgb, else yuv.
 [[nodiscard]] inline ColorInfo color_from_v4l2(std::uint32_t colorspace, std::uint32_t ycbcr_enc,
                                                std::uint32_t quantization, std::uint32_t xfer_func,
                                                bool is_rgb) noexcept {

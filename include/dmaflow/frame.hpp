@@ -1,8 +1,8 @@
-// Frame: a hold on a buffer while somebody uses its contents.
+// Frame: a hold on a buffer while its contents are in use.
 //
-// A source owns its buffers for the whole stream and lends them, one Frame per captured image. Whoever has the Frame
-// may use the buffer; when the last holder lets go, the buffer goes back to the source, from any thread, and is written
-// again. Nothing else ends a hold, and nothing else lets the camera write: that is how a buffer on the screen is never
+// A source owns its buffers for the whole stream and lends them, one Frame per captured image. The holder of the Frame
+// may use the buffer; when the last holder releases it, from any thread, the buffer returns to the source and is
+// written again. Nothing else ends a hold, and nothing else lets the camera write, so a buffer on the screen is never
 // queued to the camera.
 //
 //     source: holds.lend(i) --> Frame --> sink ... ~Frame --> holds.take_returned() --> source writes again
@@ -28,8 +28,8 @@
 
 namespace dmaflow {
 
-/// A value of the program's own that travels with a frame: a pointer, a detection, a number. Stages that make one image
-/// of another keep it. Copied with the frame's other data, without an allocation.
+/// A value that the program attaches to a frame: a pointer, a detection, a number. Stages that make one image from
+/// another keep it. It is copied with the frame's other data, without an allocation.
 class UserData {
  public:
   static constexpr std::size_t max_size = 32;  ///< bytes
@@ -45,7 +45,7 @@ class UserData {
     std::memcpy(bytes_.data(), &value, sizeof value);
     type_ = &id<T>;
   }
-  /// The value, where one of exactly this type was set; else nothing.
+  /// The value, if one of exactly this type was set; else nullopt.
   template <typename T>
     requires is_possible<T>
   [[nodiscard]] std::optional<T> get() const noexcept {
@@ -75,42 +75,42 @@ enum class Field : std::uint8_t {
   other,         ///< one above the other, or alternating
 };
 
-/// What is known of one image.
+/// What is known about one image.
 struct FrameInfo {
   using Clock = dmaflow::Clock;
-  /// Counted by the device: a gap means that it dropped images. It never falls while a stream runs; some drivers repeat
-  /// a number, or count nothing.
+  /// Counted by the device: a gap means that it dropped images. It never decreases while a stream runs; some drivers
+  /// repeat a number, or do not count.
   std::uint64_t sequence = 0;
   /// When the image was captured, on `clock`; never later than when it was taken from the device.
   std::chrono::nanoseconds timestamp{0};
   Clock clock = Clock::unknown;
   /// The part of the buffer that holds the image, in pixels.
   Rect visible{};
-  /// Bytes used per plane; 0 where the device does not say (then all of it).
+  /// Bytes used per plane; 0 if the device does not say (then all of it).
   std::array<std::uint32_t, max_planes> bytes_used{};
-  /// The device flagged the contents as damaged; delivered all the same, for a display may prefer it to nothing.
+  /// The device flagged the contents as damaged. The frame is delivered anyway: a display may prefer it to no frame.
   bool is_erroneous = false;
   /// The last image of the stream.
   bool is_last = false;
-  /// Its producer orders its work by the buffer's implicit fences (a GPU driver that has no others): who reads the
-  /// image waits for those as well as for ready().
+  /// Its producer orders its work by the buffer's implicit fences (a GPU driver that has no others): a reader of the
+  /// image must wait for those as well as for ready().
   bool has_implicit_fences = false;
   Field field = Field::progressive;
   ColorInfo color{};
-  /// When a viewer should see it, on CLOCK_MONOTONIC; 0 = as soon as possible. Policy::on_time keeps to it.
+  /// When a viewer should see it, on CLOCK_MONOTONIC; 0 = as soon as possible. Policy::on_time follows it.
   std::chrono::nanoseconds target{0};
-  /// Its place in the media (a file's presentation time stamp), for the program; nothing where there is none.
+  /// Its position in the media (a file's presentation time stamp), for the program; nullopt if there is none.
   std::optional<std::chrono::nanoseconds> pts{};
-  /// How long it is to be seen; 0 = not said.
+  /// How long it should be shown; 0 = not stated.
   std::chrono::nanoseconds duration{0};
   UserData user{};
 };
 
 class HoldSet;
 
-/// One hold on one buffer. Move-only; empty after a move, after release() and by default. Destroying it lets go. A
-/// Frame may be moved to and destroyed in any thread; one Frame object is not synchronised. It may outlive its source.
-/// Every call on an empty Frame is safe and says below what it does.
+/// One hold on one buffer. Move-only; empty after a move, after release() and by default. Destroying it releases the
+/// hold. A Frame may be moved to and destroyed in any thread; one Frame object is not synchronised. It may outlive its
+/// source. Every call on an empty Frame is safe; its effect is stated below.
 class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
  public:
   Frame() = default;
@@ -138,23 +138,25 @@ class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
   /// frame.
   [[nodiscard]] const Fence& ready() const noexcept;
   /// The slot of the buffer in its source: below HoldSet::max_buffers, different for each buffer the source has, and
-  /// the same while the source has the buffer. Without meaning for an empty frame.
+  /// the same while the source has the buffer. Meaningless for an empty frame.
   [[nodiscard]] std::uint32_t index() const noexcept { return index_; }
 
-  /// Another hold on the same image. From then on every holder only reads. The buffer goes back when the last has let
-  /// go, and the source then waits for the fences of all of them.
+  /// Creates another hold on the same image. From then on every holder may only read. The buffer returns to the source
+  /// when the last holder has released it, and the source then waits for the fences of all of them.
   /// Errors: EMFILE (more than HoldSet::max_holders holds were made of one image), EINVAL (this frame is empty).
   [[nodiscard]] Result<Frame> split();
-  /// True for the only holder: it may write. False once split, until the others have let go, and for an empty frame.
+  /// True for the only holder: it may write. False once split, until the others have released it, and for an empty
+  /// frame.
   [[nodiscard]] bool is_sole() const noexcept;
-  /// Says what was written to the buffer and from when it may be read. For the sole holder, before it passes the frame
-  /// on. On an error @p ready is still the caller's.
+  /// States what was written to the buffer and when it may be read. For the sole holder, before it passes the frame on.
+  /// On an error the caller still owns @p ready.
   /// Errors: EPERM (split: others are reading), EINVAL (this frame is empty).
   Result<void> set_info(const FrameInfo& info, Fence&& ready = {}) noexcept;
 
-  /// Lets go now. Does nothing on an empty frame.
+  /// Releases the hold now. Does nothing on an empty frame.
   void release() noexcept;
-  /// Lets go now, and the buffer may be written again once @p done has signalled. On an empty frame it only drops
+  /// Releases the hold now; the buffer may be written again once @p done has signalled. On an empty frame it only
+  /// closes
   /// @p done.
   void release(Fence done) noexcept;
 
@@ -173,8 +175,8 @@ struct Frame::Empty {
   Fence ready;
 };
 
-/// The source's side: a set of buffers, lent and returned without an allocation, a lock or, on the source's own thread,
-/// a system call. Frames return from any thread; every call on the set belongs to the source's thread.
+/// The source's side: a set of buffers, lent and returned without an allocation, a lock or, in the source's own thread,
+/// a system call. Frames return from any thread; all calls on the set must be made in the source's thread.
 ///
 /// Each buffer is free, lent, or returned:
 ///
@@ -183,7 +185,7 @@ struct Frame::Empty {
 /// Only a free buffer can be lent or retired. Everything else is refused with EBUSY and changes nothing.
 class HoldSet : public std::enable_shared_from_this<HoldSet> {
  public:
-  /// The most holds on one image, over its whole life.
+  /// The most holds on one image, counted over its whole lifetime.
   static constexpr std::uint32_t max_holders = 16;
   /// The most buffers in a set (V4L2's VIDEO_MAX_FRAME times two).
   static constexpr std::size_t max_buffers = 64;
@@ -194,8 +196,8 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
     std::span<Fence> fences;  ///< valid until the buffer is lent again or retired
   };
 
-  /// @p room: how many buffers the set can have at once, for add(); fewer than @p buffers means just these.
-  /// Errors: EINVAL (no buffers, an empty one, over max_buffers), EMFILE (no eventfd).
+  /// @p room: how many buffers the set can have at once, for add(); a value below the number of @p buffers means just
+  /// these. Errors: EINVAL (no buffers, an empty one, over max_buffers), EMFILE (no eventfd).
   [[nodiscard]] static Result<std::shared_ptr<HoldSet>> create(std::vector<Buffer> buffers, std::size_t room = 0);
   HoldSet(const HoldSet&) = delete;
   HoldSet& operator=(const HoldSet&) = delete;
@@ -207,34 +209,34 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
   /// Errors: EBUSY (it is lent, or came back and take_returned() has not given it yet), EINVAL (there is no such
   /// buffer, or it was retired).
   [[nodiscard]] Result<Frame> lend(std::uint32_t index, const FrameInfo& info, Fence&& ready = {}) noexcept;
-  /// What to wait for before the free buffer @p index is written. Valid until it is lent again or retired. Empty for a
-  /// buffer that is not free.
+  /// The fences to wait for before the free buffer @p index is written. Valid until it is lent again or retired. Empty
+  /// for a buffer that is not free.
   [[nodiscard]] std::span<Fence> fences(std::uint32_t index) noexcept;
   /// The next buffer that came back, in the order they came, or nothing. The buffer is free from then on.
   [[nodiscard]] std::optional<Returned> take_returned() noexcept;
-  /// Adds a buffer, free, and returns its index: that of a retired buffer where there is one. Allocates nothing.
-  /// Errors: EINVAL (the buffer is empty), ENOSPC (the set has as many buffers as create() made room for).
+  /// Adds a buffer as free and returns its index: that of a retired buffer, if there is one. Allocates nothing.
+  /// Errors: EINVAL (the buffer is empty), ENOSPC (the set has as many buffers as create() allowed).
   [[nodiscard]] Result<std::uint32_t> add(const Buffer& buffer) noexcept;
-  /// Lets go of the memory of free buffer @p index, and closes its release fences.
-  /// Errors: EBUSY (it is lent, or came back and take_returned() has not given it yet), EINVAL (there is no such
+  /// Releases the memory of the free buffer @p index, and closes its release fences.
+  /// Errors: EBUSY (it is lent, or came back and take_returned() has not returned it yet), EINVAL (there is no such
   /// buffer, or it was retired before).
   Result<void> retire(std::uint32_t index) noexcept;
-  /// Rises with each add() and retire(): whether buffers() is what it was.
+  /// Increases with each add() and retire(), to show whether buffers() has changed.
   [[nodiscard]] std::uint32_t changes() const noexcept { return changes_; }
   /// Buffers lent and not yet returned.
   [[nodiscard]] std::uint32_t lent() const noexcept { return lent_.load(std::memory_order_acquire); }
 
-  /// Whether a buffer came back, from whichever thread, that take_returned() has not given yet. One that this thread
-  /// returned is seen for certain.
+  /// Whether a buffer came back, from any thread, that take_returned() has not returned yet. A buffer returned in this
+  /// thread is always seen.
   [[nodiscard]] bool has_returned() const noexcept {
     return in_order_ != none || returned_.load(std::memory_order_relaxed) != none;
   }
   /// Readable after a frame came back while armed. A loop arms before it sleeps, and disarms when it wakes, so that
   /// frames returned by the loop itself cost no system call.
   [[nodiscard]] int wake_fd() const noexcept { return wake_.get(); }
-  /// False where something has come back already: do not sleep, take it.
+  /// False if a buffer has come back already: do not sleep, call take_returned().
   [[nodiscard]] bool arm() noexcept;
-  /// @p woken: poll reported wake_fd() readable. Only then is it read.
+  /// @p woken: poll reported wake_fd() readable. It is read only then.
   void disarm(bool woken) noexcept;
 
  private:
@@ -258,7 +260,7 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
   [[nodiscard]] Error not_free(const char* operation, std::uint32_t index) const noexcept;
 
   std::size_t room_;
-  std::size_t count_;                  // places in use, those of retired buffers too
+  std::size_t count_;                  // slots in use, including those of retired buffers
   std::unique_ptr<Buffer[]> buffers_;  // never moved: frames in other threads refer to them
   std::unique_ptr<Hold[]> holds_;
   Fd wake_;

@@ -1,4 +1,4 @@
-// Function: holds something callable, and is moved, never copied.
+// Function: holds a callable object; it can be moved but not copied.
 #pragma once
 
 #include <dmaflow/cpp23.hpp>
@@ -22,21 +22,21 @@ template <typename Signature>
 inline constexpr bool can_be_null<std::function<Signature>> = true;
 }  // namespace detail
 
-/// What std::move_only_function is, which Clang's standard library (libc++ 19) lacks: callbacks may own what cannot be
-/// copied, a Frame or an Fd. Empty when default-constructed, made from nullptr or moved from; calling an empty one is
-/// undefined. Making one allocates, moving and calling do not. Not synchronised.
+/// A replacement for std::move_only_function, which Clang's standard library (libc++ 19) lacks: callbacks may own
+/// objects that cannot be copied, such as a Frame or an Fd. Empty when default-constructed, made from nullptr or moved
+/// from; calling an empty one is undefined. Making one allocates, moving and calling do not. Not synchronised.
 template <typename R, typename... Arguments>
 class Function<R(Arguments...)> {
  public:
   Function() = default;
   Function(std::nullptr_t) noexcept {}  // NOLINT(google-explicit-constructor): like std::function
-  /// From anything that is called with the arguments. A null pointer to a function, and an empty std::function, make an
-  /// empty one.
+  /// From anything that can be called with the arguments. A null function pointer or an empty std::function makes an
+  /// empty Function.
   template <typename F>
     requires(!std::same_as<std::remove_cvref_t<F>, Function> &&
              std::is_invocable_r_v<R, std::decay_t<F>&, Arguments...>)
   Function(F&& callable) {  // NOLINT(google-explicit-constructor): like std::function
-    // A function itself is never null, though it decays to a pointer.
+    // A function itself is never null, although it decays to a pointer.
     if constexpr (detail::can_be_null<std::decay_t<F>> && !std::is_function_v<std::remove_reference_t<F>>) {
       if (callable == nullptr) return;
     }

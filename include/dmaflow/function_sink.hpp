@@ -14,10 +14,10 @@ namespace dmaflow {
 struct FunctionSinkOptions {
   std::string name = "function";       ///< for messages
   std::vector<PixelFormat> formats{};  ///< those it takes; empty = any
-  /// What the function needs of the buffers. Default: cached memory, for a CPU that reads (CpuAccess).
+  /// What the function needs from the buffers. Default: cached memory, for a CPU that reads (CpuAccess).
   Needs needs{.constraints = {.cached = true}, .usage = {.cpu = true}, .modifiers = {Modifier::linear()}};
-  /// Frames that the program holds at once, the one it was just given included: 1 to 32. As many more buffers are made;
-  /// a program that holds more keeps the source waiting.
+  /// The number of frames that the program holds at once, including the one just passed to the function: 1 to 32. That
+  /// many additional buffers are made; a program that holds more keeps the source waiting.
   std::uint32_t max_held = 1;
 };
 
@@ -25,7 +25,7 @@ struct FunctionSinkOptions {
 class FunctionSink final : public Sink {
  public:
   /// Gets each frame once its fence has signalled, in the loop's thread; frames whose fence failed are dropped. For
-  /// implicit fences (FrameInfo::has_implicit_fences) CpuAccess waits. It may keep the frame, and let it go in any
+  /// implicit fences (FrameInfo::has_implicit_fences) CpuAccess waits. It may keep the frame and release it in any
   /// thread. An error that it returns ends the run.
   using Callback = Function<Result<void>(Frame)>;
 
@@ -40,7 +40,7 @@ class FunctionSink final : public Sink {
   [[nodiscard]] Result<void> check_input(const StreamConfig& config) override;
   [[nodiscard]] Result<void> set_input(const StreamConfig& config) override;
   [[nodiscard]] Needs needs() const override { return options_.needs; }
-  /// Takes any buffer: what the function does with it, it must try itself.
+  /// Accepts any buffer: the function itself must check whether it can use it.
   [[nodiscard]] Result<void> import(const Buffer& /*buffer*/) override { return {}; }
   [[nodiscard]] std::uint32_t max_held() const noexcept override {
     return options_.max_held + 1;
@@ -55,7 +55,7 @@ class FunctionSink final : public Sink {
   [[nodiscard]] bool ready() const noexcept override { return !waiting_; }
   [[nodiscard]] Result<Frame> accept(Frame frame) override;
   [[nodiscard]] Result<void> flush() override;
-  /// None: nobody sees them.
+  /// None: no frames are presented.
   [[nodiscard]] std::size_t take_presented(std::span<Presentation> /*out*/) noexcept override { return 0; }
   Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) override;
   Result<void> stop() noexcept override;

@@ -1,15 +1,15 @@
-// Who holds my buffers, and what becomes of them: a set of processes, watched for forks, execs and their end.
+// Watches the processes that hold a program's buffers: a set of processes, watched for forks, execs and exits.
 //
 // A forked child has its parent's descriptors, so it holds the same dma-bufs; execve() closes those that are CLOEXEC,
 // as all of dmaflow's are; and when a process ends, its holds end. So the children of a holder are holders too, and are
-// followed.
+// added.
 //
-// Two modes. With process events all of this is seen. Where they are not permitted (see process_events.hpp), a pidfd
-// for each process that was given still tells when it ends, and nothing tells of forks, execs and children. mode() says
-// which it is, and why.
+// There are two modes. With process events all of this is seen. If they are not permitted (see process_events.hpp), a
+// pidfd for each added process still reports when it ends, but forks, execs and children are not reported. mode()
+// returns the mode, and why_no_events() the reason.
 //
-// What nobody sees: a child made with CLONE_PARENT (the kernel tells its grandparent), descriptors sent over a socket,
-// and, after a loss, children whose parent has ended since.
+// Never seen: a child made with CLONE_PARENT (the kernel reports its grandparent), descriptors sent over a socket, and,
+// after a loss, children whose parent has ended since.
 //
 // Threads: one at a time.
 #pragma once
@@ -34,7 +34,7 @@ struct HolderEvent {
     forked,  ///< a holder made a child, which is a holder from now on
     execed,  ///< a holder replaced its program
     gone,    ///< a holder has ended, and is none any more
-    lost,    ///< process events were lost. What could be found out since follows; execs could not
+    lost,    ///< process events were lost. What could be recovered follows; execs could not
   };
   Kind kind = Kind::gone;
   pid_t pid = 0;           ///< the holder; 0 for lost
@@ -46,7 +46,7 @@ class HolderWatch final : public Pollable {
  public:
   enum class Mode : std::uint8_t { pidfds_only, pidfds_and_events };
 
-  /// Takes process events where they can be had. Errors: EMFILE, ENOMEM and others of epoll_create; those of reading
+  /// Uses process events if they are permitted. Errors: EMFILE, ENOMEM and others of epoll_create; those of reading
   /// /proc.
   [[nodiscard]] static Result<std::unique_ptr<HolderWatch>> create(const ProcessEventsOptions& options = {});
   /// Without process events.
@@ -54,27 +54,28 @@ class HolderWatch final : public Pollable {
   ~HolderWatch() override;
 
   [[nodiscard]] Mode mode() const noexcept;
-  /// Why there are no process events; nothing where there are, or were not asked for.
+  /// Why there are no process events; empty if there are, or if they were not requested.
   [[nodiscard]] const std::optional<Error>& why_no_events() const noexcept;
 
-  /// Adds a holder; one that is in the set already stays. Children that it has by now are not looked for.
-  /// Errors: those of Process::open(), so ESRCH where it is gone already.
+  /// Adds a holder; does nothing if it is in the set already. Its existing children are not added. Errors: those of
+  /// Process::open(), so ESRCH if it is gone already.
   [[nodiscard]] Result<void> add(ProcessId id);
   [[nodiscard]] Result<void> add(pid_t pid) { return add(ProcessId{.pid = pid, .start = 0}); }
-  /// Takes a process out of the set, given or child; false where it is not in it. Its children stay.
+  /// Removes a process from the set, whether it was added or is a child; false if it is not in the set. Its children
+  /// stay.
   bool remove(pid_t pid) noexcept;
   [[nodiscard]] bool contains(pid_t pid) const noexcept;
   [[nodiscard]] std::size_t size() const noexcept;
 
-  /// The next event; nothing where there is none now. Never blocks, but after a loss of events, when it reads /proc.
-  /// Allocates only where there are more holders, or more events at once, than ever before, and after a loss.
+  /// The next event; empty if there is none now. Never blocks, except after a loss of events, when it reads /proc.
+  /// Allocates only if there are more holders, or more events at once, than ever before, and after a loss.
   /// Errors: those of process events and of reading /proc.
   [[nodiscard]] Result<std::optional<HolderEvent>> take();
 
   /// An epoll descriptor. Owned by this object.
   [[nodiscard]] int poll_fd() const noexcept override;
   [[nodiscard]] short poll_events() const noexcept override;
-  /// Looks at what came; take() gives it. Errors: those of take().
+  /// Reads what arrived; take() returns it. Errors: those of take().
   [[nodiscard]] Result<void> dispatch(short revents) override;
 
  private:

@@ -1,16 +1,16 @@
 // KMS: displays. Frames go to the screen by atomic commits, straight from the buffers the camera filled.
 //
-// In KMS's own words: a Device is one DRM file, because events and memory handles come per file; an Output is one CRTC
+// In KMS's terms: a Device is one DRM file, because events and memory handles belong to a file; an Output is one CRTC
 // with its connector and mode, because commits are per CRTC; a Plane of an output takes frames, and is the Sink.
 //
 //     auto card = kms::Device::open("/dev/dri/card0");   // a unique_ptr
 //     auto output = (*card)->output();                   // the connected connector; owned by the device
 //     auto screen = (*output)->plane();                  // owned by the output
 //
-// Outputs and planes belong to their device and end with it. One thread uses a device and all that is its; buffers that
-// were imported may end in any thread. Drivers without atomic mode setting are refused. A frame is held until its
-// successor is on the screen. What was on the screen before the first frame is put back by stop() and by the
-// destructors.
+// Outputs and planes belong to their device and are destroyed with it. One thread uses a device and everything that
+// belongs to it; imported buffers may be destroyed in any thread. Drivers without atomic mode setting are refused. A
+// frame is held until its successor is on the screen. stop() and the destructors restore what was on the screen before
+// the first frame.
 //
 // Kernel interface: include/uapi/drm/drm.h, drm_mode.h.
 #pragma once
@@ -44,7 +44,7 @@ struct Mode {
 
 enum class Connection : std::uint8_t { connected, disconnected, unknown };
 
-/// A place where a monitor can be plugged in.
+/// A connector for a monitor.
 struct Connector {
   std::uint32_t id = 0;
   std::string name;  ///< "HDMI-A-1", as in /sys/class/drm
@@ -52,12 +52,12 @@ struct Connector {
   std::vector<Mode> modes;
 };
 
-/// A card of this machine.
+/// A graphics card of this machine.
 struct Card {
   std::string path;                   ///< "/dev/dri/card0"
-  std::string driver;                 ///< "virtio_gpu"; empty where it cannot be opened
+  std::string driver;                 ///< "virtio_gpu"; empty if it cannot be opened
   std::vector<Connector> connectors;  ///< empty for cards without a display
-  std::optional<Error> error;         ///< why nothing is known of it
+  std::optional<Error> error;         ///< why nothing is known about it
 };
 
 /// Every primary node under /dev/dri, in order. Needs no mastership and changes nothing. Blocking: drivers may read the
@@ -66,7 +66,7 @@ struct Card {
 
 struct OutputOptions {
   std::string connector{};        ///< by name; empty = the first that is connected. "Writeback-1" = no monitor at all
-  std::optional<Size> mode{};     ///< unset = the frame's size where the monitor has it, else the preferred mode
+  std::optional<Size> mode{};     ///< unset = the frame's size if the monitor has it, else the preferred mode
   std::uint32_t refresh_mhz = 0;  ///< the nearest to it; 0 = the preferred mode's, else the highest
   std::uint32_t crtc_id = 0;      ///< 0 = the one that drives the connector now, else the first free one
 };
@@ -75,38 +75,39 @@ enum class Rotation : std::uint8_t { none, by_90, by_180, by_270 };  ///< counte
 
 enum class PlaneKind : std::uint8_t { any, primary, overlay };
 
-/// Where and how a plane shows its frames. What the driver cannot do is refused by set_input(), never approximated.
+/// Where and how a plane shows its frames. If the driver cannot do it, set_input() refuses it; it is never
+/// approximated.
 struct PlaneOptions {
-  PlaneKind kind = PlaneKind::any;  ///< any = the primary plane, or an overlay where that is taken or cannot
+  PlaneKind kind = PlaneKind::any;  ///< any = the primary plane, or an overlay if that is taken or unsuitable
   std::uint32_t plane_id = 0;       ///< exactly this one; 0 = any that takes the format
-  /// The place on the screen. Unset = all of it where the mode has the frame's size; else the middle, unscaled
-  /// or, where the frame is larger or the driver cannot do that, scaled to fit.
+  /// The position on the screen. Unset = the whole screen if the mode has the frame's size; else centred, unscaled or,
+  /// if the frame is larger or the driver cannot do that, scaled to fit.
   std::optional<Rect> position{};
-  /// The part of the frame to show. Unset = its visible part (FrameInfo::visible), where the display can show that;
-  /// where it cannot (most show no smaller picture than the mode), all of the frame.
+  /// The part of the frame to show. Unset = its visible part (FrameInfo::visible) if the display can show that; if it
+  /// cannot (most show no picture smaller than the mode), the whole frame.
   std::optional<Rect> source{};
   Rotation rotation = Rotation::none;
   bool reflect_x = false;
   bool reflect_y = false;
   std::optional<std::uint32_t> zpos{};  ///< higher is nearer to the viewer
   /// False: nothing is shown before the first frame. Then import() does not find out whether the driver moves memory,
-  /// and moves() says no unless another plane of the device has.
+  /// and moves() returns false unless another plane of the device has found out.
   bool may_show_to_try = true;
   /// True: the ready() fence of a frame goes to the kernel (IN_FENCE_FD), which shows the frame at the first vertical
-  /// blank after it, where else the loop waits for the fence and commits then. Only for fences that certainly signal,
-  /// as those of drivers have to: one that never does keeps the display, and a program that is killed meanwhile never
-  /// ends (docs/kms.md, "Fences"). Before Linux 6.8 (no DRM_IOCTL_MODE_CLOSEFB) it is ignored.
+  /// blank after the fence; otherwise the loop waits for the fence and then commits. Only for fences that certainly
+  /// signal, as drivers' fences must: a fence that never signals blocks the display, and a program that is killed
+  /// meanwhile never exits (docs/kms.md, "Fences"). Before Linux 6.8 (no DRM_IOCTL_MODE_CLOSEFB) it is ignored.
   bool fences_in_kernel = false;
 };
 
-/// The kernel's reports of monitors plugged in and out (uevents). Poll it beside the planes; a plane's take_changed()
-/// is then true once after its connector changed.
+/// The kernel's reports of monitors plugged in and out (uevents). Poll it together with the planes; a plane's
+/// take_changed() is then true once after its connector changed.
 class Hotplug : public Pollable {
  public:
   ~Hotplug() override;
   [[nodiscard]] int poll_fd() const noexcept override;
   [[nodiscard]] short poll_events() const noexcept override;
-  /// Reads the reports and looks at the connectors anew. May allocate.
+  /// Reads the reports and checks the connectors again. May allocate.
   [[nodiscard]] Result<void> dispatch(short revents) override;
 
  private:
@@ -116,21 +117,21 @@ class Hotplug : public Pollable {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Gives the display away when the user switches to another VT, and takes it back afterwards: for programs that run on
-/// a VT without a session manager (which does the same for its own). Poll it beside the planes, e.g. Pipeline::watch().
-/// Kernel interface: include/uapi/linux/vt.h.
+/// Gives up the display when the user switches to another VT, and takes it back afterwards: for programs that run on a
+/// VT without a session manager (which does the same for its own). Poll it together with the planes, e.g. with
+/// Pipeline::watch(). Kernel interface: include/uapi/linux/vt.h.
 class VtSwitch : public Pollable {
  public:
-  /// Takes over the switching of a VT: "/dev/tty1", or, where empty, the controlling terminal. The kernel asks by two
-  /// real-time signals, which are blocked in the calling thread: call it before starting others, like
-  /// stop_on_signals(). The device outlives it. Errors: ENOTTY (no VT: a terminal window, ssh), EBUSY (another
-  /// VtSwitch of this process), EPERM, EACCES (not one's own VT).
+  /// Takes over the switching of a VT: "/dev/tty1", or, if empty, the controlling terminal. The kernel requests a
+  /// switch with two real-time signals, which are blocked in the calling thread: call it before starting other threads,
+  /// like stop_on_signals(). The device must outlive it. Errors: ENOTTY (no VT: a terminal window, ssh), EBUSY (another
+  /// VtSwitch of this process), EPERM, EACCES (not the program's own VT).
   [[nodiscard]] static Result<std::unique_ptr<VtSwitch>> open(Device& device, const std::string& tty = {});
-  /// Gives the switching back to the kernel.
+  /// Returns the switching to the kernel.
   ~VtSwitch() override;
   [[nodiscard]] int poll_fd() const noexcept override;
   [[nodiscard]] short poll_events() const noexcept override;
-  /// Pauses or resumes the device as the kernel asked. Errors: those of Device::resume().
+  /// Pauses or resumes the device as the kernel requested. Errors: those of Device::resume().
   [[nodiscard]] Result<void> dispatch(short revents) override;
 
  private:
@@ -145,17 +146,17 @@ class Device : public Pollable {
   /// Opens a primary node and becomes master of it. An empty path: the first card with a connected connector that can
   /// be mastered. Errors: ENOENT, EACCES (permission: names the group), EBUSY (another program is master), ENODEV (no
   /// display behind it: a render node, vgem), ENOTTY (not a DRM device), EOPNOTSUPP (no atomic mode setting). With an
-  /// empty path: ENODEV (no card has a monitor), or the code of the first card that has one; the error says of each
+  /// empty path: ENODEV (no card has a monitor), or the code of the first card that has one; the error says for each
   /// card why it was not used, and what to do.
   [[nodiscard]] static Result<std::unique_ptr<Device>> open(const std::string& path = {});
-  /// Takes a file somebody else opened, e.g. a dup of one that a session manager handed out. Becomes master where the
-  /// file is not, and drops that again in the end. A dup shares memory handles with the original: whoever imports
-  /// buffers through the original too tells keep_handle() and forget_handle(). On an error @p fd stays the caller's.
+  /// Takes a file opened elsewhere, e.g. a dup of one from a session manager. Becomes master if the file is not, and
+  /// drops mastership again at the end. A dup shares memory handles with the original: a program that also imports
+  /// buffers through the original must call keep_handle() and forget_handle(). On an error the caller keeps @p fd.
   [[nodiscard]] static Result<std::unique_ptr<Device>> adopt(Fd& fd);
   ~Device() override;
 
-  /// Ends everything made here (framebuffers, modes, mastership taken), before the file's owner destroys it. Afterwards
-  /// calls fail with ENODEV.
+  /// Destroys everything made here (framebuffers, modes, and mastership if it was taken), before the file's owner
+  /// closes the file. Afterwards calls fail with ENODEV.
   void detach() noexcept;
 
   [[nodiscard]] std::string_view name() const noexcept;    ///< "/dev/dri/card0 (virtio_gpu)"
@@ -175,7 +176,7 @@ class Device : public Pollable {
 
   /// Dumb buffers: memory this display can always show, zeroed by the kernel. Named "display".
   /// Constraints on strides, offsets and sizes are met or refused; whether the memory is contiguous is known only by
-  /// importing it. Nullptr where the driver has none.
+  /// importing it. Nullptr if the driver has none.
   [[nodiscard]] Allocator* allocator() noexcept;
 
   [[nodiscard]] int poll_fd() const noexcept override;
@@ -187,20 +188,21 @@ class Device : public Pollable {
   /// The kernel's reports of monitors plugged in and out. The device owns it. Errors: those of the netlink socket.
   [[nodiscard]] Result<Hotplug*> hotplug();
 
-  /// True once mastership was lost (a switch to another VT): frames are taken and replaced, and nothing is shown. Where
-  /// a session manager gives it back, dispatch() sees that within half a second; else resume() takes it back.
+  /// True once mastership was lost (a switch to another VT): frames are accepted and replaced, and nothing is shown. If
+  /// a session manager returns it, dispatch() notices that within half a second; otherwise resume() takes it back.
   [[nodiscard]] bool paused() const noexcept;
-  /// Drops mastership, as before giving the VT away.
+  /// Drops mastership, e.g. before a VT switch.
   [[nodiscard]] Result<void> pause() noexcept;
-  /// Becomes master again and shows the newest frames. Errors: EACCES, EBUSY (still another's).
+  /// Becomes master again and shows the newest frames. Errors: EACCES, EBUSY (another program is still master).
   [[nodiscard]] Result<void> resume();
 
-  /// The memory handles of this file, for whoever else imports into it: a gbm::Device that adopts a gbm_device on fd().
+  /// The memory handles of this file, for other users that import into it: a gbm::Device that adopts a gbm_device on
+  /// fd().
   [[nodiscard]] std::shared_ptr<GemRegistry> gem() const noexcept;
-  /// A handle that the user of an adopted file has for a buffer in this file, so that an import of the same buffer here
-  /// does not close it.
+  /// Marks a handle that the user of an adopted file has for a buffer in this file, so that an import of the same
+  /// buffer here does not close it.
   void keep_handle(std::uint32_t handle);
-  /// Takes that back: the user has closed it, or will.
+  /// Undoes that: the user has closed it, or will.
   void forget_handle(std::uint32_t handle) noexcept;
 
   struct Impl;
@@ -220,36 +222,37 @@ class Output {
   [[nodiscard]] std::string_view name() const noexcept;  ///< "/dev/dri/card0 (virtio_gpu) Virtual-1"
   [[nodiscard]] std::string_view connector() const noexcept;
   [[nodiscard]] std::uint32_t crtc_id() const noexcept;
-  /// Of the connector, as last seen.
+  /// The modes of the connector, as last seen.
   [[nodiscard]] const std::vector<Mode>& modes() const noexcept;
   [[nodiscard]] bool is_connected() const noexcept;
   /// The mode chosen by the first plane's set_input(), or nothing.
   [[nodiscard]] std::optional<Mode> mode() const noexcept;
   [[nodiscard]] bool paused() const noexcept;
 
-  /// A plane of this output. Which one is decided by set_input(). The output owns it.
+  /// A plane of this output. set_input() decides which one. The output owns it.
   [[nodiscard]] Result<Plane*> plane(const PlaneOptions& options = {});
   /// Stops a plane and destroys it.
   void remove(Plane* plane) noexcept;
 
-  /// Whether every commit from now on makes an out fence (OUT_FENCE_PTR): a descriptor each, so only where somebody
-  /// wants it. Errors: EOPNOTSUPP (the driver has none).
+  /// Whether every commit from now on creates an out fence (OUT_FENCE_PTR). Each costs a descriptor, so enable it only
+  /// if needed. Errors: EOPNOTSUPP (the driver has none).
   [[nodiscard]] Result<void> want_out_fences(bool wanted);
-  /// The out fence of the newest commit: it signals once that is on the screen, and what it replaced is read no more.
-  /// Null where there was no commit since, or none was wanted.
+  /// The out fence of the newest commit: it signals once that commit is on the screen and the frame it replaced is no
+  /// longer read. Null if there was no commit since, or no out fence was requested.
   [[nodiscard]] Fence take_out_fence() noexcept;
 
-  /// What a display's own readback (a writeback connector) can write; empty where the driver has none for this CRTC.
+  /// The formats that the display's own readback (a writeback connector) can write; empty if the driver has none for
+  /// this CRTC.
   [[nodiscard]] std::vector<PixelFormat> capture_formats() const;
-  /// Writes what is on the screen, all planes as composed, into @p target, a buffer of the mode's size. It may be read
-  /// once the fence has signalled, and must live until then. Imported at the first call for it. Waits for the flip that
-  /// is under way, up to a second (ETIMEDOUT); the first call of a stream sets the mode again, which monitors may show.
-  /// Errors: EOPNOTSUPP (no writeback connector), EINVAL (nothing on the screen; another size; a format it cannot
-  /// write: lists those it can; the driver cannot drive a monitor and memory at once: an output of the writeback
+  /// Writes the contents of the screen, with all planes composed, into @p target, a buffer of the mode's size. It may
+  /// be read once the fence has signalled, and must exist until then. It is imported at the first call for it. Waits
+  /// for the pending flip, up to a second (ETIMEDOUT); the first call of a stream sets the mode again, which monitors
+  /// may show. Errors: EOPNOTSUPP (no writeback connector), EINVAL (nothing on the screen; another size; a format it
+  /// cannot write: lists those it can; the driver cannot drive a monitor and memory at once: an output of the writeback
   /// connector itself can), EACCES (not master), and what the driver answers.
   [[nodiscard]] Result<Fence> capture(const Buffer& target);
 
-  /// Commits made since the first, one per screen update however many planes it has.
+  /// The number of commits since the first, one per screen update no matter how many planes it has.
   [[nodiscard]] std::uint64_t commits() const noexcept;
 
   struct Impl;
@@ -274,23 +277,23 @@ class Plane final : public Sink {
   [[nodiscard]] bool is_waiting() const noexcept override;
 
   /// Errors: EINVAL (size, format or modifier the output has no plane or mode for: lists what it has), EBUSY (no plane
-  /// is free), EACCES (not master), and what the driver answers where it cannot place, scale or turn the frame (EINVAL,
+  /// is free), EACCES (not master), and the driver's error if it cannot place, scale or rotate the frame (EINVAL,
   /// ERANGE).
   [[nodiscard]] Result<void> check_input(const StreamConfig& config) override;
   /// Errors: as check(); EBUSY (frames are on the screen and another plane is needed: stop() first).
   [[nodiscard]] Result<void> set_input(const StreamConfig& config) override;
-  /// Usage: scanout. The stride alignment is that of the driver's own memory, found by making some. The modifiers are
-  /// those of the planes that can be chosen, for the format configured; empty where the driver lists none (IN_FORMATS).
+  /// Usage: scanout. The stride alignment is that of the driver's own memory, found by allocating some. The modifiers
+  /// are those of the eligible planes, for the configured format; empty if the driver lists none (IN_FORMATS).
   [[nodiscard]] Needs needs() const override;
   /// Makes a framebuffer and tries it (DRM_MODE_ATOMIC_TEST_ONLY). The first of the display's own buffers, or of
-  /// those that a DRM driver exported to it, is really shown, for a moment, to find out whether the driver moves such
-  /// memory (MemoryTraits::moves); not so with PlaneOptions::may_show_to_try false. Errors: EINVAL (not
+  /// those that a DRM driver exported to it, is really shown for a moment to find out whether the driver moves such
+  /// memory (MemoryTraits::moves), unless PlaneOptions::may_show_to_try is false. Errors: EINVAL (not
   /// as configured, or refused by the driver), ENODEV (the driver takes no foreign buffers).
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
-  /// Of every buffer, once one was tried by import(): a driver that moves memory imports none but its own.
+  /// Applies to every buffer, once import() has tried one: a driver that moves memory imports only its own.
   [[nodiscard]] bool moves(const Buffer& buffer) const noexcept override;
-  /// Four: on the screen, under way to it, waiting to be committed, and one that came behind it. The kernel takes one
-  /// nonblocking commit at a time per CRTC, so there are never more.
+  /// Four: on the screen, committed but not yet shown, waiting to be committed, and one behind that. The kernel takes
+  /// one nonblocking commit at a time per CRTC, so there are never more.
   [[nodiscard]] std::uint32_t max_held() const noexcept override { return 4; }
   [[nodiscard]] bool returns_in_calls() const noexcept override { return true; }
   [[nodiscard]] Allocator* input_allocator() noexcept override;
@@ -301,21 +304,21 @@ class Plane final : public Sink {
   /// Errors: EINVAL (a buffer that was not imported), ENODEV (detached).
   [[nodiscard]] Result<Frame> accept(Frame frame) override;
   /// One nonblocking atomic commit. A frame with fences waits here until all have signalled (waiting_fence()), or its
-  /// ready() fence goes to the kernel (PlaneOptions::fences_in_kernel). A frame whose fence has failed is let go, with
-  /// a warning to the log. While the previous commit is not on the screen yet, or while paused, nothing is done and the
-  /// frame waits. Errors: ETIMEDOUT (for 5 s the screen was busy with another program's frame) and what the driver
-  /// answered; the frames that were to be shown are let go.
+  /// ready() fence goes to the kernel (PlaneOptions::fences_in_kernel). A frame whose fence has failed is released,
+  /// with a warning to the log. While the previous commit is not on the screen yet, or while paused, nothing is done
+  /// and the frame waits. Errors: ETIMEDOUT (for 5 s the screen was busy with another program's frame) and the driver's
+  /// error; the frames that were to be shown are released.
   [[nodiscard]] Result<void> flush() override;
-  /// Reports are kept for the last 256 frames; older ones not taken are lost. They arrive in batches, up to 32 frames
-  /// late.
+  /// Reports are kept for the last 256 frames; older reports that were not taken are lost. They arrive in batches, up
+  /// to 32 frames late.
   [[nodiscard]] std::size_t take_presented(std::span<Presentation> out) noexcept override;
-  /// Half a refresh of the mode.
+  /// Half a refresh period of the mode.
   [[nodiscard]] std::chrono::nanoseconds lead_time() const noexcept override;
   [[nodiscard]] Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) override;
-  /// Waits up to a second for the flip under way, and up to another for the display to take what was there before.
+  /// Waits up to a second for the pending flip, and up to another for the display to restore the previous state.
   /// Errors: ETIMEDOUT (the display has not finished: the screen is left as it is, and the frames that it may read stay
-  /// held. Once the flip has ended, frames can be shown again, and another stop() ends it. Where the plane ends first,
-  /// its device holds the frames until then, or until it ends itself.)
+  /// held. Once the flip has ended, frames can be shown again, and another stop() completes the stop. If the plane is
+  /// destroyed first, its device holds the frames until then, or until it is destroyed itself.)
   Result<void> stop() noexcept override;
 
   [[nodiscard]] int poll_fd() const noexcept override;
@@ -326,9 +329,9 @@ class Plane final : public Sink {
 
   /// The kernel's plane; 0 before set_input().
   [[nodiscard]] std::uint32_t plane_id() const noexcept;
-  /// Where on the screen; all zero before set_input().
+  /// The position on the screen; all zero before set_input().
   [[nodiscard]] Rect position() const noexcept;
-  /// What planes of this kind on this output take.
+  /// The formats that planes of this kind on this output take.
   [[nodiscard]] std::vector<FormatModifier> formats() const;
 
   struct Impl;

@@ -1,8 +1,8 @@
-// Negotiation: which stream, in whose buffers. Decided by asking, then by really trying.
+// Negotiation: chooses the stream and the allocator of its buffers, by asking the devices and then really trying.
 //
 // A device's list of formats says what it might take; only an import says what it does take. So for a stream that every
-// participant says it knows, one buffer is allocated by each allocator in turn and imported everywhere. What the
-// consumers need of a buffer (Needs) is asked for first; what works without it is taken too. Of the allocators that
+// participant claims to support, each allocator in turn allocates one buffer, which is imported everywhere. Negotiation
+// first asks for what the consumers need (Needs), and also accepts buffers that work without it. Of the allocators that
 // work, the cheapest makes the buffers. Every refusal is kept, with the device, the call and the errno.
 #pragma once
 
@@ -23,26 +23,26 @@ enum class Detail : std::uint8_t {
   all,    ///< one sentence, and a line for every candidate
 };
 
-/// One combination that was looked at.
+/// One combination that was considered.
 struct Candidate {
-  /// How far it came before it was refused, the furthest last.
+  /// How far it got before it was refused, the furthest step last.
   enum class Step : std::uint8_t {
     check,        ///< a consumer does not take such a stream
     configure,    ///< a device could not be set to the stream, or takes none of its modifiers
     allocate,     ///< the allocator made no buffer
     producer,     ///< the producer does not write to the buffer
     consumer,     ///< a consumer does not import the buffer
-    moves,        ///< all devices took it, but the display's driver would move it under the producer
+    moves,        ///< all devices took it, but the display's driver would move it while the producer uses it
     all_buffers,  ///< one buffer worked, as many as are needed did not
   };
   StreamConfig config{};           ///< its constraints are those that the allocator was asked to meet
-  std::string allocator{};         ///< empty where the stream was refused before any buffer was made
-  std::string refused_by{};        ///< the participant's name; empty where nobody refused
-  std::optional<Error> refusal{};  ///< empty where it works
-  std::uint32_t cost = 0;          ///< of working ones; the lowest was chosen
-  Step step = Step::check;         ///< of refused ones: where they were refused
+  std::string allocator{};         ///< empty if the stream was refused before any buffer was made
+  std::string refused_by{};        ///< the participant's name; empty if no participant refused
+  std::optional<Error> refusal{};  ///< empty if it works
+  std::uint32_t cost = 0;          ///< of a working candidate; the lowest was chosen
+  Step step = Step::check;         ///< of a refused candidate: where it was refused
 
-  /// One line for people, without its end.
+  /// One line for people, without a newline.
   [[nodiscard]] std::string describe() const;
 };
 
@@ -53,14 +53,14 @@ struct Plan {
   Constraints constraints{};            ///< what the allocator is asked to meet: the producer's and the consumers'
   Usage usage{};                        ///< what all participants do with the buffers
   std::uint32_t buffers = 0;            ///< how many
-  bool copies = false;                  ///< each frame is copied once: only where the caller allowed it
-  std::vector<Candidate> candidates{};  ///< all that were looked at, the chosen one included
+  bool copies = false;                  ///< each frame is copied once: only if the caller allowed it
+  std::vector<Candidate> candidates{};  ///< all that were considered, including the chosen one
 
   /// What to ask the allocator for.
   [[nodiscard]] Request request() const;
   /// For people: "1280x720 XRGB8888 LINEAR stride 5120 60.00/s in 7 buffers of display, no copy", then what else would
-  /// work and why the others do not. Each line ends with a newline. Brief: refusals of one device by one call with one
-  /// errno share a line; those that came furthest come first, of these the most frequent.
+  /// work and why the others do not. Each line ends with a newline. Brief: refusals with the same device, call and
+  /// errno share a line; the lines are sorted by how far the candidates got, furthest first, then by frequency.
   [[nodiscard]] std::string explain(Detail detail = Detail::brief) const;
   /// For programs: an object with "stream", "width", "height", "format", "modifier", "allocator", "buffers", "copies"
   /// and "candidates". Each candidate has the first five of these, "allocator" (null where no buffer was made),
@@ -71,13 +71,13 @@ struct Plan {
 
 /// Nothing works.
 struct Refused {
-  /// The cause, and what to do. It is the reason of the candidates that came furthest (no buffer made, or buffers made)
-  /// where they have one reason. ENOTSUP, with the most frequent furthest reason in the detail, where reasons differ or
-  /// where the devices cannot share memory.
+  /// The cause, and what to do. If the candidates that got furthest (no buffer made, or buffers made) all have one
+  /// reason, it is that reason. If their reasons differ, or the devices cannot share memory, it is ENOTSUP, with the
+  /// most frequent of those reasons in the detail.
   Error error;
   std::vector<Candidate> candidates{};
 
-  /// So that a function that returns Result can return this as any other error.
+  /// Lets a function that returns Result return this like any other error.
   [[nodiscard]] operator Error() const noexcept { return error; }  // NOLINT(google-explicit-constructor)
   /// For people: the error in one sentence, then the reasons as Plan::explain() has them.
   [[nodiscard]] std::string explain(Detail detail = Detail::brief) const;
@@ -86,22 +86,21 @@ struct Refused {
   [[nodiscard]] std::string json() const;
 };
 
-/// One link to agree on: who fills the buffers and who uses them.
+/// One link to agree on: the producer that fills the buffers and the consumers that use them.
 struct Link {
   Producer* producer = nullptr;
   std::vector<Consumer*> consumers{};
-  std::vector<Allocator*> allocators{};  ///< beside the participants' own; order is preference among equal cost
+  std::vector<Allocator*> allocators{};  ///< in addition to the participants' own; at equal cost, earlier is preferred
   std::vector<Allocator*> excluded{};    ///< not these: one buffer worked, but as many as are needed did not
   StreamRequest request{};
-  std::uint32_t queued = 0;  ///< frames that wait between the participants, beside what each may hold
+  std::uint32_t queued = 0;  ///< frames that wait between the participants, in addition to what each may hold
 };
 
-/// Agrees on a plan, or says why there is none. Leaves every participant configured for the plan, and no buffer behind.
-/// Cost, lowest first: the consumer's own memory (a display's is always fit to be shown), the producer's own,
-/// contiguous memory, any other in the order given. Where a consumer needs cached memory (Constraints::cached), all
-/// cached memory comes before any other. Buffers = the producer's minimum + what every consumer may hold +
-/// those queued + 1; asking for fewer is refused, for it would end in a stall. Thread: the loop's. Not for use while
-/// streaming.
+/// Agrees on a plan, or reports why there is none. Leaves every participant configured for the plan, and no buffer
+/// behind. Cost, lowest first: the consumer's own memory (a display's can always be shown), the producer's own,
+/// contiguous memory, any other in the order given. If a consumer needs cached memory (Constraints::cached), all cached
+/// memory comes before any other. Buffers = the producer's minimum + what every consumer may hold + those queued + 1; a
+/// request for fewer is refused, because it would end in a stall. Thread: the loop's. Not for use while streaming.
 [[nodiscard]] std::expected<Plan, Refused> negotiate(const Link& link);
 
 }  // namespace dmaflow

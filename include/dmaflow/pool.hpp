@@ -12,16 +12,15 @@
 namespace dmaflow {
 
 /// A set of equal buffers, HoldSet::max_buffers at most. acquire() gives the next free one as a Frame to be filled;
-/// letting go of the Frame (a sink does when its display has moved on) puts it back. O(1), no allocation, and no system
-/// call but one for each release fence that is pending. The pool belongs to one thread; its frames may end in any.
-/// Frames outlive the pool safely. Move-only; a pool that was moved from may only be destroyed or assigned to.
+/// releasing the Frame (a sink does so when its display shows the next one) puts it back. O(1), no allocation, and no
+/// system call except one for each pending release fence. The pool belongs to one thread; its frames may be released in
+/// any. Frames may outlive the pool. Move-only; a moved-from pool may only be destroyed or assigned to.
 ///
-/// A buffer is held from acquire() until every holder has let go and every fence that a holder left with
-/// Frame::release() has ended, well or not.
+/// A buffer is held from acquire() until every holder has released it and every fence that a holder passed to
+/// Frame::release() has ended, successfully or not.
 ///
 /// Frame::index() differs between the buffers in the pool, also after grow() and shrink(). It is below
-/// HoldSet::max_buffers, and a buffer keeps it while it is in the pool. grow() gives out the indices of buffers that
-/// have left again.
+/// HoldSet::max_buffers, and a buffer keeps it while it is in the pool. grow() reuses the indices of removed buffers.
 class Pool {
  public:
   struct Stats {
@@ -29,26 +28,27 @@ class Pool {
     std::uint64_t starved = 0;  ///< acquire() found nothing free
   };
 
-  /// From buffers somebody made: an allocator, or a sink that owns its own. Errors: those of HoldSet::create().
+  /// From existing buffers: an allocator's, or those of a sink that owns its buffers. Errors: those of
+  /// HoldSet::create().
   [[nodiscard]] static Result<Pool> create(std::vector<Buffer> buffers);
   /// From an allocator. Errors: the allocator's, and those of HoldSet::create().
   [[nodiscard]] static Result<Pool> create(Allocator& allocator, const Request& request);
 
-  /// A free buffer. Errors: EAGAIN (all are held: starvation, also counted; the frames held say who keeps them).
+  /// A free buffer. Errors: EAGAIN (all are held: starvation, which is counted; the held frames show who keeps them).
   [[nodiscard]] Result<Frame> acquire(const FrameInfo& info = {}) noexcept;
-  /// Adds buffers, all or, on an error, none. Call it between frames. Errors: EINVAL (none given, or one is empty),
+  /// Adds all the buffers, or none on an error. Call it between frames. Errors: EINVAL (none given, or one is empty),
   /// ENOSPC (the pool would have more than HoldSet::max_buffers; those that shrink() has marked and that are still held
   /// count).
   Result<void> grow(const std::vector<Buffer>& buffers);
-  /// Takes out @p count of the buffers that are in the pool now: free ones at once, and where those are too few, held
-  /// ones, each when it is no longer held. Which ones is decided now, so buffers added later stay. The memory of those
-  /// that left while held is let go by the next call of acquire(), held(), grow() or shrink(). Errors: EINVAL (the pool
-  /// has fewer).
+  /// Removes @p count of the buffers that are in the pool now: free ones at once and, if those are too few, held ones
+  /// as soon as each is no longer held. The buffers are chosen now, so buffers added later stay. The memory of buffers
+  /// that were held is released by the next call of acquire(), held(), grow() or shrink(). Errors: EINVAL (the pool has
+  /// fewer).
   Result<void> shrink(std::uint32_t count);
 
-  /// Buffers in the pool, without those to be taken out.
+  /// Buffers in the pool, without those to be removed.
   [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
-  /// Buffers now held, those to be taken out included. Looks at what came back first, as acquire() does.
+  /// Buffers held now, including those to be removed. First processes the buffers that came back, as acquire() does.
   [[nodiscard]] std::uint32_t held() noexcept;
   [[nodiscard]] const Stats& stats() const noexcept { return stats_; }
 

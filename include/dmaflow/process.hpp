@@ -1,7 +1,8 @@
-// Processes that are told apart although pids come back: a pid with its start time, and a descriptor (pidfd).
+// Identifies processes although pids are reused: a pid with its start time, and a descriptor (pidfd).
 //
-// A pidfd names one process for as long as it is open, needs no privilege, cannot lose its report, and becomes readable
-// when the whole process has ended: not when its first thread has, which process events call an exit too.
+// A pidfd names one process for as long as it is open, needs no privilege, and cannot lose its report. It becomes
+// readable when the whole process has ended, not when its first thread has ended, which process events report as an
+// exit too.
 #pragma once
 
 #include <dmaflow/cancel.hpp>
@@ -17,7 +18,7 @@
 
 namespace dmaflow::connector {
 
-/// A process, told apart from those that had its pid before and will have it after. A value.
+/// A process, distinguished from earlier and later processes with the same pid. A value.
 struct ProcessId {
   pid_t pid = 0;  ///< of the process, not of a thread (tgid)
   std::uint64_t start =
@@ -29,10 +30,10 @@ struct ProcessId {
 /// the mount options of /proc), ENOENT (no /proc here).
 [[nodiscard]] Result<ProcessId> identify(pid_t pid);
 
-/// Holds on to one process. Move-only; const functions may be called from several threads.
+/// Refers to one process. Move-only; const functions may be called from several threads.
 class Process {
  public:
-  /// @p id: with a start time the process must be that very one. Errors: ESRCH (it is gone, or its pid has another
+  /// @p id: with a start time it must be exactly that process. Errors: ESRCH (it is gone, or its pid has another
   /// process now), EINVAL (a thread's pid, or none), EMFILE, ENOSYS (before kernel 5.3).
   [[nodiscard]] static Result<Process> open(ProcessId id);
   [[nodiscard]] static Result<Process> open(pid_t pid) { return open(ProcessId{.pid = pid, .start = 0}); }
@@ -40,7 +41,7 @@ class Process {
   [[nodiscard]] pid_t pid() const noexcept { return pid_; }
   /// Readable (POLLIN) once all its threads have ended, before or after it is reaped. Owned by this object.
   [[nodiscard]] int poll_fd() const noexcept { return fd_.get(); }
-  /// Looks, with one system call.
+  /// Checks, with one system call.
   [[nodiscard]] bool has_exited() const noexcept;
   /// Errors: ETIMEDOUT, ECANCELED.
   [[nodiscard]] Result<void> wait_for_exit(Deadline deadline, const Cancel* cancel = nullptr) const noexcept;
@@ -51,8 +52,8 @@ class Process {
   Fd fd_;
 };
 
-/// Waits until the process as a whole has ended; one that is gone already has. Give it the start time where the pid may
-/// have come back. Errors: ETIMEDOUT, ECANCELED, EINVAL (a thread's pid), EMFILE, ENOSYS.
+/// Waits until the whole process has ended; if it is gone already, it has. Pass the start time if the pid may have been
+/// reused. Errors: ETIMEDOUT, ECANCELED, EINVAL (a thread's pid), EMFILE, ENOSYS.
 [[nodiscard]] Result<void> wait_for_exit(ProcessId id, Deadline deadline, const Cancel* cancel = nullptr);
 
 }  // namespace dmaflow::connector

@@ -1,17 +1,16 @@
-// Process events: the kernel tells of every fork, exec, change of identity, core dump and exit on the machine
+// Process events: the kernel reports every fork, exec, change of identity, core dump and exit on the machine
 // (include/uapi/linux/cn_proc.h).
-//
-// What it does not tell, and what this makes of it:
-// - Events can be lost, when they come faster than they are read. A Lost item then stands where they are missing, with
-//   their exact number; ProcessTable (process_table.hpp) puts things right from /proc.
-// - Exit is the end of a thread. One whose pid is its tgid is not the end of the process, which may go on without its
-//   first thread: see process.hpp and ProcessTable.
+// What it does not report, and how this class handles it:
+// - Events can be lost if they arrive faster than they are read. Then a Lost item takes their place, with their exact
+// number; ProcessTable (process_table.hpp) recovers from /proc.
+// - Exit is the end of a thread. Even if its pid is its tgid, the process may continue without its first thread: see
+// process.hpp and ProcessTable.
 // - By the time an event is read, its pid may belong to another process.
 // - Pids are those of the first pid namespace.
 //
-// Kernel 6.6 and later give events to everybody, filtered for each socket; earlier ones need CAP_NET_ADMIN, and filter
-// nothing, so that a BPF program does. Which it is, is found by asking. From another network, pid or user namespace the
-// kernel ignores us; the error says which.
+// Kernel 6.6 and later give events to every process, filtered for each socket; earlier kernels require CAP_NET_ADMIN
+// and do not filter, so a BPF program does. Which of the two applies is found by asking the kernel. From another
+// network, pid or user namespace the kernel ignores us; the error says which.
 //
 // Threads: one at a time for each object.
 #pragma once
@@ -37,7 +36,7 @@
 
 namespace dmaflow::connector {
 
-/// A thread and its process, in the kernel's words: `pid` is the thread, `tgid` the process. They are equal for the
+/// A thread and its process, in the kernel's terms: `pid` is the thread, `tgid` the process. They are equal for the
 /// first thread.
 struct Task {
   pid_t pid = 0;
@@ -46,7 +45,7 @@ struct Task {
 };
 
 /// A new process, or where child.pid is not child.tgid a new thread. @p parent is the *real parent* of the child: for a
-/// thread, and for a child made with CLONE_PARENT, the parent of whoever called clone().
+/// thread, and for a child made with CLONE_PARENT, the parent of the caller of clone().
 struct Fork {
   Task parent{}, child{};
   [[nodiscard]] bool is_process() const noexcept { return child.pid == child.tgid; }
@@ -67,7 +66,7 @@ struct GidChange {
 struct SessionStart {  ///< setsid()
   Task task{};
 };
-struct Ptrace {  ///< @p tracer is all 0 where the tracer let go
+struct Ptrace {  ///< @p tracer is all 0 if the tracer detached
   Task task{}, tracer{};
 };
 struct NameChange {  ///< prctl(PR_SET_NAME) or /proc/PID/comm; not by execve()
@@ -84,18 +83,18 @@ struct Exit {
   std::uint32_t status = 0;        ///< as waitpid() gives it
   std::int32_t parent_signal = 0;  ///< what the parent is sent: SIGCHLD for most processes, -1 for threads
   [[nodiscard]] bool is_first_thread() const noexcept { return task.pid == task.tgid; }
-  /// The exit code 0 to 255, where it was not killed.
+  /// The exit code 0 to 255, if it was not killed.
   [[nodiscard]] std::optional<int> code() const noexcept;
   /// The signal that killed it, or 0.
   [[nodiscard]] int signal() const noexcept { return static_cast<int>(status & 0x7fU); }
   [[nodiscard]] bool dumped_core() const noexcept { return (status & 0x80U) != 0; }
 };
-/// Here events are missing: @p count of them, after those before and before those after. Exact in sum always; where
-/// losses follow each other closely, some of the second may be counted with the first.
+/// @p count events are missing at this place in the stream. The total is always exact; if losses follow each other
+/// closely, some of the second may be counted with the first.
 struct Lost {
   std::uint64_t count = 0;
 };
-/// Something that this library does not know (yet): a later kernel's event.
+/// An event that this library does not know, from a later kernel.
 struct UnknownEvent {
   std::uint32_t what = 0;
 };
@@ -113,8 +112,8 @@ struct ProcessEvent {
   }
 };
 
-/// Reads the payload of a message of ids::process. Nothing where it is too short; the control's answer (event NONE) is
-/// an UnknownEvent with what 0.
+/// Reads the payload of a message of ids::process. Empty if it is too short; the control's answer (event NONE) is an
+/// UnknownEvent with what 0.
 template <>
 struct PayloadTraits<ProcessEvent> {
   static constexpr CbId id = ids::process;
@@ -142,7 +141,7 @@ struct ProcessEventsOptions {
   ProcessEventMask events = ProcessEventMask::all;
   /// Who keeps back what was not asked for.
   enum class Filter : std::uint8_t {
-    automatic,  ///< the kernel's where there is one, else BPF
+    automatic,  ///< the kernel's filter if there is one, else BPF
     bpf,        ///< for kernels 6.6.13 to 6.6.17, some of which fall silent for all once they filter
   };
   Filter filter = Filter::automatic;
@@ -150,34 +149,34 @@ struct ProcessEventsOptions {
   std::size_t batch = 256;                   ///< events read with one system call, 1 to 1024
 };
 
-/// The stream. Not copied nor moved. Reading allocates nothing.
+/// The stream. Cannot be copied or moved. Reading allocates nothing.
 class ProcessEvents final : public Pollable {
  public:
   enum class Filter : std::uint8_t { none, kernel, bpf };
 
-  /// Starts listening, and returns when the kernel has confirmed it. Waits for that at most until @p deadline; where
-  /// the kernel answers at all it does so at once.
+  /// Starts listening, and returns when the kernel has confirmed it. Waits for that at most until @p deadline; if the
+  /// kernel answers at all, it does so at once.
   /// Errors: EPERM (no privilege), ECONNREFUSED (network namespace), EXDEV (pid or user namespace), EPROTONOSUPPORT
   /// and ENOPROTOOPT (a kernel without CONFIG_CONNECTOR, without CONFIG_PROC_EVENTS), ETIMEDOUT, EINVAL (an option);
   /// the detail says what would help.
   [[nodiscard]] static Result<std::unique_ptr<ProcessEvents>> open(
       const ProcessEventsOptions& options = {}, Deadline deadline = Deadline::after(std::chrono::seconds(2)));
-  /// The same with a socket opened elsewhere (joined to group 1 where that needs privilege). @p is_listening: the other
-  /// side has sent LISTEN too, and will send IGNORE; then nothing is sent and nothing confirmed, as before kernel 6.6
-  /// whoever sends must have the privilege. On an error the socket stays the caller's. Errors: those of
-  /// Socket::adopt(), and as open().
+  /// The same with a socket opened elsewhere (joined to group 1 if that needs privilege). @p is_listening: the other
+  /// side has also sent LISTEN, and will send IGNORE; then nothing is sent or confirmed, because before kernel 6.6 the
+  /// sender must have the privilege. On an error the caller keeps the socket. Errors: those of Socket::adopt(), and as
+  /// open().
   [[nodiscard]] static Result<std::unique_ptr<ProcessEvents>> adopt(
       Fd& fd, bool is_listening, const ProcessEventsOptions& options = {},
       Deadline deadline = Deadline::after(std::chrono::seconds(2)));
-  /// Says IGNORE, so that the kernel stops for us and only for us.
+  /// Sends IGNORE, so that the kernel stops sending events to this socket only.
   ~ProcessEvents() override;
 
-  /// The next item; nothing where there is none now. Never blocks. At most one system call for each `batch` events, and
-  /// few more at a loss. Call it until it gives nothing.
+  /// The next item; empty if there is none now. Never blocks. At most one system call for each `batch` events, and a
+  /// few more at a loss. Call it until it returns empty.
   /// Errors: those of the socket.
   [[nodiscard]] Result<std::optional<ProcessEvent>> take();
-  /// The next item, waiting for it. A loop of nothing else makes two system calls for all that has come since the last:
-  /// one that sleeps, and one that reads. Errors: ETIMEDOUT, ECANCELED, those of take().
+  /// Waits for the next item. A loop that does nothing else makes two system calls for all events since the last: one
+  /// that sleeps, and one that reads. Errors: ETIMEDOUT, ECANCELED, those of take().
   [[nodiscard]] Result<ProcessEvent> wait(Deadline deadline, const Cancel* cancel = nullptr);
 
   /// Who keeps back what was not asked for.
@@ -186,20 +185,21 @@ class ProcessEvents final : public Pollable {
 
   struct Counters {
     std::uint64_t events = 0;         ///< taken
-    std::uint64_t lost = 0;           ///< by the kernel's count, as told in Lost items
+    std::uint64_t lost = 0;           ///< by the kernel's count, as reported in Lost items
     std::uint64_t foreign = 0;        ///< datagrams from other programs, rejected
     std::uint64_t malformed = 0;      ///< datagrams that are no event
     std::uint64_t receive_calls = 0;  ///< system calls that read
   };
   [[nodiscard]] Counters counters() const noexcept;
-  /// The kernel's own count of what this socket lost, modulo 2^32, whether it was told yet or not. One system call.
+  /// The kernel's own count of the events that this socket lost, modulo 2^32, whether reported yet or not. One system
+  /// call.
   [[nodiscard]] Result<std::uint32_t> drops() const;
 
   /// Owned by this object.
   [[nodiscard]] int poll_fd() const noexcept override;
   [[nodiscard]] short poll_events() const noexcept override;
-  /// Reads one batch where the last is used up; take() then gives what was read, and nothing after it without another
-  /// system call where that was all there was. Errors: those of take().
+  /// Reads one batch if the last is used up; take() then returns the events read, and if those were all, returns empty
+  /// after them without another system call. Errors: those of take().
   [[nodiscard]] Result<void> dispatch(short revents) override;
 
  private:

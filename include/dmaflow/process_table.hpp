@@ -1,8 +1,8 @@
-// The set of processes, kept true by process events, and put right from /proc after a loss.
+// The set of processes, kept up to date by process events, and corrected from /proc after a loss.
 //
-// Three things make a set that is kept from events alone wrong: lost events; first threads that end before their
-// process does; and a thread that calls execve() and takes the pid of the first one, whose exit is told and its own
-// never. So the table counts threads, and resync() reads /proc in a way that misses nothing that happens meanwhile.
+// Three things make a set that is based only on events wrong: lost events; first threads that end before their process;
+// and a thread that calls execve() and takes the pid of the first thread, whose exit is reported while its own never
+// is. So the table counts threads, and resync() reads /proc in a way that misses no event meanwhile.
 #pragma once
 
 #include <dmaflow/deadline.hpp>
@@ -20,13 +20,13 @@
 
 namespace dmaflow::connector {
 
-/// Processes that have not ended; those that only wait to be reaped (zombies) have. A value; not synchronised. Keeping
-/// it up to date costs no system call and, but for growing to twice its size now and then, no allocation.
-/// The stream must have at least fork, exec and exit, and be the only one that is applied.
+/// Processes that have not ended; zombies, which only wait to be reaped, have ended. A value; not synchronised. Keeping
+/// it up to date costs no system call and, except when it occasionally doubles in size, no allocation. The stream must
+/// include at least fork, exec and exit, and be the only one that is applied.
 class ProcessTable {
  public:
   struct Entry {
-    ProcessId id{};             ///< start is 0 where the process began after the last resync()
+    ProcessId id{};             ///< start is 0 if the process began after the last resync()
     pid_t parent = 0;           ///< that made it; where it began before, the one that it had then
     std::uint32_t threads = 0;  ///< that have not ended; at least 1
   };
@@ -38,18 +38,19 @@ class ProcessTable {
     ended,   ///< a process did, with its last thread: Exit::task
     lost,    ///< events were lost: the table is wrong until resync()
   };
-  /// Takes an event of the stream. Says what it means for processes.
+  /// Applies an event of the stream. Returns what it means for processes.
   Change apply(const ProcessEvent& event);
 
-  /// Makes the table true: reads what the stream has, then /proc, then what came meanwhile, and begins again where
-  /// events were lost. Every item that it takes from the stream is given to @p taken as well, Lost ones included, so
-  /// that the program misses nothing; may be empty. Needed at the beginning and after each Lost item.
-  /// Errors: ETIMEDOUT (the deadline came first; the table is as good as it got), those of ProcessEvents::take() and of
-  /// reading /proc.
+  /// Corrects the table: reads the pending events, then /proc, then the events that arrived meanwhile, and begins again
+  /// if events were lost. Every item that it takes from the stream, including Lost items, is also passed to @p taken,
+  /// so that the program misses nothing; @p taken may be empty. Needed at the beginning and after each Lost item.
+  /// Errors: ETIMEDOUT (the deadline came first; the table is only partly corrected), those of ProcessEvents::take()
+  /// and of reading /proc.
   [[nodiscard]] Result<void> resync(ProcessEvents& events, Deadline deadline,
                                     const std::function<void(const ProcessEvent&)>& taken = {});
 
-  /// Reads /proc alone, for who has no events: true for no longer than it takes. Errors: those of reading /proc.
+  /// Reads only /proc, for programs without events: the result may be outdated as soon as it returns. Errors: those of
+  /// reading /proc.
   [[nodiscard]] Result<void> scan();
 
   [[nodiscard]] std::size_t size() const noexcept { return processes_; }

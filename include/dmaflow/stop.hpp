@@ -1,4 +1,4 @@
-// Ctrl-C as something to wait for, instead of a signal handler.
+// Ctrl-C as a descriptor to wait for, instead of a signal handler.
 #pragma once
 
 #include <dmaflow/error.hpp>

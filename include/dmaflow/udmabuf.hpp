@@ -1,6 +1,6 @@
 // udmabuf: ordinary shared memory (a sealed memfd) as dma-bufs, through /dev/udmabuf (since kernel 4.20).
 //
-// The fallback where no heap may be opened: /dev/udmabuf usually belongs to the group kvm. Memory is cached, zeroed and
+// The fallback if no heap may be opened: /dev/udmabuf usually belongs to the group kvm. Memory is cached, zeroed and
 // not contiguous. The driver limits one dma-buf to size_limit_mb (64 until kernel 7.3, which has no limit unless the
 // administrator sets one). Each object is one memfd, so the driver's list_limit, which counts the memfds in one
 // dma-buf, is never reached. Source: include/uapi/linux/udmabuf.h.
@@ -20,7 +20,7 @@ namespace dmaflow::udmabuf {
 
 struct Options {
   std::string device = "/dev/udmabuf";
-  std::string parameters = "/sys/module/udmabuf/parameters";  ///< where the driver tells its limits
+  std::string parameters = "/sys/module/udmabuf/parameters";  ///< where the driver reports its limits
 };
 
 /// Allocates LINEAR and opaque buffers, each object rounded up to whole pages. Use from one thread at a time.
@@ -33,8 +33,8 @@ class Allocator final : public dmaflow::Allocator {
   [[nodiscard]] std::string_view name() const noexcept override { return "udmabuf"; }
   [[nodiscard]] MemoryTraits traits() const noexcept override { return {.cached = true}; }
 
-  /// Errors: EINVAL (as check_request() and linear_layout() say; contiguous memory asked for; an object over
-  /// size_limit_mb, which the error names with how to raise it), ENOMEM (also where the machine has not the
+  /// Errors: EINVAL (as check_request() and linear_layout() say; contiguous memory requested; an object over
+  /// size_limit_mb, which the error names with how to raise it), ENOMEM (also if the machine does not have that much
   /// memory available), EMFILE, ENOTTY (the file is not udmabuf), those of Buffer::create().
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
 

@@ -1,14 +1,16 @@
-// Vulkan: the GPU. Buffers of cameras and displays become images without a copy, and the GPU's memory becomes buffers.
+// Vulkan: the GPU. Imports buffers of cameras and displays as images without a copy, and allocates buffers from the
+// GPU.
 //
 //     auto gpu = vulkan::Device::adopt({.instance = ..., .device = ..., ...});   // the program's own device, or
 //     auto gpu = vulkan::Device::create();                                       // one made here
 //     auto image = (*gpu)->import_image(frame.buffer(), VK_IMAGE_USAGE_SAMPLED_BIT);
 //
-// Nothing here links Vulkan's loader: a program that brings its device brings vkGetInstanceProcAddr as well, and
+// The Vulkan loader is not linked: a program that supplies its own device supplies vkGetInstanceProcAddr as well, and
 // create() loads libvulkan.so.1 when it is called. The device needs Vulkan 1.1 and required_extensions().
 //
-// What is in an image is ordered by fences (import_fence(), export_fence()) and handed over by barriers (acquire(),
-// release()): a dma-buf belongs to the "foreign" queue family whenever it is not in the GPU's hands. docs/gpu.md.
+// Fences order the accesses to an image (import_fence(), export_fence()), and barriers transfer its ownership
+// (acquire(), release()): a dma-buf belongs to the "foreign" queue family whenever the GPU does not own it. See
+// docs/gpu.md.
 //
 // Threads: import_*(), the semaphores and the queries may be called from several threads at once; the rest says so.
 #pragma once
@@ -32,12 +34,12 @@
 
 namespace dmaflow::vulkan {
 
-/// Device extensions without which nothing here works. VK_KHR_image_format_list may be left out with Vulkan 1.2.
+/// Device extensions that are required. VK_KHR_image_format_list may be left out with Vulkan 1.2.
 [[nodiscard]] std::span<const char* const> required_extensions() noexcept;
-/// Device extensions that are used where they were enabled: foreign queue families, timelines, the device's DRM node.
+/// Device extensions that are used if they were enabled: foreign queue families, timelines, the device's DRM node.
 [[nodiscard]] std::span<const char* const> optional_extensions() noexcept;
 
-/// A device of the program's own, with what cannot be asked of Vulkan: how it was created.
+/// The program's own device, with what Vulkan cannot report: how it was created.
 struct Existing {
   VkInstance instance = VK_NULL_HANDLE;
   VkPhysicalDevice physical_device = VK_NULL_HANDLE;
@@ -50,11 +52,11 @@ struct Existing {
       false;                         ///< VkPhysicalDeviceFeatures::shaderStorageImageWriteWithoutFormat enabled
   bool sampler_ycbcr = false;        ///< VkPhysicalDeviceSamplerYcbcrConversionFeatures enabled
   bool timeline_semaphores = false;  ///< VkPhysicalDeviceTimelineSemaphoreFeatures enabled
-  /// Locked around every use of the queue; nullptr where only the thread that uses the Device uses the queue.
+  /// Locked around every use of the queue; nullptr if only the thread that uses the Device uses the queue.
   std::mutex* queue_mutex = nullptr;
 };
 
-/// Which physical device create() takes. Empty fields ask nothing.
+/// Which physical device create() takes. Empty fields require nothing.
 struct CreateOptions {
   std::string node{};          ///< the device behind this DRM node, e.g. "/dev/dri/renderD128"
   std::string name{};          ///< a part of the device's name, upper or lower case
@@ -69,15 +71,16 @@ struct PhysicalDevice {
   std::string driver;  ///< "llvmpipe"; empty where the driver does not say
   std::string node;    ///< its render node, or its primary one; empty where it has none or does not say
   bool is_software = false;
-  std::optional<Error> refusal{};  ///< why it is not used: what it lacks, or which wish it does not meet
+  std::optional<Error> refusal{};  ///< why it is not used: what it lacks, or which option it does not meet
 };
 
 /// Every physical device, in the order in which create() would try them. Errors: those of create().
 [[nodiscard]] Result<std::vector<PhysicalDevice>> list(const CreateOptions& options = {});
 
-/// The VkFormat with the same bytes, or VK_FORMAT_UNDEFINED. A format without alpha and its twin with alpha share one.
+/// The VkFormat with the same bytes, or VK_FORMAT_UNDEFINED. A format without alpha and the same format with alpha
+/// share one.
 [[nodiscard]] VkFormat to_vulkan(PixelFormat format) noexcept;
-/// The other way round; of twins the one with alpha, and none ({0}) for what DRM has no code for.
+/// The reverse; of such a pair the format with alpha, and none ({0}) if DRM has no code for it.
 [[nodiscard]] PixelFormat from_vulkan(VkFormat format) noexcept;
 
 /// What a device can do with one format in one arrangement.
@@ -92,14 +95,14 @@ struct FormatSupport {
   bool dedicated_only = false;        ///< each image needs memory of its own
   bool disjoint = false;              ///< planes may lie in several dma-bufs
   Size max_size{};
-  std::uint32_t sampler_descriptors = 1;  ///< that a combined image sampler with a Y'CbCr conversion takes of a pool
-  /// Offsets and strides must be those that the device chooses for its own linear images: it has them by tiling only,
-  /// not by modifier. Such images are imported and never made.
+  std::uint32_t sampler_descriptors = 1;  ///< that a combined image sampler with a Y'CbCr conversion takes from a pool
+  /// Offsets and strides must be those that the device chooses for its own linear images: it supports them only by
+  /// tiling, not by modifier. Such images are imported and never allocated.
   bool own_strides = false;
 };
 
 /// A buffer, or one of its planes, as an image. Belongs to the buffer and is destroyed with it or with the device: keep
-/// the Buffer while the GPU is at work.
+/// the Buffer while the GPU uses it.
 struct Image {
   VkImage image = VK_NULL_HANDLE;
   VkFormat format = VK_FORMAT_UNDEFINED;
@@ -110,26 +113,26 @@ struct Image {
 /// One VkDevice and its queue.
 class Device {
  public:
-  /// Uses a device of the caller's, who destroys it after this object, or after detach(). Errors: EINVAL (a handle or
-  /// the function is missing), Vulkan's EXTENSION_NOT_PRESENT (names what was not enabled), INITIALIZATION_FAILED (a
-  /// function of an enabled extension is not there).
+  /// Uses the caller's device, which the caller must destroy after this object, or after detach(). Errors: EINVAL (a
+  /// handle or the function is missing), Vulkan's EXTENSION_NOT_PRESENT (names what was not enabled),
+  /// INITIALIZATION_FAILED (a function of an enabled extension is missing).
   [[nodiscard]] static Result<std::unique_ptr<Device>> adopt(const Existing& existing);
-  /// Makes a device for this program: the first that can do what is needed, real GPUs before software. Errors: ENOENT
-  /// (no loader, no device at all), ENODEV (none fits: says of each why not), those of vkCreateInstance and
-  /// vkCreateDevice.
+  /// Creates a device for this program: the first that supports what is needed, real GPUs before software. Errors:
+  /// ENOENT (no loader, no device at all), ENODEV (none fits: the error says why for each), those of vkCreateInstance
+  /// and vkCreateDevice.
   [[nodiscard]] static Result<std::unique_ptr<Device>> create(const CreateOptions& options = {});
-  /// Destroys what was made here and, where create() made it, the device. The GPU must be done with it: stages wait for
-  /// their own work when they stop.
+  /// Destroys what was made here and, if create() made it, the device. The GPU must have finished using it: stages wait
+  /// for their own work when they stop.
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
-  /// Destroys everything made here, before the owner of an adopted device destroys that. The GPU must be done with it.
-  /// Afterwards calls fail with ENODEV.
+  /// Destroys everything made here, before the owner of an adopted device destroys the device. The GPU must have
+  /// finished using it. Afterwards calls fail with ENODEV.
   void detach() noexcept;
 
   [[nodiscard]] std::string_view name() const noexcept;  ///< "llvmpipe (LLVM 19.1.7, 256 bits)"
-  [[nodiscard]] std::string_view node() const noexcept;  ///< its DRM node, where it says
+  [[nodiscard]] std::string_view node() const noexcept;  ///< its DRM node, if it says
   [[nodiscard]] bool is_software() const noexcept;
   [[nodiscard]] VkInstance instance() const noexcept;
   [[nodiscard]] VkPhysicalDevice physical_device() const noexcept;
@@ -140,57 +143,57 @@ class Device {
   /// True once a call ended with VK_ERROR_DEVICE_LOST. All waits end with that error; make a new Device.
   [[nodiscard]] bool is_lost() const noexcept;
 
-  /// Every arrangement of @p format that images for @p usage can have; empty where there is none.
+  /// Every arrangement of @p format that images for @p usage can have; empty if there is none.
   [[nodiscard]] std::vector<FormatSupport> support(PixelFormat format, VkImageUsageFlags usage) const;
 
   /// The buffer as an image: all planes, in the buffer's format and modifier. Made once; later calls cost no system
-  /// call. The descriptors stay the buffer's.
+  /// call. The buffer keeps its descriptors.
   /// Errors: ENOTSUP (no VkFormat has these bytes; the device cannot use or import that arrangement: lists those it
   /// can), EINVAL (an INVALID modifier: Vulkan must be told the arrangement; too large; the dma-buf is smaller than
-  /// the device needs; planes in several dma-bufs where the device wants one; other strides than its own where it wants
-  /// those, and which these are), ENODEV (detached), EMFILE, and Vulkan's own
+  /// the device needs; planes in several dma-bufs if the device requires one; strides other than the device's own if it
+  /// requires those, which the error names), ENODEV (detached), EMFILE, and Vulkan's own
   /// (VK_ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT for strides the GPU cannot follow).
   [[nodiscard]] Result<Image> import_image(const Buffer& buffer, VkImageUsageFlags usage);
-  /// One plane of a linear buffer as an image of its own: R8 and R8G8 for NV12, R8G8B8A8 with a texel for two pixels
-  /// for YUYV. Works where the device knows nothing of YUV. Errors: as import_image().
+  /// One plane of a linear buffer as a separate image: R8 and R8G8 for NV12, R8G8B8A8 with a texel for two pixels for
+  /// YUYV. Works even if the device does not support YUV. Errors: as import_image().
   [[nodiscard]] Result<Image> import_plane(const Buffer& buffer, std::uint32_t plane, VkImageUsageFlags usage);
   /// A dma-buf of the buffer as plain memory. Errors: as import_image().
   [[nodiscard]] Result<VkBuffer> import_memory(const Buffer& buffer, std::uint32_t object, VkBufferUsageFlags usage);
 
-  /// The GPU's memory. Named "vulkan". Images in the arrangement the GPU likes best of those asked for; linear ones of
-  /// formats the GPU does not know are made as plain memory. One thread.
+  /// The GPU's memory. Named "vulkan". Images have the arrangement that the GPU prefers among those requested; linear
+  /// images of formats that the GPU does not know are allocated as plain memory. One thread.
   [[nodiscard]] Allocator& allocator() noexcept;
 
   /// A binary semaphore whose payload can be passed in and out as a sync_file. The caller destroys it.
   /// Errors: ENOTSUP (the device has no such semaphores).
   [[nodiscard]] Result<VkSemaphore> create_semaphore();
-  /// True where import_fence() works: else wait for the fence before submitting.
+  /// True if import_fence() works: otherwise wait for the fence before submitting.
   [[nodiscard]] bool imports_fences() const noexcept;
-  /// True where export_fence() works: else the work must be waited for.
+  /// True if export_fence() works: otherwise the program must wait for the work.
   [[nodiscard]] bool exports_fences() const noexcept;
   /// The next submission that waits for @p semaphore waits for @p fence (null: for nothing). Takes the fence; on an
-  /// error it is still the caller's. Errors: ENOTSUP, and Vulkan's own.
+  /// error the caller still owns it. Errors: ENOTSUP, and Vulkan's own.
   [[nodiscard]] Result<void> import_fence(Fence& fence, VkSemaphore semaphore);
   /// The work submitted to signal @p semaphore, as a fence; the semaphore is unsignalled afterwards. Only after that
-  /// submission. Null where it is over already and the driver says so. Errors: ENOTSUP, EMFILE, and Vulkan's own.
+  /// submission. Null if it is over already and the driver says so. Errors: ENOTSUP, EMFILE, and Vulkan's own.
   [[nodiscard]] Result<Fence> export_fence(VkSemaphore semaphore);
   /// A timeline semaphore as the drm_syncobj that it is with most drivers, for Timeline::import_fd().
-  /// Errors: ENOTSUP (no timelines, or the driver's descriptor is something else: found by looking at it).
+  /// Errors: ENOTSUP (no timelines, or the driver's descriptor is something else, which is checked).
   [[nodiscard]] Result<Fd> export_timeline(VkSemaphore semaphore);
-  /// A timeline semaphore on the drm_syncobj of Timeline::export_fd(). @p fd is taken; on an error it is still the
-  /// caller's. The caller destroys the semaphore. Errors: ENOTSUP (no timelines), EINVAL (not a drm_syncobj), Vulkan's.
+  /// A timeline semaphore on the drm_syncobj of Timeline::export_fd(). Takes @p fd; on an error the caller still owns
+  /// it. The caller destroys the semaphore. Errors: ENOTSUP (no timelines), EINVAL (not a drm_syncobj), Vulkan's.
   [[nodiscard]] Result<VkSemaphore> import_timeline(Fd& fd);
   /// A timeline semaphore that export_timeline() takes. The caller destroys it. Errors: ENOTSUP.
   [[nodiscard]] Result<VkSemaphore> create_timeline(std::uint64_t value = 0);
 
-  /// Takes an image over from the world outside, contents included. Record it before the first use, after the wait for
-  /// the frame's fence.
+  /// Acquires an image from the foreign queue family, including its contents. Record it before the first use, after the
+  /// wait for the frame's fence.
   [[nodiscard]] VkImageMemoryBarrier acquire(const Image& image, VkImageLayout layout,
                                              VkAccessFlags access) const noexcept;
-  /// The same for an image of which every pixel will be written: what was in it is lost.
+  /// The same for an image of which every pixel will be written: its contents are lost.
   [[nodiscard]] VkImageMemoryBarrier acquire_to_overwrite(const Image& image, VkImageLayout layout,
                                                           VkAccessFlags access) const noexcept;
-  /// Hands it back. Record it after the last use; whoever waits for the fence then sees what was written.
+  /// Releases it again. Record it after the last use; a user that waits for the fence then sees what was written.
   [[nodiscard]] VkImageMemoryBarrier release(const Image& image, VkImageLayout layout,
                                              VkAccessFlags access) const noexcept;
 

@@ -21,8 +21,8 @@ enum class Rotation : std::uint8_t { none, by_90, by_180, by_270 };
 
 /// How a picture of one shape fills a target of another.
 enum class Fit : std::uint8_t {
-  contain,  ///< all of it, in the middle, black beside it
-  stretch,  ///< all of the target, out of proportion where need be
+  contain,  ///< all of the picture, centred, with black bars
+  stretch,  ///< fills the target, without keeping the proportions
 };
 
 /// A picture drawn over every frame, pixel for pixel.
@@ -33,16 +33,17 @@ struct Picture {
   std::int32_t y = 0;
 };
 
-/// How YUV is read. The result is the same where the device's sampler is as exact as the planes' arithmetic.
+/// How YUV is read. The result is the same if the device's sampler is as exact as the shader's arithmetic on planes.
 enum class Sampling : std::uint8_t {
-  automatic,  ///< planes where that goes, else sampler
+  automatic,  ///< planes if that works, else sampler
   planes,     ///< an image per plane: linear memory
-  sampler,    ///< one image, by a sampler with a Y'CbCr conversion: whatever memory the device has it for, tiled too
+  sampler,    ///< one image, by a sampler with a Y'CbCr conversion: any memory that the device supports for it, also
+              ///< tiled
 };
 
 struct ConvertOptions {
-  std::optional<Size> size{};  ///< of the frames it gives; unset = that of the input, turned
-  /// What it may give, best first.
+  std::optional<Size> size{};  ///< of the frames it produces; unset = that of the input, rotated
+  /// What it may produce, best first.
   std::vector<PixelFormat> formats = {formats::xrgb8888, formats::xbgr8888, formats::argb8888, formats::abgr8888,
                                       formats::xrgb2101010};
   Fit fit = Fit::contain;
@@ -50,25 +51,25 @@ struct ConvertOptions {
   std::optional<Picture> overlay{};
   Sampling sampling = Sampling::automatic;
   std::uint32_t in_flight = 2;  ///< frames the GPU works on at once: 1 to 8
-  /// Also puts each frame's fence on its dma-bufs, for consumers that look there (docs/synchronization.md says who).
+  /// Also puts each frame's fence on its dma-bufs, for consumers that check it there (see docs/synchronization.md).
   bool implicit_fences = false;
-  /// Reads the GPU's clock for gpu_time(). Next to nothing with hardware; a software device stops its queue for it.
+  /// Reads the GPU's clock for gpu_time(). Almost free with hardware; a software device stops its queue for it.
   bool measure = true;
 };
 
 /// Converts format and colour, scales (bilinear), turns, draws a picture on top; one compute shader. Takes YUV (NV12,
-/// NV21, NV16, NV61, NV24, NV42, P010, P210, YUV420, YVU420, YUV422, YUV444, YUYV, UYVY and their kin), RGB as far as
-/// the device knows it, and R8 (grey). Gives full-range RGB; where ColorInfo does not name the matrix, YUV below 720
-/// lines is taken for BT.601 and other for BT.709, limited range. Chroma lies where MPEG-2 and H.264 put it: on every
-/// other column, and with 4:2:0 halfway between two rows. Transfer function and primaries stay as they are.
+/// NV21, NV16, NV61, NV24, NV42, P010, P210, YUV420, YVU420, YUV422, YUV444, YUYV, UYVY and similar formats), RGB as
+/// far as the device supports it, and R8 (grey). Produces full-range RGB; if ColorInfo does not name the matrix, YUV
+/// below 720 lines is treated as BT.601 and other YUV as BT.709, limited range. Chroma is sited as in MPEG-2 and H.264:
+/// on every other column, and with 4:2:0 halfway between two rows. Transfer function and primaries stay as they are.
 ///
-/// By a sampler (Sampling), chroma lies there only where the device can have it so (else on the rows and columns that
-/// it can), is interpolated only where the device interpolates such formats (else the nearest sample counts), and may
-/// come from half a sample beside the visible part. Sizes are then whole chroma samples: 4:2:0 even both ways, 4:2:2
-/// across. NV24 and NV42 go by planes only.
+/// With a sampler (Sampling), chroma is sited there only if the device supports that (else on the rows and columns that
+/// it supports), is interpolated only if the device interpolates such formats (else the nearest sample is used), and
+/// may come from half a sample outside the visible part. Sizes must then be whole chroma samples: 4:2:0 even in both
+/// directions, 4:2:2 in width. NV24 and NV42 work only with planes.
 ///
-/// Frames are handed on at once, with the fence of the GPU's work; those it took go back with that fence. Nothing is
-/// allocated, imported or made per frame. The device outlives the stage. One thread, the loop's.
+/// Frames are passed on at once, with the fence of the GPU's work; input frames are released with that fence. Nothing
+/// is allocated, imported or created per frame. The device must outlive the stage. One thread, the loop's.
 class Convert final : public Stage {
  public:
   /// Errors: EINVAL (options out of range; an overlay whose bytes do not make its size), ENOTSUP (the device writes no
@@ -78,14 +79,14 @@ class Convert final : public Stage {
   ~Convert() override;
 
   [[nodiscard]] std::string_view name() const noexcept override;
-  /// Errors: ENOTSUP (a format or modifier the device cannot read: lists those it can, and of each way to read YUV that
-  /// was allowed says why it does not go), EINVAL (too large; odd, by a sampler), ENODEV (detached).
+  /// Errors: ENOTSUP (a format or modifier the device cannot read: lists those it can, and says for each allowed method
+  /// of reading YUV why it does not work), EINVAL (too large; odd, with a sampler), ENODEV (detached).
   [[nodiscard]] Result<void> check_input(const StreamConfig& config) override;
   [[nodiscard]] Result<void> set_input(const StreamConfig& config) override;
   [[nodiscard]] Result<void> import(const Buffer& buffer) override;
   /// Errors: those of import(), and ENOBUFS (it has HoldSet::max_buffers).
   [[nodiscard]] Result<void> add_buffer(const Buffer& buffer) override;
-  /// Waits for the GPU, 5 s at most; where that is not over then, the buffer is kept until stop().
+  /// Waits for the GPU, 5 s at most; if its work is not over then, the buffer is kept until stop().
   void remove_buffer(const Buffer& buffer) noexcept override;
   [[nodiscard]] Needs needs() const override { return {.constraints = {}, .usage = {.render = true}, .modifiers = {}}; }
   [[nodiscard]] std::uint32_t max_held() const noexcept override;
@@ -107,19 +108,19 @@ class Convert final : public Stage {
 
   /// Errors: EBUSY (started), those of the imports, and Vulkan's own.
   [[nodiscard]] Result<void> start(std::span<const Buffer> inputs, std::vector<Buffer> outputs) override;
-  /// True where a place in flight is free.
+  /// True if a slot in flight is free.
   [[nodiscard]] bool ready() const noexcept override;
-  /// Submits the frame's work where an output is free, else when one is. A frame whose fence has failed is let go, with
-  /// a warning to the log. Errors: EAGAIN (no room), EINVAL (a buffer it was not started with), VK_ERROR_DEVICE_LOST
-  /// and others of Vulkan.
+  /// Submits the frame's work as soon as an output is free. A frame whose fence has failed is released, with a warning
+  /// to the log. Errors: EAGAIN (no free slot), EINVAL (a buffer it was not started with), VK_ERROR_DEVICE_LOST and
+  /// others of Vulkan.
   [[nodiscard]] Result<void> accept(Frame frame) override;
   [[nodiscard]] Result<Frame> take() override;
   Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) override;
   Result<void> stop() noexcept override;
 
-  /// How it reads what it was configured for: planes or sampler. RGB is one plane.
+  /// How it reads the configured format: planes or sampler. RGB is one plane.
   [[nodiscard]] Sampling sampling() const noexcept;
-  /// What the GPU took for each frame, by its own clock; empty where it has none, or without ConvertOptions::measure.
+  /// The GPU time of each frame, by the GPU's own clock; empty if it has none, or without ConvertOptions::measure.
   [[nodiscard]] const Histogram& gpu_time() const noexcept;
   /// From the frame's time stamp to the submission of its work: the age of what the GPU gets.
   [[nodiscard]] const Histogram& waited() const noexcept;
