@@ -46,9 +46,9 @@ struct BranchOptions {
   std::uint32_t max_queued = 4;
   /// Between source and sink, in order. They and the sink must outlive the pipeline.
   std::vector<Stage*> stages{};
-  /// Called in the loop's thread for each frame that the sink reports as seen, e.g. to synchronise sound. A display reads
-  /// the flips of several frames at once, unless frames come rarely or have a target: then it reports each as soon as it
-  /// is seen.
+  /// Called in the loop's thread for each frame that the sink reports as seen, e.g. to synchronise sound. A display
+  /// reads the flips of several frames at once, unless frames come rarely or have a target: then it reports each as
+  /// soon as it is seen.
   Function<void(const Presentation&)> on_presented{};
   /// For connect() while the pipeline runs: whether the source's stream may be stopped and started again if its running
   /// buffers are too few or do not suit the new sink. Frames in flight are delivered first; a camera misses some
