@@ -170,7 +170,7 @@ Result<void> ThreadSink::check_input(const StreamConfig& config) {
 
 Result<void> ThreadSink::set_input(const StreamConfig& config) {
   if (impl_->is_started()) {
-    return std::unexpected(impl_->error(EBUSY, "ThreadSink::configure").detail("it is started"));
+    return std::unexpected(impl_->error(EBUSY, "ThreadSink::set_input").detail("it is started"));
   }
   if (auto checked = check_input(config); !checked) return checked;
   impl_->config = config;

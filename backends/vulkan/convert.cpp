@@ -89,7 +89,7 @@ Result<void> Convert::check_input(const StreamConfig& config) {
 }
 
 Result<void> Convert::set_input(const StreamConfig& config) {
-  if (impl_->started) return std::unexpected(Error::os(EBUSY, "vulkan::Convert::configure", impl_->name));
+  if (impl_->started) return std::unexpected(Error::os(EBUSY, "vulkan::Convert::set_input", impl_->name));
   auto reading = impl_->reading_of(config);
   if (!reading) return std::unexpected(reading.error());
   impl_->input = config;
