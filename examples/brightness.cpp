@@ -17,8 +17,8 @@ namespace {
 /// next.
 struct Luma {
   dmaflow::PixelFormat format;
-  std::size_t offset;
-  std::size_t step;
+  std::size_t offset = 0;
+  std::size_t step = 1;
 };
 constexpr Luma lumas[] = {{dmaflow::formats::nv12, 0, 1},     {dmaflow::formats::nv16, 0, 1},
                           {dmaflow::formats::yuv420, 0, 1},   {dmaflow::formats::yuyv, 0, 2},
@@ -36,7 +36,7 @@ double brightness(const dmaflow::Layout& layout, std::span<const std::byte> pixe
       sum += std::to_integer<std::uint64_t>(row[luma->offset + x * luma->step]);
     }
   }
-  return static_cast<double>(sum) / (std::uint64_t{layout.size.width} * layout.size.height);
+  return static_cast<double>(sum) / (static_cast<double>(layout.size.width) * layout.size.height);
 }
 
 /// The function that ThreadSink calls. All its data belong to the worker's thread.
@@ -49,7 +49,7 @@ class Analysis {
     sum_ += brightness(frame.buffer().layout(), pixels->plane(0));
     ++frames_;
     if (next_.remaining() > dmaflow::Deadline::Clock::duration::zero()) return {};
-    std::cout << "brightness " << sum_ / frames_ << " over " << frames_ << " frames" << std::endl;
+    std::cout << "brightness " << sum_ / frames_ << " over " << frames_ << " frames\n" << std::flush;
     *this = Analysis();
     return {};
   }

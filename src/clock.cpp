@@ -1,9 +1,8 @@
 #include <dmaflow/clock.hpp>
 
 #include <cerrno>
+#include <ctime>
 #include <optional>
-
-#include <time.h>
 
 namespace dmaflow {
 namespace {

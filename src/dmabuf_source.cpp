@@ -56,7 +56,7 @@ struct DmaBufSource::Impl {
         options(std::move(wanted)),
         samples("memory of " + options.name, given),
         event(std::move(made)),
-        output(std::move(stream)) {
+        output(stream) {
     for (Buffer& buffer : given) known.push_back({.buffer = std::move(buffer)});
   }
 
@@ -135,8 +135,8 @@ Result<std::unique_ptr<DmaBufSource>> DmaBufSource::create(StreamConfig config, 
   config.layout = samples.front().layout();
   const int event = sys::eventfd(EFD_CLOEXEC | EFD_NONBLOCK);
   if (event < 0) return std::unexpected(Error::os(-event, "eventfd", options.name));
-  return std::unique_ptr<DmaBufSource>(new DmaBufSource(
-      std::make_unique<Impl>(std::move(config), std::move(samples), std::move(options), Fd::adopt(event))));
+  return std::unique_ptr<DmaBufSource>(
+      new DmaBufSource(std::make_unique<Impl>(config, std::move(samples), std::move(options), Fd::adopt(event))));
 }
 
 // --- For the program ---

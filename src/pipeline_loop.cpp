@@ -127,7 +127,8 @@ Result<void> Pipeline::Impl::serve_watched(std::size_t first_entry) {
     }
     if (is_due) due.push_back({.object = object, .revents = revents});
   }
-  for (std::size_t i = 0; i < due.size(); ++i) {  // by index: one of them may let the program watch more
+  const std::size_t count = due.size();
+  for (std::size_t i = 0; i < count; ++i) {  // by index: one of them may let the program watch more
     if (auto done = due[i].object->dispatch(due[i].revents); !done) return done;
   }
   return {};

@@ -235,7 +235,7 @@ Result<void> Convert::Impl::fill(Input& place, const Buffer& buffer) {
 }
 
 /// The GPU is not at work in it. Its descriptor set and its command buffers are kept for the next buffer.
-void Convert::Impl::clear(Input& place) noexcept {
+void Convert::Impl::clear(Input& place) const noexcept {
   for (VkImageView& view : place.views)
     gpu.vk.DestroyImageView(gpu.device, std::exchange(view, VK_NULL_HANDLE), nullptr);
   place.images = {};
@@ -328,7 +328,7 @@ Result<void> Convert::Impl::record_all() {
   if (options.measure && gpu.timestamp_period > 0) {
     const VkQueryPoolCreateInfo info{.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
                                      .queryType = VK_QUERY_TYPE_TIMESTAMP,
-                                     .queryCount = static_cast<std::uint32_t>(2 * most_inputs * outputs.size())};
+                                     .queryCount = 2 * most_inputs * static_cast<std::uint32_t>(outputs.size())};
     if (auto made = gpu.checked(gpu.vk.CreateQueryPool(gpu.device, &info, nullptr, &times), "vkCreateQueryPool");
         !made) {
       return made;

@@ -98,7 +98,7 @@ struct Convert::Impl {
   [[nodiscard]] Result<void> start_pools();
   [[nodiscard]] Result<void> start_shader(std::size_t output_count);
   [[nodiscard]] Result<void> fill(Input& place, const Buffer& buffer);
-  void clear(Input& place) noexcept;
+  void clear(Input& place) const noexcept;
   [[nodiscard]] Result<void> add_later(const Buffer& buffer);
   void remove_later(const Buffer& buffer) noexcept;
   [[nodiscard]] Result<void> allocate_pairs(std::size_t more);
