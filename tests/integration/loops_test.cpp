@@ -1,30 +1,16 @@
 // The pipeline in the loops of other libraries: the programs in examples/loops, as they are.
+#include "said_by.hpp"
 #include "support.hpp"
 
 #include <gtest/gtest.h>
 
-#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
-#include <utility>
-
-#include <sys/wait.h>
 
 namespace dmaflow::test {
 namespace {
-
-/// What a command says, and how it ended.
-std::pair<std::string, int> said_by(const std::string& command) {
-  std::string said;
-  std::FILE* const pipe = ::popen((command + " 2>&1").c_str(), "r");
-  if (pipe == nullptr) return {"popen failed", -1};
-  std::array<char, 512> part{};
-  while (std::fgets(part.data(), part.size(), pipe) != nullptr) said += part.data();
-  const int status = ::pclose(pipe);
-  return {said, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)};
-}
 
 class Loops : public testing::TestWithParam<const char*> {
  protected:
