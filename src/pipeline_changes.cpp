@@ -12,7 +12,7 @@ using detail::Stream;
 Result<void> Pipeline::Impl::check_quiet(const char* operation) const {
   if (!serving) return {};
   return std::unexpected(
-      Error::os(EBUSY, operation).detail("called from inside a function that the loop called: Pipeline::post() it"));
+      Error::os(EBUSY, operation).detail("called from inside a function that the loop called: post it to a TaskQueue"));
 }
 
 Result<Pipeline::Impl::Place> Pipeline::Impl::place_of(const Sink& sink, const char* operation) const {
