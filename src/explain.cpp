@@ -99,31 +99,31 @@ std::string_view name_of(Step step) noexcept {
 using detail::json::array;
 using detail::json::member;
 using detail::json::object;
-using detail::json::quoted;
+using detail::json::quote;
 
-std::string text_or_null(std::string_view text) { return text.empty() ? "null" : quoted(text); }
+std::string text_or_null(std::string_view text) { return text.empty() ? "null" : quote(text); }
 std::string boolean(bool value) { return value ? "true" : "false"; }
 
 /// The members of every error.
 std::string members_of(const Error& error) {
-  return member("device", quoted(error.device())) + "," + member("call", quoted(error.operation())) + "," +
-         member("domain", quoted(error.domain() == ErrorDomain::os ? "os" : "vulkan")) + "," +
+  return member("device", quote(error.device())) + "," + member("call", quote(error.operation())) + "," +
+         member("domain", quote(error.domain() == ErrorDomain::os ? "os" : "vulkan")) + "," +
          member("errno", std::to_string(error.code())) + "," + member("name", text_or_null(error.code_name())) + "," +
-         member("detail", quoted(error.detail()));
+         member("detail", quote(error.detail()));
 }
 
 /// The members of every stream.
 std::string members_of(const StreamConfig& config) {
   const Layout& layout = config.layout;
-  return member("stream", quoted(config.describe())) + "," + member("width", layout.size.width) + "," +
-         member("height", layout.size.height) + "," + member("format", quoted(layout.format.name())) + "," +
-         member("modifier", quoted(layout.modifier.name()));
+  return member("stream", quote(config.describe())) + "," + member("width", layout.size.width) + "," +
+         member("height", layout.size.height) + "," + member("format", quote(layout.format.name())) + "," +
+         member("modifier", quote(layout.modifier.name()));
 }
 
 std::string json_of(const Candidate& candidate) {
   std::string refusal = "null";
   if (candidate.refusal) {
-    refusal = object({member("by", quoted(candidate.refused_by)), member("step", quoted(name_of(candidate.step))),
+    refusal = object({member("by", quote(candidate.refused_by)), member("step", quote(name_of(candidate.step))),
                       members_of(*candidate.refusal)});
   }
   return object({members_of(candidate.config), member("allocator", text_or_null(candidate.allocator)),

@@ -26,7 +26,7 @@ std::size_t utf8_length(std::string_view text) {
 
 }  // namespace
 
-std::string quoted(std::string_view text) {
+std::string quote(std::string_view text) {
   std::string result = "\"";
   while (!text.empty()) {
     const auto c = static_cast<unsigned char>(text.front());
@@ -45,7 +45,7 @@ std::string quoted(std::string_view text) {
   return result + "\"";
 }
 
-std::string member(std::string_view key, const std::string& value) { return quoted(key) + ":" + value; }
+std::string member(std::string_view key, const std::string& value) { return quote(key) + ":" + value; }
 
 std::string member(std::string_view key, std::uint64_t value) { return member(key, std::to_string(value)); }
 

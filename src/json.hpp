@@ -9,7 +9,7 @@
 namespace dmaflow::detail::json {
 
 /// A JSON string. Names come from drivers and file systems, so bytes that are no UTF-8 become U+FFFD.
-[[nodiscard]] std::string quoted(std::string_view text);
+[[nodiscard]] std::string quote(std::string_view text);
 
 /// A member of an object. @p value: JSON.
 [[nodiscard]] std::string member(std::string_view key, const std::string& value);

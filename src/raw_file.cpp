@@ -11,7 +11,7 @@ namespace {
 
 using detail::json::member;
 using detail::json::object;
-using detail::json::quoted;
+using detail::json::quote;
 
 struct Name {
   PixelFormat format;
@@ -113,18 +113,18 @@ std::string description(const std::string& path, const StreamConfig& stream, Siz
   const auto layout = is_opaque ? Layout() : frame_layout(format, size).value_or(Layout());
   const auto options = ffmpeg_options(stream, size);
   const auto command = [&](const char* before, const char* after) {
-    return options.empty() ? std::string("null") : quoted(before + options + " " + shell_quoted(path) + after);
+    return options.empty() ? std::string("null") : quote(before + options + " " + shell_quoted(path) + after);
   };
   char fourcc[16];
   std::snprintf(fourcc, sizeof fourcc, "0x%08x", format.fourcc);
   const auto pixels = ffmpeg_pixel_format(format);
   const std::string members[] = {
-      member("file", quoted(path)),
+      member("file", quote(path)),
       member("width", size.width),
       member("height", size.height),
-      member("format", quoted(format.name())),
-      member("fourcc", quoted(format.code())),
-      member("drm_fourcc", quoted(fourcc)),
+      member("format", quote(format.name())),
+      member("fourcc", quote(format.code())),
+      member("drm_fourcc", quote(fourcc)),
       member("compressed", is_opaque ? "true" : "false"),
       member("planes", planes_json(layout)),
       member("frame_bytes", is_opaque ? "null" : std::to_string(layout.pixel_bytes())),
@@ -133,11 +133,11 @@ std::string description(const std::string& path, const StreamConfig& stream, Siz
                          ? "null"
                          : object({member("numerator", stream.interval.denominator),
                                    member("denominator", stream.interval.numerator)})),
-      member("color", object({member("matrix", quoted(name(stream.color.matrix))),
-                              member("range", quoted(name(stream.color.range))),
-                              member("transfer", quoted(name(stream.color.transfer))),
-                              member("primaries", quoted(name(stream.color.primaries)))})),
-      member("ffmpeg_pixel_format", pixels.empty() ? "null" : quoted(pixels)),
+      member("color", object({member("matrix", quote(name(stream.color.matrix))),
+                              member("range", quote(name(stream.color.range))),
+                              member("transfer", quote(name(stream.color.transfer))),
+                              member("primaries", quote(name(stream.color.primaries)))})),
+      member("ffmpeg_pixel_format", pixels.empty() ? "null" : quote(pixels)),
       member("play", command("ffplay ", "")),
       member("convert", command("ffmpeg ", " OUTPUT.mkv")),
   };

@@ -66,7 +66,7 @@ std::string json_of(const Histogram& latency) {
 
 std::string json_of(const BranchStats& branch) {
   const Drops& dropped = branch.dropped;
-  return object({member("name", detail::json::quoted(branch.name)), member("delivered", branch.delivered),
+  return object({member("name", detail::json::quote(branch.name)), member("delivered", branch.delivered),
                  member("presented", branch.presented), member("dropped", dropped.total()),
                  member("drops", object({member("replaced", dropped.replaced), member("queue_full", dropped.queue_full),
                                          member("by_device", dropped.by_device), member("late", dropped.late),
@@ -76,7 +76,7 @@ std::string json_of(const BranchStats& branch) {
 }
 
 std::string json_of(const StreamStats& stream) {
-  return object({member("name", detail::json::quoted(stream.name)), member("captured", stream.captured),
+  return object({member("name", detail::json::quote(stream.name)), member("captured", stream.captured),
                  member("lost", stream.lost), member("erroneous", stream.erroneous),
                  member("bytes_copied", stream.bytes_copied), member("renegotiations", stream.renegotiations),
                  member("branches", array(stream.branches, [](const BranchStats& branch) { return json_of(branch); })),

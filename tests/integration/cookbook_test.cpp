@@ -19,7 +19,7 @@ struct Recipe {
 
 const std::vector<Recipe>& recipes() {
   static const std::vector<Recipe> all{
-      {.name = "own_loop", .arguments = "", .says = "^[1-9][0-9]+ frames shown"},
+      {.name = "own_loop", .arguments = "", .says = "^[1-9][0-9]* frames shown"},
       {.name = "every_frame", .arguments = "", .says = "^100 of 100 frames analysed"},
       {.name = "own_frames", .arguments = "", .says = "^60 frames drawn"},
       {.name = "foreign_memory", .arguments = "", .says = "^30 frames shown, 30 given back"},
