@@ -33,6 +33,7 @@ namespace dmaflow {
 class UserData {
  public:
   static constexpr std::size_t max_size = 32;  ///< bytes
+  // NOLINTBEGIN(bugprone-sizeof-expression,bugprone-multi-level-implicit-pointer-conversion): T may be a pointer.
   /// What can be kept: it is copied byte by byte and never destroyed.
   template <typename T>
   static constexpr bool is_possible =
@@ -54,6 +55,7 @@ class UserData {
     std::memcpy(&value, bytes_.data(), sizeof value);
     return value;
   }
+  // NOLINTEND(bugprone-sizeof-expression,bugprone-multi-level-implicit-pointer-conversion)
   void clear() noexcept { type_ = nullptr; }
 
  private:

@@ -35,8 +35,6 @@ const std::vector<Recipe>& recipes() {
   return all;
 }
 
-void PrintTo(const Recipe& recipe, std::ostream* out) { *out << recipe.name; }
-
 class Cookbook : public testing::TestWithParam<Recipe> {};
 INSTANTIATE_TEST_SUITE_P(Program, Cookbook, testing::ValuesIn(recipes()),
                          [](const auto& test) { return std::string(test.param.name); });
