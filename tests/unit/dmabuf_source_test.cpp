@@ -72,7 +72,7 @@ TEST_F(DmaBufSourceTest, NoOtherMemoryIsTried) {
 
 TEST_F(DmaBufSourceTest, ABufferIsFoundAgainByItsDmaBufsWhateverTheirNumbersAre) {
   make();
-  const Fd dma_buf = memfd(64 * 48 * 4);
+  const Fd dma_buf = memfd(std::uint64_t{64} * 48 * 4);
   const Layout layout = small_config().layout;
   const std::vector<int> first{dma_buf.get()};
   const Buffer one = must(source->buffer(layout, first));
