@@ -2,7 +2,7 @@
 
 #include "app_frame.hpp"
 #include "buffer_maps.hpp"
-#include "sys/sys.hpp"
+#include "event.hpp"
 
 #include <algorithm>
 #include <array>
@@ -11,17 +11,17 @@
 #include <mutex>
 #include <utility>
 
-#include <sys/eventfd.h>
+#include <poll.h>
 
 namespace dmaflow {
 
 struct AppSource::Impl {
-  Impl(std::vector<StreamConfig> offered, AppSourceOptions wanted, Fd made)
+  Impl(std::vector<StreamConfig> offered, AppSourceOptions wanted, detail::Event made)
       : configs(std::move(offered)), options(std::move(wanted)), event(std::move(made)) {}
 
   const std::vector<StreamConfig> configs;
   const AppSourceOptions options;
-  const Fd event;  // readable after push() and end()
+  const detail::Event event;  // readable after push() and end()
   StreamConfig output;
 
   // Between the program's threads and the loop's. What HoldSet calls the source's thread is the loop's; the program's
@@ -37,10 +37,6 @@ struct AppSource::Impl {
   bool ended = false;
 
   [[nodiscard]] Error error(int code, const char* operation) const { return Error::os(code, operation, options.name); }
-  void wake() const noexcept {
-    const std::uint64_t one = 1;
-    static_cast<void>(sys::write(event.get(), &one, sizeof one));
-  }
   /// The first free buffer that no device reads any more; nothing where there is none.
   [[nodiscard]] std::optional<std::uint32_t> take_free() noexcept {
     const auto is_at_rest = [this](std::uint32_t index) {
@@ -66,11 +62,11 @@ Result<std::unique_ptr<AppSource>> AppSource::create(std::vector<StreamConfig> c
   };
   if (configs.empty()) return invalid("there is no config");
   if (options.filling < 1 || options.filling > 32) return invalid("filling must be 1 to 32");
-  const int event = sys::eventfd(EFD_CLOEXEC | EFD_NONBLOCK);
-  if (event < 0) return std::unexpected(Error::os(-event, "eventfd", options.name));
+  auto event = detail::Event::create(options.name);
+  if (!event) return std::unexpected(event.error());
   for (StreamConfig& config : configs) config.layout.planes = {};
   return std::unique_ptr<AppSource>(
-      new AppSource(std::make_unique<Impl>(std::move(configs), std::move(options), Fd::adopt(event))));
+      new AppSource(std::make_unique<Impl>(std::move(configs), std::move(options), std::move(*event))));
 }
 
 // --- For the program ---
@@ -82,7 +78,7 @@ Result<Frame> AppSource::acquire(Deadline deadline) {
     if (my.ended) return std::unexpected(my.error(EPIPE, "AppSource::acquire").detail("end() was called"));
     if (!my.holds) return std::unexpected(my.error(EINVAL, "AppSource::acquire").detail("not started"));
     if (const auto index = my.take_free()) return my.holds->lend(*index, {});
-    my.wake();  // the loop sees what came back: from a display it is not woken for that
+    my.event.signal();  // the loop sees what came back: from a display it is not woken for that
     if (deadline.remaining() == Deadline::Clock::duration::zero()) break;
     // A fence of a free buffer wakes nobody: it is looked at again.
     const auto soon = my.free.empty() ? deadline.time()
@@ -107,7 +103,7 @@ Result<void> AppSource::push(Frame frame, FrameInfo info, Fence ready) {
   ++my.sequence;
   my.pushed[(my.first + my.count) % my.pushed.size()] = std::move(frame);
   ++my.count;
-  my.wake();
+  my.event.signal();
   return {};
 }
 
@@ -115,7 +111,7 @@ void AppSource::end() noexcept {
   const std::lock_guard lock(impl_->mutex);
   impl_->ended = true;
   impl_->changed.notify_all();
-  impl_->wake();
+  impl_->event.signal();
 }
 
 // --- For the pipeline ---
@@ -124,7 +120,7 @@ std::string_view AppSource::name() const noexcept { return impl_->options.name; 
 const StreamConfig& AppSource::output() const noexcept { return impl_->output; }
 std::uint32_t AppSource::min_buffers() const noexcept { return impl_->options.filling; }
 bool AppSource::writes_by_cpu() const noexcept { return impl_->options.writes_by_cpu; }
-int AppSource::poll_fd() const noexcept { return impl_->event.get(); }
+int AppSource::poll_fd() const noexcept { return impl_->event.fd(); }
 short AppSource::poll_events() const noexcept { return POLLIN; }
 HoldSet* AppSource::holds() noexcept { return impl_->holds.get(); }
 
@@ -191,10 +187,7 @@ Result<void> AppSource::stop() noexcept {
 
 Result<void> AppSource::dispatch(short revents) {
   Impl& my = *impl_;
-  if ((revents & POLLIN) != 0) {
-    std::uint64_t events = 0;
-    static_cast<void>(sys::read(my.event.get(), &events, sizeof events));
-  }
+  if ((revents & POLLIN) != 0) my.event.clear();
   const std::lock_guard lock(my.mutex);
   if (!my.holds) return {};
   bool came_back = false;

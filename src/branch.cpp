@@ -9,6 +9,10 @@ namespace dmaflow::detail {
 Branch::Branch(std::string name, Sink& sink, BranchOptions options)
     : name_(std::move(name)), sink_(&sink), options_(std::move(options)) {}
 
+bool Branch::has(const Pollable* object) const noexcept {
+  return object == sink_ || std::ranges::any_of(options_.stages, [&](const Stage* one) { return object == one; });
+}
+
 std::uint32_t Branch::max_queued() const noexcept {
   if (!wants_newest()) return options_.max_queued;
   return options_.stages.empty() ? 0 : 1;  // the sink's own staging place holds the newest

@@ -23,6 +23,8 @@ class Branch {
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   [[nodiscard]] Sink& sink() const noexcept { return *sink_; }
   [[nodiscard]] std::span<Stage* const> stages() const noexcept { return options_.stages; }
+  /// Whether the object is its sink or one of its stages.
+  [[nodiscard]] bool has(const Pollable* object) const noexcept;
   /// Frames that may wait here, beside those in the stages and the sink.
   [[nodiscard]] std::uint32_t max_queued() const noexcept;
   /// Puts a stage in before the one at @p index, or at the end.

@@ -19,13 +19,24 @@ namespace dmaflow::detail {
 /// A list, so that each stays where it is when others come and go.
 using BufferMaps = std::list<CpuMap>;
 
+/// Adds a map of @p buffer. Errors: those of CpuMap::create().
+[[nodiscard]] inline Result<void> add_map(BufferMaps& maps, const Buffer& buffer, Access access) {
+  auto map = CpuMap::create(buffer, access);
+  if (!map) return std::unexpected(map.error());
+  maps.push_back(std::move(*map));
+  return {};
+}
+
+/// Unmaps @p buffer, if it is mapped.
+inline void remove_map(BufferMaps& maps, const Buffer& buffer) noexcept {
+  maps.remove_if([&](const CpuMap& map) { return map.buffer() == buffer; });
+}
+
 /// A map of each buffer, or none. Errors: those of CpuMap::create().
 [[nodiscard]] inline Result<BufferMaps> map_all(std::span<const Buffer> buffers, Access access) {
   BufferMaps maps;
   for (const Buffer& buffer : buffers) {
-    auto map = CpuMap::create(buffer, access);
-    if (!map) return std::unexpected(map.error());
-    maps.push_back(std::move(*map));
+    if (auto added = add_map(maps, buffer, access); !added) return std::unexpected(added.error());
   }
   return maps;
 }

@@ -48,15 +48,10 @@ Result<void> CopyStage::import(const Buffer& buffer) { return detail::try_map(bu
 
 Result<void> CopyStage::add_buffer(const Buffer& buffer) {
   if (!pool_ || detail::map_of(input_maps_, buffer) != nullptr) return import(buffer);
-  auto map = CpuMap::create(buffer, Access::read);
-  if (!map) return std::unexpected(map.error());
-  input_maps_.push_back(std::move(*map));
-  return {};
+  return detail::add_map(input_maps_, buffer, Access::read);
 }
 
-void CopyStage::remove_buffer(const Buffer& buffer) noexcept {
-  std::erase_if(input_maps_, [&](const CpuMap& map) { return map.buffer() == buffer; });
-}
+void CopyStage::remove_buffer(const Buffer& buffer) noexcept { detail::remove_map(input_maps_, buffer); }
 
 Result<std::vector<StreamConfig>> CopyStage::offers(const StreamRequest&) {
   StreamConfig config = input_;

@@ -1,7 +1,7 @@
 #include <dmaflow/dmabuf_source.hpp>
 
 #include "app_frame.hpp"
-#include "sys/sys.hpp"
+#include "event.hpp"
 
 #include <algorithm>
 #include <array>
@@ -11,7 +11,6 @@
 #include <utility>
 
 #include <poll.h>
-#include <sys/eventfd.h>
 
 namespace dmaflow {
 namespace {
@@ -51,7 +50,7 @@ class Samples final : public Allocator {
 }  // namespace
 
 struct DmaBufSource::Impl {
-  Impl(StreamConfig stream, std::vector<Buffer> given, DmaBufSourceOptions wanted, Fd made)
+  Impl(StreamConfig stream, std::vector<Buffer> given, DmaBufSourceOptions wanted, detail::Event made)
       : config(stream),
         options(std::move(wanted)),
         samples("memory of " + options.name, given),
@@ -63,7 +62,7 @@ struct DmaBufSource::Impl {
   const StreamConfig config;
   DmaBufSourceOptions options;
   Samples samples;
-  const Fd event;  // readable after push(), forget() and end()
+  const detail::Event event;  // readable after push(), forget() and end()
 
   // Between the program's threads and the loop's.
   struct Known {
@@ -99,10 +98,6 @@ struct DmaBufSource::Impl {
   bool is_starved = false;  // a frame waits, for every place is held
 
   [[nodiscard]] Error error(int code, const char* operation) const { return Error::os(code, operation, options.name); }
-  void wake() const noexcept {
-    const std::uint64_t one = 1;
-    static_cast<void>(sys::write(event.get(), &one, sizeof one));
-  }
   void note_known(const Buffer& buffer);
   [[nodiscard]] std::optional<std::uint32_t> slot_for(const Buffer& buffer);
   void retire_forgotten();
@@ -133,10 +128,10 @@ Result<std::unique_ptr<DmaBufSource>> DmaBufSource::create(StreamConfig config, 
   if (options.max_buffers < 1 || options.max_buffers > HoldSet::max_buffers)
     return invalid("max_buffers must be 1 to 64");
   config.layout = samples.front().layout();
-  const int event = sys::eventfd(EFD_CLOEXEC | EFD_NONBLOCK);
-  if (event < 0) return std::unexpected(Error::os(-event, "eventfd", options.name));
+  auto event = detail::Event::create(options.name);
+  if (!event) return std::unexpected(event.error());
   return std::unique_ptr<DmaBufSource>(
-      new DmaBufSource(std::make_unique<Impl>(config, std::move(samples), std::move(options), Fd::adopt(event))));
+      new DmaBufSource(std::make_unique<Impl>(config, std::move(samples), std::move(options), std::move(*event))));
 }
 
 // --- For the program ---
@@ -192,7 +187,7 @@ Result<void> DmaBufSource::push(const Buffer& buffer, FrameInfo info, Fence read
   my.note_known(buffer);
   my.pushed[(my.first + my.count) % my.pushed.size()] = {.buffer = buffer, .info = info, .ready = std::move(ready)};
   ++my.count;
-  my.wake();
+  my.event.signal();
   return {};
 }
 
@@ -200,13 +195,13 @@ void DmaBufSource::forget(const Buffer& buffer) {
   const std::lock_guard lock(impl_->mutex);
   std::erase_if(impl_->known, [&](const Impl::Known& one) { return one.buffer == buffer; });
   impl_->forgotten.push_back(buffer);
-  impl_->wake();
+  impl_->event.signal();
 }
 
 void DmaBufSource::end() noexcept {
   const std::lock_guard lock(impl_->mutex);
   impl_->ended = true;
-  impl_->wake();
+  impl_->event.signal();
 }
 
 // --- For the pipeline ---
@@ -214,7 +209,7 @@ void DmaBufSource::end() noexcept {
 std::string_view DmaBufSource::name() const noexcept { return impl_->options.name; }
 const StreamConfig& DmaBufSource::output() const noexcept { return impl_->output; }
 Allocator* DmaBufSource::output_allocator() noexcept { return &impl_->samples; }
-int DmaBufSource::poll_fd() const noexcept { return impl_->event.get(); }
+int DmaBufSource::poll_fd() const noexcept { return impl_->event.fd(); }
 short DmaBufSource::poll_events() const noexcept { return POLLIN; }
 HoldSet* DmaBufSource::holds() noexcept { return impl_->holds.get(); }
 
@@ -273,7 +268,7 @@ Result<void> DmaBufSource::stop() noexcept {
 void DmaBufSource::Impl::take_back(HoldSet& set) {
   while (const auto back = set.take_returned()) {
     slots[back->index].is_free = true;
-    if (std::exchange(is_starved, false)) wake();  // take() has something again
+    if (std::exchange(is_starved, false)) event.signal();  // take() has something again
     release(set.buffers()[back->index], slots[back->index].info, back->fences);
   }
 }
@@ -296,10 +291,7 @@ void DmaBufSource::Impl::retire_forgotten() {
 
 Result<void> DmaBufSource::dispatch(short revents) {
   Impl& my = *impl_;
-  if ((revents & POLLIN) != 0) {
-    std::uint64_t events = 0;
-    static_cast<void>(sys::read(my.event.get(), &events, sizeof events));
-  }
+  if ((revents & POLLIN) != 0) my.event.clear();
   if (my.stopped_holds) {
     my.take_back(*my.stopped_holds);
     if (my.stopped_holds->lent() == 0 && !my.stopped_holds->has_returned()) my.stopped_holds.reset();

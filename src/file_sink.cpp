@@ -272,16 +272,13 @@ Result<void> FileSink::import(const Buffer& buffer) { return detail::try_map(buf
 Result<void> FileSink::add_buffer(const Buffer& buffer) {
   Impl& my = *impl_;
   if (detail::map_of(my.maps, buffer) != nullptr) return {};
-  auto map = CpuMap::create(buffer, Access::read);
-  if (!map) return std::unexpected(map.error());
   const std::lock_guard lock(my.maps_mutex);
-  my.maps.push_back(std::move(*map));
-  return {};
+  return detail::add_map(my.maps, buffer, Access::read);
 }
 
 void FileSink::remove_buffer(const Buffer& buffer) noexcept {
   const std::lock_guard lock(impl_->maps_mutex);
-  impl_->maps.remove_if([&](const CpuMap& map) { return map.buffer() == buffer; });
+  detail::remove_map(impl_->maps, buffer);
 }
 
 Result<void> FileSink::start(std::span<const Buffer> buffers) {

@@ -115,9 +115,7 @@ Result<std::vector<Plan>> Pipeline::prepare(const StreamRequest& request) {
   impl.request = request;
   for (std::size_t i = 0; i < impl.streams.size(); ++i) {
     Stream& stream = impl.streams[i];
-    for (Branch& branch : stream.branches()) {
-      if (branch.state() == Branch::State::failed) branch.set_state(Branch::State::flowing);  // tried again
-    }
+    stream.retry_failed();
     stream.set_off(stream.branches().empty());
     if (stream.is_off()) continue;
     if (auto made = impl.prepare_stream(i, impl.wishes_for(i)); !made) {

@@ -174,9 +174,7 @@ Result<void> Pipeline::start(const Source& source) {
   }
   if (!stream.is_off() && !stream.ended()) return {};
   if (!stream.is_off()) static_cast<void>(impl.stop_stream(*index, Deadline::after(Impl::drain_time), nullptr));
-  for (Branch& branch : stream.branches()) {
-    if (branch.state() == Branch::State::failed) branch.set_state(Branch::State::flowing);
-  }
+  stream.retry_failed();
   stream.set_off(false);
   const auto started = impl.bring_up(*index, impl.wishes_for(*index));
   if (!started) stream.set_off(true);

@@ -162,10 +162,7 @@ Result<void> Pipeline::Impl::dispatch_to(Pollable& object, short revents) {
   for (std::size_t index = 0; index < streams.size(); ++index) {
     const auto& branches = streams[index].branches();
     for (std::size_t b = 0; b < branches.size(); ++b) {
-      const bool is_its =
-          &object == &branches[b].sink() ||
-          std::ranges::any_of(branches[b].stages(), [&](const Stage* stage) { return &object == stage; });
-      if (is_its) return survive(index, {.branch = b, .error = done.error()});
+      if (branches[b].has(&object)) return survive(index, {.branch = b, .error = done.error()});
     }
   }
   return done;
@@ -270,9 +267,7 @@ Result<void> Pipeline::Impl::survive(std::size_t index, const Failed& failure) {
   if (epoll) epoll->distrust();
   const auto forget = [this](const Branch& stopped) {  // what poll reported of it is not its concern any more
     for (Entry& entry : entries) {
-      const bool is_its = entry.object == &stopped.sink() ||
-                          std::ranges::any_of(stopped.stages(), [&](const Stage* one) { return entry.object == one; });
-      if (is_its) entry.object = nullptr;
+      if (stopped.has(entry.object)) entry.object = nullptr;
     }
   };
   if (branch != nullptr) {

@@ -184,8 +184,7 @@ std::expected<void, Refused> Stream::make_part(std::size_t index, const StreamRe
   return {};
 }
 
-std::expected<std::vector<Plan>, Refused> Stream::prepare(const StreamRequest& request,
-                                                          const std::vector<Allocator*>& allocators) {
+std::expected<void, Refused> Stream::prepare(const StreamRequest& request, const std::vector<Allocator*>& allocators) {
   forget();
   if (auto known = check_names(request, allocators); !known) return std::unexpected(Refused{known.error(), {}});
   for (std::size_t i = 0; i < parts().size(); ++i) {  // a copy adds a part
@@ -194,7 +193,13 @@ std::expected<std::vector<Plan>, Refused> Stream::prepare(const StreamRequest& r
       return std::unexpected(std::move(made.error()));
     }
   }
-  return plans();
+  return {};
+}
+
+void Stream::retry_failed() noexcept {
+  for (Branch& branch : branches_) {
+    if (branch.state() == Branch::State::failed) branch.set_state(Branch::State::flowing);
+  }
 }
 
 std::vector<Plan> Stream::plans() const {

@@ -55,9 +55,10 @@ class Stream {
   /// How often it was started.
   [[nodiscard]] std::uint64_t starts() const noexcept { return starts_; }
 
+  /// Branches that failed get frames again from the next start on.
+  void retry_failed() noexcept;
   /// Negotiates every link, makes its buffers and imports them. On refusal nothing is kept.
-  std::expected<std::vector<Plan>, Refused> prepare(const StreamRequest& request,
-                                                    const std::vector<Allocator*>& allocators);
+  std::expected<void, Refused> prepare(const StreamRequest& request, const std::vector<Allocator*>& allocators);
   /// The plans in force, the source's first.
   [[nodiscard]] std::vector<Plan> plans() const;
   /// Lets go of buffers, and of the copies a plan put in.

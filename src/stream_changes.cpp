@@ -8,6 +8,14 @@
 namespace dmaflow::detail {
 namespace {
 
+/// Memory that a consumer moves is not for a producer that has it mapped.
+Result<void> check_moves(const Consumer& consumer, const Producer& producer, const Buffer& buffer) {
+  if (!consumer.moves(buffer) || producer.writes_by_cpu()) return {};
+  return std::unexpected(Error::os(ENOTSUP, "Pipeline", consumer.name())
+                             .detail("it would move a running buffer, and %s would go on writing to where that was",
+                                     std::string(producer.name()).c_str()));
+}
+
 /// What negotiation asks of a consumer, asked of one that comes later: it gets the buffers that there are.
 Result<void> try_consumer(Consumer& consumer, const Producer& producer, std::span<const Buffer> buffers) {
   const StreamConfig& config = producer.output();
@@ -21,12 +29,7 @@ Result<void> try_consumer(Consumer& consumer, const Producer& producer, std::spa
   }
   for (const Buffer& buffer : buffers) {
     if (auto imported = consumer.import(buffer); !imported) return imported;
-    if (consumer.moves(buffer) && !producer.writes_by_cpu()) {
-      return std::unexpected(Error::os(ENOTSUP, "Pipeline::connect", consumer.name())
-                                 .detail("it would move the running buffers, and %s would go on writing to where they "
-                                         "were",
-                                         std::string(producer.name()).c_str()));
-    }
+    if (auto stays = check_moves(consumer, producer, buffer); !stays) return stays;
   }
   return {};
 }
@@ -92,10 +95,7 @@ std::expected<void, Failed> Stream::note_buffers() {
       const auto branch = branch_of(*consumer);
       if (branch && branches_[*branch].state() == Branch::State::failed) continue;
       auto added = consumer->add_buffer(buffer);
-      if (added && consumer->moves(buffer) && !source_->writes_by_cpu()) {
-        added = std::unexpected(
-            Error::os(ENOTSUP, "Pipeline", consumer->name()).detail("it would move a buffer that came later"));
-      }
+      if (added) added = check_moves(*consumer, *source_, buffer);
       if (result && !added) result = std::unexpected(Failed{branch, added.error()});
     }
   }

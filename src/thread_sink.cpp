@@ -1,6 +1,7 @@
 #include <dmaflow/thread_sink.hpp>
 
 #include "cancellable.hpp"
+#include "event.hpp"
 #include "format_check.hpp"
 #include "log.hpp"
 #include "sys/sys.hpp"
@@ -9,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
+#include <csignal>
 #include <exception>
 #include <mutex>
 #include <optional>
@@ -16,7 +18,7 @@
 #include <thread>
 #include <utility>
 
-#include <sys/eventfd.h>
+#include <poll.h>
 
 namespace dmaflow {
 namespace {
@@ -28,13 +30,13 @@ Deadline never() noexcept { return Deadline::at(Deadline::Clock::time_point::max
 }  // namespace
 
 struct ThreadSink::Impl {
-  Impl(Callback function, ThreadSinkOptions wanted, Fd made, Cancel stopper)
+  Impl(Callback function, ThreadSinkOptions wanted, detail::Event made, Cancel stopper)
       : callback(std::move(function)), options(std::move(wanted)), event(std::move(made)), stop(std::move(stopper)) {}
 
   Callback callback;
   const ThreadSinkOptions options;
-  const Fd event;     // worker to loop: room again, failed, idle
-  const Cancel stop;  // loop to worker, for what the worker waits for outside the mutex
+  const detail::Event event;  // worker to loop: room again, failed, idle
+  const Cancel stop;          // loop to worker, for what the worker waits for outside the mutex
   StreamConfig config;
   std::thread worker;  // joinable: started
   std::atomic<std::uint64_t> dropped{0};
@@ -55,14 +57,6 @@ struct ThreadSink::Impl {
 
   [[nodiscard]] Error error(int code, const char* operation) const { return Error::os(code, operation, options.name); }
   [[nodiscard]] bool is_started() const noexcept { return worker.joinable(); }
-  void wake_loop() const noexcept {
-    const std::uint64_t one = 1;
-    static_cast<void>(sys::write(event.get(), &one, sizeof one));
-  }
-  void clear_event() const noexcept {
-    std::uint64_t events = 0;
-    static_cast<void>(sys::read(event.get(), &events, sizeof events));
-  }
   [[nodiscard]] Frame pop() noexcept {
     Frame frame = std::move(ring[first]);
     first = (first + 1) % most;
@@ -95,17 +89,17 @@ void ThreadSink::Impl::work() noexcept {
     is_busy = true;
     const bool room_is_news = std::exchange(wants_room, false);
     lock.unlock();
-    if (room_is_news) wake_loop();
+    if (room_is_news) event.signal();
     auto done = handle(std::move(frame));
     lock.lock();
     is_busy = false;
     const bool was_cancelled = !done && stopping && done.error().code() == ECANCELED;
     if (!done && !was_cancelled) {
       failure = done.error();
-      wake_loop();
+      event.signal();
       return;
     }
-    if (count == 0 && std::exchange(wants_idle, false)) wake_loop();
+    if (count == 0 && std::exchange(wants_idle, false)) event.signal();
   }
 }
 
@@ -147,13 +141,12 @@ Result<std::unique_ptr<ThreadSink>> ThreadSink::create(Callback callback, Thread
   if (!callback) return invalid("there is no function");
   if (options.queue < 1 || options.queue > most) return invalid("queue must be 1 to 32");
   if (options.max_held < 1 || options.max_held > most) return invalid("max_held must be 1 to 32");
-  const int made = sys::eventfd(EFD_CLOEXEC | EFD_NONBLOCK);
-  if (made < 0) return std::unexpected(Error::os(-made, "eventfd", options.name));
-  Fd event = Fd::adopt(made);
+  auto event = detail::Event::create(options.name);
+  if (!event) return std::unexpected(event.error());
   auto stop = Cancel::create();
   if (!stop) return std::unexpected(stop.error().device(options.name));
   return std::unique_ptr<ThreadSink>(new ThreadSink(
-      std::make_unique<Impl>(std::move(callback), std::move(options), std::move(event), std::move(*stop))));
+      std::make_unique<Impl>(std::move(callback), std::move(options), std::move(*event), std::move(*stop))));
 }
 
 const StreamConfig& ThreadSink::config() const noexcept { return impl_->config; }
@@ -161,7 +154,7 @@ std::string_view ThreadSink::name() const noexcept { return impl_->options.name;
 Needs ThreadSink::needs() const { return impl_->options.needs; }
 std::uint32_t ThreadSink::max_held() const noexcept { return impl_->options.queue + impl_->options.max_held; }
 std::uint64_t ThreadSink::dropped() const noexcept { return impl_->dropped.load(std::memory_order_relaxed); }
-int ThreadSink::poll_fd() const noexcept { return impl_->event.get(); }
+int ThreadSink::poll_fd() const noexcept { return impl_->event.fd(); }
 short ThreadSink::poll_events() const noexcept { return impl_->is_started() ? POLLIN : 0; }
 
 Result<void> ThreadSink::check_input(const StreamConfig& config) {
@@ -189,7 +182,7 @@ Result<void> ThreadSink::start(std::span<const Buffer>) {
   return {};
 }
 
-// A caller that hears "no" waits for the event; so the worker is told to send one.
+// A caller that gets false waits for the event, so the worker must send one.
 bool ThreadSink::ready() const noexcept {
   Impl& my = *impl_;
   if (!my.is_started()) return false;
@@ -225,7 +218,7 @@ Result<void> ThreadSink::flush() {
 }
 
 Result<void> ThreadSink::dispatch(short revents) {
-  if ((revents & POLLIN) != 0) impl_->clear_event();
+  if ((revents & POLLIN) != 0) impl_->event.clear();
   return flush();
 }
 
@@ -238,9 +231,9 @@ Result<void> ThreadSink::drain(Deadline deadline, const Cancel* cancel) {
       if (my.count == 0 && !my.is_busy) return {};
       my.wants_idle = true;
     }
-    const int ready = detail::wait(my.event.get(), POLLIN, deadline, cancel);
+    const int ready = detail::wait(my.event.fd(), POLLIN, deadline, cancel);
     if (ready > 0) {
-      my.clear_event();
+      my.event.clear();
     } else if (ready < 0) {
       return std::unexpected(my.error(-ready, "ThreadSink::drain").detail("the function is still at work"));
     } else {
@@ -262,7 +255,7 @@ Result<void> ThreadSink::stop() noexcept {
   my.stop.cancel();
   my.worker.join();
   my.stop.reset();
-  my.clear_event();
+  my.event.clear();
   const auto failure = std::exchange(my.failure, std::nullopt);
   return failure && !my.is_told ? std::unexpected(*failure) : Result<void>{};
 }

@@ -1,4 +1,4 @@
-// How plans and refusals are told: in few words to people, in full on request, in JSON to programs.
+// What explain() says of plans and refusals: a few lines for people, everything on request, and JSON for programs.
 #include "fake.hpp"
 
 #include <dmaflow/negotiate.hpp>
