@@ -10,7 +10,7 @@ import json
 import re
 import sys
 
-LIBRARY = "dmaflow::Pipeline::step(dmaflow::Deadline)"
+LIBRARY = "dmaflow::Pipeline::step("
 BY_HAND = "raw::loop("
 FRAME = "dmaflow::HoldSet::lend("  # once for each
 MOST = 25  # functions shown one by one

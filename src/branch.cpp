@@ -18,35 +18,12 @@ std::uint32_t Branch::max_queued() const noexcept {
   return options_.stages.empty() ? 0 : 1;  // the sink's own staging place holds the newest
 }
 
-Frame Branch::pop() noexcept {
-  Frame frame = std::move(queue_[first_]);
-  first_ = (first_ + 1) % max_queue;
-  --count_;
-  return frame;
-}
-
 void Branch::begin() noexcept {
   in_stages_ = 0;
   discard_before_ = 0;
   BranchStats unused;
   count(unused);
 }
-
-void Branch::offer(Frame frame, BranchStats& stats) noexcept {
-  if (wants_newest() && count_ > 0) {
-    pop().release();
-    ++stats.dropped.replaced;
-  } else if (!wants_newest() && count_ >= options_.max_queued) {
-    // Policy::drop_when_full: with those that hold the source back, nothing is taken without has_room().
-    ++stats.dropped.queue_full;
-    return;  // the new one goes: those that wait keep their order and their place
-  }
-  queue_[(first_ + count_) % max_queue] = std::move(frame);
-  ++count_;
-}
-
-// A display replaces what it has not yet submitted; a recorder must have room.
-bool Branch::sink_takes() const noexcept { return wants_newest() || sink_->ready(); }
 
 bool Branch::entry_takes() const noexcept {
   return options_.stages.empty() ? sink_takes() : options_.stages.front()->ready();
@@ -60,22 +37,6 @@ Branch::Blocker Branch::blocker() const noexcept {
   if (!sink_->ready()) return look(*sink_);
   for (const Stage* stage : std::views::reverse(options_.stages)) {
     if (!stage->ready()) return look(*stage);
-  }
-  return {};
-}
-
-Result<void> Branch::feed_sink(Frame frame, BranchStats& stats) {
-  has_latency_ = frame.info().clock == FrameInfo::Clock::monotonic;
-  auto displaced = sink_->accept(std::move(frame));
-  if (!displaced) {
-    ++stats.failed;
-    return std::unexpected(displaced.error());
-  }
-  if (*displaced) {
-    ++stats.dropped.replaced;
-  } else {
-    ++stats.delivered;
-    ++moves_;
   }
   return {};
 }
@@ -104,9 +65,7 @@ bool Branch::is_due(const Frame& frame, Deadline::Clock::time_point now) const n
   return now.time_since_epoch() >= frame.info().target - sink_->lead_time();
 }
 
-/// Whether the first frame in the queue may go on now. Those whose successor is due as well are late.
-bool Branch::first_is_due(BranchStats& stats) noexcept {
-  if (options_.policy != Policy::on_time) return true;
+bool Branch::look_whether_due(BranchStats& stats) noexcept {
   const auto now = Deadline::Clock::now();
   while (count_ > 1 && is_due(queue_[(first_ + 1) % max_queue], now)) {
     pop().release();
@@ -131,10 +90,8 @@ void Branch::discard_before(std::uint64_t sequence, BranchStats& stats) noexcept
 Result<bool> Branch::move_through(BranchStats& stats, bool& between) {
   auto left = leave_stages(stats, between);
   if (!left || count_ == 0 || !entry_takes() || !first_is_due(stats)) return left;
-  const bool has_stages = !options_.stages.empty();
-  auto taken = has_stages ? feed_stage(0, pop(), stats) : feed_sink(pop(), stats);
-  if (!taken) return std::unexpected(taken.error());
-  (has_stages ? between : *left) = true;
+  if (auto taken = feed_stage(0, pop(), stats); !taken) return std::unexpected(taken.error());
+  between = true;
   return left;
 }
 
@@ -173,7 +130,7 @@ Result<bool> Branch::leave_stages(BranchStats& stats, bool& between) {
   return fed;
 }
 
-Result<bool> Branch::advance(BranchStats& stats) {
+Result<bool> Branch::advance_stages(BranchStats& stats) {
   bool fed = false;
   bool between = true;
   while (between) {
@@ -185,7 +142,7 @@ Result<bool> Branch::advance(BranchStats& stats) {
   return fed;
 }
 
-void Branch::count(BranchStats& stats) noexcept {
+void Branch::count_drops(BranchStats& stats) noexcept {
   const auto sink_dropped = sink_->dropped();
   const auto by_sink = std::min(sink_dropped - sink_dropped_, stats.delivered);
   sink_dropped_ = sink_dropped;

@@ -44,6 +44,8 @@ class Branch {
   /// Moves frames as far as they go, up to the sink's staging place. True where the sink took one: flush it. On an
   /// error the frame that caused it is let go and counted as failed.
   Result<bool> advance(BranchStats& stats);
+  /// False where nothing is left that advance() could move.
+  [[nodiscard]] bool may_have_more() const noexcept { return count_ > 0 || !options_.stages.empty(); }
   /// Lets go of every frame that is here, or still in a stage, and was captured before the one with this number.
   void discard_before(std::uint64_t sequence, BranchStats& stats) noexcept;
   /// When the first frame that waits for its target is due; nothing where none does, or something else is waited for.
@@ -61,7 +63,10 @@ class Branch {
     return !holds_source_back() || state_ == State::failed || (count_ == 0 && in_stages_ == 0);
   }
   /// Reads what the devices dropped, and what they hold.
-  void count(BranchStats& stats) noexcept;
+  void count(BranchStats& stats) noexcept {
+    stats.held = count_;
+    if (!options_.stages.empty() || sink_->dropped() != sink_dropped_) count_drops(stats);
+  }
   /// After the devices stopped: what waited here or was left in the stages is dropped.
   void finish(BranchStats& stats) noexcept;
 
@@ -81,14 +86,21 @@ class Branch {
   [[nodiscard]] bool holds_source_back() const noexcept {
     return options_.policy == Policy::wait_when_full || options_.policy == Policy::on_time;
   }
+  void count_drops(BranchStats& stats) noexcept;
   Result<bool> move_through(BranchStats& stats, bool& between);
   Result<bool> leave_stages(BranchStats& stats, bool& between);
   [[nodiscard]] bool is_due(const Frame& frame, Deadline::Clock::time_point now) const noexcept;
-  [[nodiscard]] bool first_is_due(BranchStats& stats) noexcept;
+  /// Whether the first frame in the queue may be passed on now. A frame whose successor is due as well is late.
+  [[nodiscard]] bool first_is_due(BranchStats& stats) noexcept {
+    return options_.policy != Policy::on_time || look_whether_due(stats);
+  }
+  [[nodiscard]] bool look_whether_due(BranchStats& stats) noexcept;
+  Result<bool> advance_stages(BranchStats& stats);
   Result<void> feed_sink(Frame frame, BranchStats& stats);
   Result<void> feed_stage(std::size_t index, Frame frame, BranchStats& stats);
   void note_left(BranchStats& stats) noexcept;
-  [[nodiscard]] bool sink_takes() const noexcept;
+  /// A display replaces what it has not yet submitted; a recorder must have room.
+  [[nodiscard]] bool sink_takes() const noexcept { return wants_newest() || sink_->ready(); }
   [[nodiscard]] bool entry_takes() const noexcept;
   Frame pop() noexcept;
 
@@ -106,5 +118,51 @@ class Branch {
   State state_ = State::flowing;
   bool has_latency_ = false;
 };
+
+// What every frame passes through is inline.
+
+inline Frame Branch::pop() noexcept {
+  Frame frame = std::move(queue_[first_]);
+  first_ = (first_ + 1) % max_queue;
+  --count_;
+  return frame;
+}
+
+inline void Branch::offer(Frame frame, BranchStats& stats) noexcept {
+  if (wants_newest() && count_ > 0) {
+    pop().release();
+    ++stats.dropped.replaced;
+  } else if (!wants_newest() && count_ >= options_.max_queued) {
+    // Policy::drop_when_full. With the policies that hold the source back, no frame is taken without has_room().
+    ++stats.dropped.queue_full;
+    return;  // the new frame is dropped: those in the queue keep their order and their place
+  }
+  queue_[(first_ + count_) % max_queue] = std::move(frame);
+  ++count_;
+}
+
+inline Result<void> Branch::feed_sink(Frame frame, BranchStats& stats) {
+  has_latency_ = frame.info().clock == FrameInfo::Clock::monotonic;
+  auto displaced = sink_->accept(std::move(frame));
+  if (!displaced) [[unlikely]] {
+    ++stats.failed;
+    return std::unexpected(displaced.error());
+  }
+  if (*displaced) {
+    ++stats.dropped.replaced;
+  } else {
+    ++stats.delivered;
+    ++moves_;
+  }
+  return {};
+}
+
+inline Result<bool> Branch::advance(BranchStats& stats) {
+  if (!options_.stages.empty()) return advance_stages(stats);
+  if (count_ == 0 || !sink_takes() || !first_is_due(stats)) return false;
+  if (auto taken = feed_sink(pop(), stats); !taken) [[unlikely]]
+    return std::unexpected(taken.error());
+  return true;
+}
 
 }  // namespace dmaflow::detail

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include <sys/eventfd.h>
 
@@ -23,8 +24,8 @@ const Frame::Empty& Frame::empty() noexcept {
 }
 
 Result<Frame> Frame::split() {
-  if (!set_) return std::unexpected(empty_frame("Frame::split"));
-  auto& hold = set_->holds_[index_];
+  if (hold_ == nullptr) return std::unexpected(empty_frame("Frame::split"));
+  detail::Hold& hold = *hold_;
   auto made = hold.holds_made.load(std::memory_order_relaxed);
   do {
     if (made >= HoldSet::max_holders) {
@@ -33,33 +34,33 @@ Result<Frame> Frame::split() {
     }
   } while (!hold.holds_made.compare_exchange_weak(made, made + 1, std::memory_order_relaxed));
   hold.holders.fetch_add(1, std::memory_order_relaxed);  // ours keeps it above 0
-  return Frame(set_, index_);
+  return Frame(hold);
 }
 
-bool Frame::is_sole() const noexcept {
-  return set_ && set_->holds_[index_].holders.load(std::memory_order_acquire) == 1;
-}
+bool Frame::is_sole() const noexcept { return hold_ != nullptr && hold_->holders.load(std::memory_order_acquire) == 1; }
 
 Result<void> Frame::set_info(const FrameInfo& info, Fence&& ready) noexcept {
   if (!is_sole()) {
-    if (!set_) return std::unexpected(empty_frame("Frame::set_info"));
+    if (hold_ == nullptr) return std::unexpected(empty_frame("Frame::set_info"));
     return std::unexpected(Error::os(EPERM, "Frame::set_info").detail("the frame was split: other holders read it"));
   }
-  auto& hold = set_->holds_[index_];
-  hold.info = info;
-  hold.ready = std::move(ready);
+  hold_->info = info;
+  hold_->ready = std::move(ready);
   return {};
 }
 
-void Frame::release() noexcept { release(Fence()); }
+void Frame::release() noexcept {
+  if (hold_ == nullptr) return;
+  detail::Hold& hold = *std::exchange(hold_, nullptr);
+  if (hold.holders.fetch_sub(1, std::memory_order_acq_rel) == 1) HoldSet::give_back(hold);
+}
 
 void Frame::release(Fence done) noexcept {
-  if (!set_) return;
-  auto& hold = set_->holds_[index_];
   // Each of at most max_holders holds adds one fence at most, so there is always room.
-  if (!done.is_null()) hold.fences[hold.fence_count.fetch_add(1, std::memory_order_relaxed)] = std::move(done);
-  const auto set = std::move(set_);
-  if (hold.holders.fetch_sub(1, std::memory_order_acq_rel) == 1) set->give_back(index_);
+  if (hold_ != nullptr && !done.is_null()) {
+    hold_->fences[hold_->fence_count.fetch_add(1, std::memory_order_relaxed)] = std::move(done);
+  }
+  release();
 }
 
 HoldSet::HoldSet(std::vector<Buffer> buffers, std::size_t room, Fd wake)
@@ -69,7 +70,11 @@ HoldSet::HoldSet(std::vector<Buffer> buffers, std::size_t room, Fd wake)
       holds_(std::make_unique<Hold[]>(room)),
       wake_(std::move(wake)) {
   std::ranges::move(buffers, buffers_.get());
-  for (Hold& hold : std::span(holds_.get(), count_)) hold.is_free = true;
+  for (std::uint32_t i = 0; i < room; ++i) {
+    holds_[i].index = i;
+    holds_[i].buffer = &buffers_[i];
+    holds_[i].is_free = i < count_;
+  }
 }
 
 HoldSet::~HoldSet() = default;
@@ -113,10 +118,11 @@ Result<Frame> HoldSet::lend(std::uint32_t index, const FrameInfo& info, Fence&& 
   drop_fences(hold);
   hold.info = info;
   hold.ready = std::move(ready);
+  hold.set = shared_from_this();
   hold.holds_made.store(1, std::memory_order_relaxed);
   hold.holders.store(1, std::memory_order_release);
   lent_.fetch_add(1, std::memory_order_relaxed);
-  return Frame(shared_from_this(), index);
+  return Frame(hold);
 }
 
 Result<std::uint32_t> HoldSet::add(const Buffer& buffer) noexcept {
@@ -145,16 +151,16 @@ Result<void> HoldSet::retire(std::uint32_t index) noexcept {
 
 // Pushes onto the stack of returned holds. The order against armed_ (both sequentially consistent) makes sure that
 // either the loop sees the hold before it sleeps, or we see that it is about to sleep.
-void HoldSet::give_back(std::uint32_t index) noexcept {
-  auto& hold = holds_[index];
+void HoldSet::give_back(Hold& hold) noexcept {
+  const auto set = std::move(hold.set);  // the source may be gone, and this the last that keeps it
   hold.ready = Fence();
-  lent_.fetch_sub(1, std::memory_order_release);
-  hold.next = returned_.load();
-  while (!returned_.compare_exchange_weak(hold.next, index)) {
+  set->lent_.fetch_sub(1, std::memory_order_release);
+  hold.next = set->returned_.load();
+  while (!set->returned_.compare_exchange_weak(hold.next, hold.index)) {
   }
-  if (armed_.load() && armed_.exchange(false)) {
+  if (set->armed_.load() && set->armed_.exchange(false)) {
     const std::uint64_t one = 1;
-    sys::write(wake_.get(), &one, sizeof one);  // cannot fail: the counter never comes near its end
+    sys::write(set->wake_.get(), &one, sizeof one);  // cannot fail: the counter never comes near its end
   }
 }
 

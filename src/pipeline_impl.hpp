@@ -58,14 +58,14 @@ struct Pipeline::Impl {
 
   // The wait set, its memory made once. Each entry beside what it belongs to.
   struct Entry {
-    Stream* source_of = nullptr;  // its source's own descriptor
-    HoldSet* wake_of = nullptr;   // its returned frames
-    Pollable* object = nullptr;   // a stage, a sink, or what the user has watched
-    bool is_watched = false;      // the last of these
-    bool is_fence = false;        // not the object's own descriptor, but a fence it waits for
+    HoldSet* wake_of = nullptr;  // its returned frames
+    Pollable* object = nullptr;  // a stage, a sink, or what the user has watched
+    bool is_watched = false;     // the last of these
+    bool is_fence = false;       // not the object's own descriptor, but a fence it waits for
   };
   std::vector<pollfd> polls;
   std::vector<Entry> entries;
+  bool is_armed = false;  // a HoldSet in the wait set was armed
   std::vector<Pollable*> watched;
   struct Due {
     Pollable* object = nullptr;
@@ -106,7 +106,7 @@ struct Pipeline::Impl {
   [[nodiscard]] bool all_ended() const noexcept { return std::ranges::all_of(streams, &Stream::is_done); }
 
   // pipeline_loop.cpp
-  void wait_for(int fd, short events, Entry entry);
+  void wait_for(int fd, short events, const Entry& entry);
   void wait_for(Pollable& object, bool is_watched = false);
   void note_wake(std::optional<Deadline> by) {
     if (by) wake = std::min(wake, by->time());
@@ -114,6 +114,7 @@ struct Pipeline::Impl {
   void clear_wait_set() noexcept {
     polls.clear();
     entries.clear();
+    is_armed = false;
     wake = Clock::time_point::max();
   }
   bool fill_wait_set();
@@ -128,7 +129,6 @@ struct Pipeline::Impl {
   Result<void> wake_objects();
   Result<void> serve_stream(std::size_t index, short revents);
   std::expected<bool, Failed> take_frames(std::size_t index);
-  void note_frame(bool came);
   [[nodiscard]] bool is_enough(std::size_t index) const noexcept;
   /// What the program says to a failure: then the others go on, else its error is the answer.
   Result<void> survive(std::size_t index, const Failed& failure);

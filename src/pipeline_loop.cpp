@@ -18,15 +18,20 @@ bool is_no_signal(const Error& error) noexcept { return error.code() == ENOLINK 
 
 // --- What is waited for
 
-void Pipeline::Impl::wait_for(int fd, short events, Entry entry) {
-  if (fd < 0 || events == 0) return;
+void Pipeline::Impl::wait_for(int fd, short events, const Entry& entry) {
   polls.push_back({.fd = fd, .events = events, .revents = 0});
   entries.push_back(entry);
 }
 
 void Pipeline::Impl::wait_for(Pollable& object, bool is_watched) {
-  wait_for(object.poll_fd(), object.poll_events(), {.object = &object, .is_watched = is_watched});
-  wait_for(object.waiting_fence(), POLLIN, {.object = &object, .is_watched = is_watched, .is_fence = true});
+  if (const short events = object.poll_events(); events != 0) {
+    if (const int fd = object.poll_fd(); fd >= 0) {
+      wait_for(fd, events, {.object = &object, .is_watched = is_watched});
+    }
+  }
+  if (const int fence = object.waiting_fence(); fence >= 0) {
+    wait_for(fence, POLLIN, {.object = &object, .is_watched = is_watched, .is_fence = true});
+  }
   note_wake(object.wake_by());
 }
 
@@ -34,16 +39,26 @@ void Pipeline::Impl::wait_for(Pollable& object, bool is_watched) {
 bool Pipeline::Impl::fill_wait_set() {
   bool sleep = true;
   for (Stream& stream : streams) {
+    stream.set_poll_index(Stream::no_poll);
     if (stream.is_off()) continue;
     const bool is_asked = !stream.ended() && stream.has_room();
     sleep &= !stream.is_behind() && !(is_asked && stream.has_more());
     if (is_asked) {
-      wait_for(stream.source().poll_fd(), stream.source().poll_events(), {.source_of = &stream});
-      wait_for(stream.source().waiting_fence(), POLLIN, {.is_fence = true});  // every turn serves the sources
-      note_wake(stream.source().wake_by());
+      Source& source = stream.source();
+      if (const short events = source.poll_events(); events != 0) {
+        if (const int fd = source.poll_fd(); fd >= 0) {
+          stream.set_poll_index(polls.size());
+          wait_for(fd, events, {});
+        }
+      }
+      if (const int fence = source.waiting_fence(); fence >= 0) {
+        wait_for(fence, POLLIN, {.is_fence = true});  // every turn serves the sources
+      }
+      note_wake(source.wake_by());
     }
     if (HoldSet* holds = stream.source().holds()) {
       if (stream.must_be_woken()) {
+        is_armed = true;
         sleep &= holds->arm();
         wait_for(holds->wake_fd(), POLLIN, {.wake_of = holds});
       } else {
@@ -62,6 +77,7 @@ bool Pipeline::Impl::fill_wait_set() {
 }
 
 void Pipeline::Impl::disarm() noexcept {
+  if (!is_armed) return;
   for (std::size_t i = 0; i < entries.size(); ++i) {
     if (entries[i].wake_of != nullptr) entries[i].wake_of->disarm((polls[i].revents & POLLIN) != 0);
   }
@@ -69,16 +85,17 @@ void Pipeline::Impl::disarm() noexcept {
 
 Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_fds, bool* stopped) {
   clear_wait_set();
-  for (const int fd : stop_fds) wait_for(fd, POLLIN, {});
+  for (const int fd : stop_fds) {
+    if (fd >= 0) wait_for(fd, POLLIN, {});
+  }
   const auto first_entry = entries.size();
   const bool sleep = fill_wait_set();
   const int ready = sys::wait(polls, sleep ? Deadline::at(std::min(deadline.time(), wake)) : Deadline::immediate());
   disarm();
   if (ready < 0) return std::unexpected(Error::os(-ready, "poll"));
-  for (std::size_t i = 0; i < first_entry; ++i) {
-    if (polls[i].revents != 0) *stopped = true;
-  }
-  now = Clock::now();
+  for (const pollfd& stop : std::span(polls).first(first_entry)) *stopped |= stop.revents != 0;
+  // The exact time only if something waits for a time.
+  now = ready > 0 && wake == Clock::time_point::max() ? std::max(now, sys::coarse_now()) : Clock::now();
   if (ready == 0 && sleep && now < wake) return false;
   if (auto served = turn(first_entry); !served) return std::unexpected(served.error());
   return true;
@@ -136,21 +153,21 @@ Result<void> Pipeline::Impl::serve_watched(std::size_t first_entry) {
 
 // Sinks and stages first: what they let go of can be given back to the source in this same turn.
 Result<void> Pipeline::Impl::serve(std::size_t first_entry) {
-  for (std::size_t i = first_entry; i < entries.size(); ++i) {
-    if (entries[i].object == nullptr || polls[i].revents == 0) continue;
-    if (entries[i].is_watched) continue;  // later: serve_watched()
-    const short revents = entries[i].is_fence ? short{0} : polls[i].revents;
-    if (auto done = dispatch_to(*entries[i].object, revents); !done) return done;
+  const pollfd* poll = polls.data() + first_entry;
+  for (const Entry& entry : std::span(entries).subspan(first_entry)) {
+    const short revents = poll++->revents;
+    if (revents == 0 || entry.object == nullptr || entry.is_watched) continue;  // watched: serve_watched()
+    if (auto done = dispatch_to(*entry.object, entry.is_fence ? short{0} : revents); !done) return done;
   }
-  if (auto woken = wake_objects(); !woken) return woken;
+  if (now >= wake) {
+    if (auto woken = wake_objects(); !woken) return woken;
+  }
   for (std::size_t index = 0; index < streams.size(); ++index) {
-    if (streams[index].is_off()) continue;
-    short revents = 0;
-    for (std::size_t i = first_entry; i < entries.size(); ++i) {
-      if (entries[i].source_of == &streams[index]) revents = polls[i].revents;
-    }
-    auto done = serve_stream(index, revents);
-    streams[index].count(stats.streams[index]);
+    Stream& stream = streams[index];
+    if (stream.is_off()) continue;
+    const std::size_t place = stream.poll_index();
+    auto done = serve_stream(index, place == Stream::no_poll ? short{0} : polls[place].revents);
+    stream.count(stats.streams[index]);
     if (!done) return done;
   }
   return {};
@@ -170,7 +187,6 @@ Result<void> Pipeline::Impl::dispatch_to(Pollable& object, short revents) {
 
 // Those that wanted to be called by now.
 Result<void> Pipeline::Impl::wake_objects() {
-  if (now < wake) return {};
   const auto serve_late = [this](Pollable& object) {
     const auto by = object.wake_by();
     return by && by->time() <= now ? dispatch_to(object, 0) : Result<void>{};
@@ -193,18 +209,15 @@ bool Pipeline::Impl::is_enough(std::size_t index) const noexcept {
   return frame_limit != 0 && stats.streams[index].captured - before_run[index] >= frame_limit;
 }
 
-void Pipeline::Impl::note_frame(bool came) {
-  const auto at = now.time_since_epoch();
-  if (came && per_second.first == std::chrono::nanoseconds::zero()) per_second.first = at;
-  if (per_second.first != std::chrono::nanoseconds::zero()) stats.elapsed = at - per_second.first;
-}
-
 // Takes until the source has no more, and moves each frame on before the next is taken: an idle recorder gets them all.
 // Where frames are late, only the newest is moved on. Without a frame, what waits in the branches is moved on. True
 // where frames came and a newer one may be there at once.
 std::expected<bool, detail::Failed> Pipeline::Impl::take_frames(std::size_t index) {
   Stream& stream = streams[index];
   StreamStats& counts = stats.streams[index];
+  if (per_second.first != std::chrono::nanoseconds::zero()) {
+    stats.elapsed = now.time_since_epoch() - per_second.first;
+  }
   stream.set_more(false);
   if (!stream.has_room()) {  // what waits goes on first
     if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
@@ -217,11 +230,13 @@ std::expected<bool, detail::Failed> Pipeline::Impl::take_frames(std::size_t inde
     }
     const auto frame = stream.take(counts);
     if (!frame) return std::unexpected(frame.error());
-    note_frame(*frame);
     if (!*frame) break;
+    if (per_second.first == std::chrono::nanoseconds::zero()) per_second.first = now.time_since_epoch();
     came = true;
-    if (stream.is_behind()) continue;
-    if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
+    if (!stream.is_behind()) {
+      if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
+    }
+    if (!stream.source().may_have_frame()) break;
   }
   if (stream.is_behind() && came) return true;
   stream.caught_up();

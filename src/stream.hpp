@@ -19,9 +19,10 @@ namespace dmaflow::detail {
 struct PerSecond {
   std::vector<std::uint32_t>* counts = nullptr;
   RecentSeconds* recent = nullptr;
-  std::chrono::nanoseconds first{0};  // when the first frame came, CLOCK_MONOTONIC
+  std::chrono::nanoseconds first{0};    // when the first frame came, CLOCK_MONOTONIC
+  std::chrono::seconds this_second{0};  // since then; of the last frame
 
-  void add(std::chrono::nanoseconds presented) const noexcept;
+  void add(std::chrono::nanoseconds presented) noexcept;
 };
 
 /// Who failed: a branch of a stream, or its source.
@@ -52,6 +53,10 @@ class Stream {
   /// True where it was stopped alone, failed, or has no branch: its source is not waited for either.
   [[nodiscard]] bool is_off() const noexcept { return is_off_; }
   void set_off(bool off) noexcept { is_off_ = off; }
+  /// Where its source's descriptor is in the loop's wait set.
+  static constexpr std::size_t no_poll = ~std::size_t{0};
+  [[nodiscard]] std::size_t poll_index() const noexcept { return poll_index_; }
+  void set_poll_index(std::size_t index) noexcept { poll_index_ = index; }
   /// How often it was started.
   [[nodiscard]] std::uint64_t starts() const noexcept { return starts_; }
 
@@ -120,6 +125,9 @@ class Stream {
     std::optional<std::size_t> branch;  // nothing: the source's
     std::size_t place = 0;              // in the branch's stages: right after the producer
   };
+  [[nodiscard]] std::size_t index_of(const Branch& branch) const noexcept {
+    return static_cast<std::size_t>(&branch - branches_.data());
+  }
   [[nodiscard]] std::vector<Part> parts() const;
   [[nodiscard]] std::vector<Consumer*> consumers_in(const Branch& branch) const;
   [[nodiscard]] bool is_copy(const void* participant) const noexcept;
@@ -141,6 +149,8 @@ class Stream {
   std::expected<void, Failed> note_buffers();
   [[nodiscard]] std::optional<std::size_t> branch_of(const Consumer& consumer) const noexcept;
   void note_traits() noexcept;
+  std::expected<bool, Failed> add_buffers_and_pass_on(Frame& frame, StreamStats& stats);
+  std::expected<bool, Failed> pass_on(Frame& frame, StreamStats& stats);
   void give_to_branches(Frame frame, StreamStats& stats, Result<void>& result) noexcept;
 
   Source* source_;
@@ -151,6 +161,7 @@ class Stream {
   std::uint64_t copied_before_ = 0;  // by stages of earlier runs
   std::uint64_t copied_ = 0;         // by all
   std::uint64_t starts_ = 0;
+  std::size_t poll_index_ = no_poll;
   std::uint64_t next_sequence_ = 0;
   std::uint32_t behind_ = 0;          // late frames in a row
   std::uint32_t buffer_changes_ = 0;  // HoldSet::changes() when the consumers were told last

@@ -77,8 +77,6 @@ std::optional<std::size_t> Stream::branch_of(const Consumer& consumer) const noe
 /// every consumer. All are asked, also after one has refused.
 std::expected<void, Failed> Stream::note_buffers() {
   const HoldSet* holds = source_->holds();
-  if (holds == nullptr || holds->changes() == buffer_changes_) [[likely]]
-    return {};
   buffer_changes_ = holds->changes();
   std::expected<void, Failed> result;
   Made& made = made_.front();

@@ -25,6 +25,9 @@ class AtomicRequest {
   void drop_last() noexcept;
   /// Returns 0 or -errno. @p flags: DRM_MODE_ATOMIC_*, DRM_MODE_PAGE_FLIP_EVENT.
   [[nodiscard]] int commit(int fd, std::uint32_t flags, std::uint64_t user_data = 0) const noexcept;
+  /// The same with one property.
+  [[nodiscard]] static int commit_one(int fd, std::uint32_t flags, std::uint32_t object, std::uint32_t property,
+                                      std::uint64_t value, std::uint64_t user_data) noexcept;
 
  private:
   std::vector<std::uint32_t> objects_;

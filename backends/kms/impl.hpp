@@ -174,10 +174,12 @@ struct Output::Impl {
   [[nodiscard]] int free_connector() noexcept;
   [[nodiscard]] int commit_staged() noexcept;
   [[nodiscard]] int submit(std::uint32_t flags) noexcept;
+  /// Of the next commit's flip event: whose it is, and which.
+  [[nodiscard]] std::uint64_t next_user_data() const noexcept { return std::uint64_t{number} << 48U | (commits + 1); }
   /// One framebuffer on one plane, waiting until it is on the screen, without an event.
   [[nodiscard]] Outcome commit_now(Plane::Impl& plane, std::uint32_t framebuffer) noexcept;
   void note_used(std::uint32_t plane);
-  /// What a commit's answer means: 0, parked, paused, or an error.
+  /// What a failed commit means: parked, paused, or an error.
   [[nodiscard]] Result<void> settle(int result) noexcept;
   /// After mastership came back: everything is set again, whatever another master left.
   [[nodiscard]] Result<void> relight() noexcept;
@@ -255,7 +257,12 @@ struct Plane::Impl {
   [[nodiscard]] int try_place(const Place& at, std::uint32_t framebuffer, std::uint32_t mode_blob) const;
   /// Follows the visible part of the staged frame, where that changed: shows it, or all of the frame where the driver
   /// cannot. Looks before it asks the driver, which is only then.
-  void follow_visible_part();
+  void follow_visible_part() {
+    if (staged.frame.info().visible == part || options.source) [[likely]]
+      return;
+    follow_part(staged.frame.info().visible);
+  }
+  void follow_part(const Rect& visible);
   /// Every property that says where and how.
   void set_place(AtomicRequest& to, const Place& at, std::uint32_t framebuffer) const;
   static void turn_off(AtomicRequest& to, const PlaneObject& plane);
@@ -265,12 +272,22 @@ struct Plane::Impl {
   // plane_fences.cpp
   /// Whether the staged frame may be committed now: it has no fence left, or the kernel waits for it. A frame whose
   /// fence has failed is let go.
-  [[nodiscard]] bool is_committable() noexcept;
+  [[nodiscard]] bool is_committable() noexcept {
+    if (staged.frame && staged.merged.is_null() && staged.frame.ready().is_null() &&
+        !staged.frame.info().has_implicit_fences) {
+      staged.wait = FenceWait::nobody;
+      return true;
+    }
+    return look_at_fences();
+  }
+  [[nodiscard]] bool look_at_fences() noexcept;
   /// What the staged frame waits for in this process: a fence's or, on kernels before 6.0, a dma-buf's descriptor; -1 =
   /// nothing.
   [[nodiscard]] int waiting_fence() const noexcept;
   /// Found committable.
-  [[nodiscard]] bool is_going() const noexcept;
+  [[nodiscard]] bool is_going() const noexcept {
+    return staged.frame && (staged.wait == FenceWait::nobody || staged.wait == FenceWait::kernel);
+  }
   /// IN_FENCE_FD of the staged frame, where the kernel is to wait.
   void set_fence(AtomicRequest& to) const;
 

@@ -117,10 +117,9 @@ void Output::Impl::set_mode(AtomicRequest& to, std::uint32_t blob) const {
 }
 
 int Output::Impl::submit(std::uint32_t flags) noexcept {
-  const std::uint64_t user_data = std::uint64_t{number} << 48U | (commits + 1);
   out_fence_fd = -1;
   if (wants_out_fences) request.set(crtc->id, crtc->out_fence_property, address_of(&out_fence_fd));
-  const int result = request.commit(device.file.fd, flags, user_data);
+  const int result = request.commit(device.file.fd, flags, next_user_data());
   if (result < 0) return result;
   if (wants_out_fences) out_fence = Fence::adopt_unchecked(Fd::adopt(out_fence_fd));
   committed();
@@ -188,6 +187,17 @@ int Output::Impl::commit_all() noexcept {
 
 int Output::Impl::commit_staged() noexcept {
   std::uint32_t flags = nonblocking_flip;
+  if (planes.size() == 1 && !wants_out_fences) {
+    Plane::Impl& impl = Inside::of(*planes.front());
+    if (impl.is_going()) impl.follow_visible_part();
+    if (impl.staged.wait == Plane::Impl::FenceWait::nobody && impl.staged.frame && impl.is_on && !impl.has_moved) {
+      const PlaneObject& plane = *impl.place->plane;
+      const int result = AtomicRequest::commit_one(device.file.fd, flags, plane.id, plane.fb, impl.staged.framebuffer,
+                                                   next_user_data());
+      if (result == 0) committed();
+      return result;
+    }
+  }
   request.clear();
   for (const auto& plane : planes) {
     Plane::Impl& impl = Inside::of(*plane);
@@ -245,7 +255,10 @@ Result<void> Output::Impl::commit() noexcept {
   if (device.outstanding >= event_batch) {
     if (auto read = device.read_events(); !read) return read;
   }
-  return settle(is_lit ? commit_staged() : commit_all());
+  const int result = is_lit ? commit_staged() : commit_all();
+  if (result == 0) [[likely]]
+    return {};
+  return settle(result);
 }
 
 Result<void> Output::Impl::relight() noexcept {
@@ -255,7 +268,6 @@ Result<void> Output::Impl::relight() noexcept {
 }
 
 Result<void> Output::Impl::settle(int result) noexcept {
-  if (result == 0) return {};
   if (result == -EBUSY && in_flight) {
     refused();
     return {};
@@ -282,23 +294,30 @@ void Output::Impl::committed() noexcept {
   in_flight = is_lit = has_touched = true;
   must_relight = is_blocked = false;
   if (is_in_step) keep_step();
+  bool is_more_staged = false;
   for (const auto& plane : planes) {
     Plane::Impl& impl = Inside::of(*plane);
-    if (!impl.is_going()) continue;
+    if (!impl.is_going()) {
+      is_more_staged |= static_cast<bool>(impl.staged.frame);
+      continue;
+    }
     const FrameInfo& info = impl.staged.frame.info();
     if (last_captured.count() != 0 && info.timestamp - last_captured > slow_interval) is_slow = true;
     if (info.target.count() != 0) is_slow = true;  // somebody follows when it is seen
     last_captured = info.timestamp;
     impl.submitted.push({.commit = commits, .report = Presentation::of(info)});
     impl.under_way = std::move(impl.staged);
-    if (impl.following.frame) impl.staged = std::move(impl.following);
+    if (impl.following.frame) {
+      impl.staged = std::move(impl.following);
+      is_more_staged = true;
+    }
     if (!impl.is_on) note_used(impl.place->plane->id);
     impl.is_on = true;
     impl.has_moved = false;
   }
   // A frame that followed this one, and is now next, would be refused until the flip. Where no more frames come to try
   // again (a policy that waits for room), only the flip's event lets it go on.
-  if (!is_in_step && has_staged()) is_parked = true;
+  if (!is_in_step && is_more_staged) is_parked = true;
 }
 
 void Output::Impl::completed() noexcept {

@@ -271,10 +271,7 @@ int Plane::Impl::try_place(const Place& at, std::uint32_t framebuffer, std::uint
   return request.commit(file().fd, DRM_MODE_ATOMIC_TEST_ONLY | DRM_MODE_ATOMIC_ALLOW_MODESET);
 }
 
-void Plane::Impl::follow_visible_part() {
-  const Rect& visible = staged.frame.info().visible;
-  if (visible == part || options.source) [[likely]]
-    return;
+void Plane::Impl::follow_part(const Rect& visible) {
   const Size size = config.layout.size;
   const Rect whole{0, 0, size.width, size.height};
   const Rect wanted = is_inside(visible, size) ? visible : whole;

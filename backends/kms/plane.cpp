@@ -191,8 +191,9 @@ Result<void> Plane::dispatch(short revents) { return impl_->device().dispatch(re
 
 namespace {
 
-/// Whether reading a mapped byte had to fault its page in.
-bool faults(const std::byte* mapped) noexcept {
+/// Whether reading a mapped byte had to fault its page in. Never inlined: its own code must be in memory by then, so
+/// the second call tells, and both must be of the same code.
+[[gnu::noinline]] bool faults(const std::byte* mapped) noexcept {
   const long before = sys::minor_faults();
   static_cast<void>(*static_cast<const volatile std::byte*>(mapped));
   return sys::minor_faults() != before;

@@ -35,7 +35,7 @@ Result<Fence> with_implicit_fences(const Frame& frame) noexcept {
 
 }  // namespace
 
-bool Plane::Impl::is_committable() noexcept {
+bool Plane::Impl::look_at_fences() noexcept {
   if (!staged.frame) return false;
   if (is_going()) return true;
   const bool is_implicit = staged.frame.info().has_implicit_fences;
@@ -73,10 +73,6 @@ bool Plane::Impl::is_committable() noexcept {
   staged = std::exchange(following, {});
   ++dropped;
   return is_committable();
-}
-
-bool Plane::Impl::is_going() const noexcept {
-  return staged.frame && (staged.wait == FenceWait::nobody || staged.wait == FenceWait::kernel);
 }
 
 int Plane::Impl::waiting_fence() const noexcept {

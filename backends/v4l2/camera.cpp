@@ -98,7 +98,11 @@ struct Camera::Impl {
   void forget_stream() noexcept;
   Result<Frame> lend(const Dequeued& done);
   Result<bool> give_back(const HoldSet::Returned& returned) noexcept;
-  Result<void> give_back_all() noexcept;
+  Result<void> give_back_all() noexcept {
+    if (waiting.count == 0 && !holds->has_returned()) return {};
+    return give_back_returned();
+  }
+  Result<void> give_back_returned() noexcept;
 };
 
 // --- opening
@@ -382,19 +386,25 @@ short Camera::poll_events() const noexcept {
   return static_cast<short>((frames ? POLLIN : 0) | (my.events ? POLLPRI : 0));
 }
 
+bool Camera::may_have_frame() const noexcept {
+  const Impl& my = *impl_;
+  return my.ended || !my.polled || my.readable;
+}
+
 Result<Frame> Camera::take() {
   Impl& my = *impl_;
   if (!my.holds) return Frame{};
   if (my.ended) return std::unexpected(my.device.error(EPIPE, "VIDIOC_DQBUF").detail("the stream has ended"));
   if (my.signal.is_absent() || my.queue.queued() == 0 || (my.polled && !my.readable)) return Frame{};
   my.readable = my.ending;
-  auto done = my.queue.dequeue();
-  if (!done) {
-    if (my.is_change(done.error())) return Frame{};
-    my.ended = done.error().code() == EPIPE;
-    return std::unexpected(done.error());
+  Dequeued done;
+  const auto is_done = my.queue.dequeue(done);
+  if (!is_done) [[unlikely]] {
+    if (my.is_change(is_done.error())) return Frame{};
+    my.ended = is_done.error().code() == EPIPE;
+    return std::unexpected(is_done.error());
   }
-  if (*done) return my.lend(**done);
+  if (*is_done) return my.lend(done);
   if (!my.ending) return Frame{};
   my.ended = true;
   return std::unexpected(my.device.error(EPIPE, "VIDIOC_DQBUF").detail("the stream has ended"));
@@ -421,7 +431,8 @@ Result<Frame> Camera::Impl::lend(const Dequeued& done) {
     return std::unexpected(device.error(EPIPE, "VIDIOC_DQBUF").detail("the stream has ended"));
   }
   for (std::uint32_t i = 0; i < agreed->format.planes; ++i) {
-    if (done.data_offset[i] == 0) continue;
+    if (done.data_offset[i] == 0) [[likely]]
+      continue;
     waiting.entries[waiting.count++] = {.index = index, .fences = {}};
     return std::unexpected(
         device.error(ENOTSUP, "VIDIOC_DQBUF")
@@ -460,13 +471,15 @@ Result<bool> Camera::Impl::give_back(const HoldSet::Returned& returned) noexcept
   return true;
 }
 
-Result<void> Camera::Impl::give_back_all() noexcept {
+Result<void> Camera::Impl::give_back_returned() noexcept {
   // Returned buffers join those that wait, then every one is tried: one that fails or is not ready stays.
-  while (waiting.count < max_slots) {
+  while (waiting.count < max_slots && holds->has_returned()) {
     const auto returned = holds->take_returned();
     if (!returned) break;
+    if (returned->fences.empty() && queue.queue(slot_of_hold[returned->index])) continue;
     waiting.entries[waiting.count++] = *returned;
   }
+  if (waiting.count == 0) return {};
   std::uint32_t kept = 0;
   for (std::uint32_t i = 0; i < waiting.count; ++i) {
     auto queued = give_back(waiting.entries[i]);

@@ -383,15 +383,16 @@ Result<void> Output::dispatch(short revents) {
 /// One DQBUF: more frames that are done make the descriptor ready again.
 Result<void> Output::Impl::collect() {
   if (queue.queued() == 0) return {};
-  auto done = queue.dequeue();
-  if (!done) return std::unexpected(done.error());
-  if (!*done) return {};
-  Frame frame = std::move(in_device[(*done)->slot]);
+  Dequeued done;
+  const auto is_done = queue.dequeue(done);
+  if (!is_done) return std::unexpected(is_done.error());
+  if (!*is_done) return {};
+  Frame frame = std::move(in_device[done.slot]);
   Presentation report = Presentation::of(frame.info());
   // A device that copies time stamps gives ours back; then the moment we learn of it is the best there is.
-  const bool own = ((*done)->flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
-  report.presented = own ? (*done)->timestamp : Deadline::Clock::now().time_since_epoch();
-  if (((*done)->flags & V4L2_BUF_FLAG_ERROR) == 0) reports.add(report);
+  const bool own = (done.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
+  report.presented = own ? done.timestamp : Deadline::Clock::now().time_since_epoch();
+  if ((done.flags & V4L2_BUF_FLAG_ERROR) == 0) reports.add(report);
   return {};
 }
 

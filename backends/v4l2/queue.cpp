@@ -121,7 +121,7 @@ Result<void> Queue::queue(std::uint32_t index, std::chrono::nanoseconds time) no
   return {};
 }
 
-Result<std::optional<Dequeued>> Queue::dequeue() noexcept {
+Result<bool> Queue::dequeue(Dequeued& out) noexcept {
   v4l2_plane planes[VIDEO_MAX_PLANES];
   v4l2_buffer buffer{};
   buffer.type = device_.buffer_type();
@@ -132,7 +132,7 @@ Result<std::optional<Dequeued>> Queue::dequeue() noexcept {
     buffer.length = VIDEO_MAX_PLANES;
   }
   const int result = device_.try_call(DMAFLOW_V4L2_OP(VIDIOC_DQBUF), &buffer);
-  if (result == -EAGAIN) return std::nullopt;
+  if (result == -EAGAIN) return false;
   if (result < 0) return std::unexpected(stream_error(-result, "VIDIOC_DQBUF"));
   if (buffer.index >= slots_ || !table_[buffer.index].queued) {
     return std::unexpected(
@@ -140,7 +140,6 @@ Result<std::optional<Dequeued>> Queue::dequeue() noexcept {
   }
   table_[buffer.index].queued = false;
   --queued_;
-  Dequeued out;
   out.slot = buffer.index;
   out.sequence = buffer.sequence;
   out.flags = buffer.flags;
@@ -154,7 +153,7 @@ Result<std::optional<Dequeued>> Queue::dequeue() noexcept {
   } else {
     out.bytes_used[0] = buffer.bytesused;
   }
-  return out;
+  return true;
 }
 
 Result<void> Queue::stream_on() noexcept {

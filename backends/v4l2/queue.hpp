@@ -45,8 +45,8 @@ class Queue {
   void pair(std::uint32_t slot, const Buffer& buffer, const StreamFormat& format) noexcept;
   /// QBUF. @p time: copied to output devices.
   Result<void> queue(std::uint32_t slot, std::chrono::nanoseconds time = {}) noexcept;
-  /// DQBUF: nothing where none is done. Errors: EPIPE (past the last buffer), EIO, ENODEV.
-  Result<std::optional<Dequeued>> dequeue() noexcept;
+  /// DQBUF: false where none is done. Errors: EPIPE (past the last buffer), EIO, ENODEV.
+  Result<bool> dequeue(Dequeued& out) noexcept;
   Result<void> stream_on() noexcept;
 
   /// A descriptor for plane @p plane of an MMAP slot (EXPBUF).

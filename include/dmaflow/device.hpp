@@ -199,6 +199,8 @@ class Source : public Pollable, public Producer {
   /// returns an empty frame; a call that has nothing to return should cost no system call.
   /// Errors: ENODEV (gone), EPIPE (the stream has ended), EIO and others from the device.
   [[nodiscard]] virtual Result<Frame> take() = 0;
+  /// False if the next take() would certainly return an empty frame, so that the loop need not call it. Default: true.
+  [[nodiscard]] virtual bool may_have_frame() const noexcept { return true; }
   /// The holds of the running stream; nullptr while stopped. dispatch() gives returned buffers back to the device. Its
   /// buffers may change (HoldSet::add(), retire()) inside dispatch() and take(): the pipeline then tells the consumers,
   /// before they get the next frame.

@@ -109,6 +109,9 @@ struct FrameInfo {
 };
 
 class HoldSet;
+namespace detail {
+struct Hold;
+}
 
 /// One hold on one buffer. Move-only; empty after a move, after release() and by default. Destroying it releases the
 /// hold. A Frame may be moved to and destroyed in any thread; one Frame object is not synchronised. It may outlive its
@@ -116,21 +119,20 @@ class HoldSet;
 class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
  public:
   Frame() = default;
-  Frame(Frame&& other) noexcept = default;
+  Frame(Frame&& other) noexcept : hold_(std::exchange(other.hold_, nullptr)) {}
   Frame& operator=(Frame&& other) noexcept {
     if (this == &other) return *this;
-    if (set_) release();
-    set_ = std::move(other.set_);
-    index_ = other.index_;
+    if (hold_ != nullptr) release();
+    hold_ = std::exchange(other.hold_, nullptr);
     return *this;
   }
   Frame(const Frame&) = delete;
   Frame& operator=(const Frame&) = delete;
   ~Frame() {
-    if (set_) release();
+    if (hold_ != nullptr) release();
   }
 
-  explicit operator bool() const noexcept { return set_ != nullptr; }
+  explicit operator bool() const noexcept { return hold_ != nullptr; }
   // The references below are valid while this frame is held. After release() the source may change what they refer to.
   /// An empty frame has an empty buffer.
   [[nodiscard]] const Buffer& buffer() const noexcept;
@@ -141,7 +143,7 @@ class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
   [[nodiscard]] const Fence& ready() const noexcept;
   /// The slot of the buffer in its source: below HoldSet::max_buffers, different for each buffer the source has, and
   /// the same while the source has the buffer. Meaningless for an empty frame.
-  [[nodiscard]] std::uint32_t index() const noexcept { return index_; }
+  [[nodiscard]] std::uint32_t index() const noexcept;
 
   /// Creates another hold on the same image. From then on every holder may only read. The buffer returns to the source
   /// when the last holder has released it, and the source then waits for the fences of all of them.
@@ -166,9 +168,8 @@ class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
   friend class HoldSet;
   struct Empty;  // what an empty frame answers with
   static const Empty& empty() noexcept;
-  Frame(std::shared_ptr<HoldSet> set, std::uint32_t index) noexcept : set_(std::move(set)), index_(index) {}
-  std::shared_ptr<HoldSet> set_;
-  std::uint32_t index_ = 0;
+  explicit Frame(detail::Hold& hold) noexcept : hold_(&hold) {}
+  detail::Hold* hold_ = nullptr;  // which keeps its set
 };
 
 struct Frame::Empty {
@@ -176,6 +177,28 @@ struct Frame::Empty {
   FrameInfo info;
   Fence ready;
 };
+
+namespace detail {
+
+/// One buffer in a HoldSet, and who holds it.
+struct Hold {
+  static constexpr std::uint32_t max_holders = 16;
+  static constexpr std::uint32_t none = ~0U;
+
+  std::atomic<std::uint32_t> holders{0};
+  std::atomic<std::uint32_t> holds_made{0};
+  std::atomic<std::uint32_t> fence_count{0};
+  std::uint32_t index = 0;
+  std::uint32_t next = none;  // link in the stack of returned holds
+  bool is_free = false;       // the source's thread only. Neither free nor with holders: returned, or no buffer
+  const Buffer* buffer = nullptr;
+  std::shared_ptr<HoldSet> set;  // while there are holders: they keep the set
+  FrameInfo info;
+  Fence ready;
+  std::array<Fence, max_holders> fences;
+};
+
+}  // namespace detail
 
 /// The source's side: a set of buffers, lent and returned without an allocation, a lock or, in the source's own thread,
 /// a system call. Frames return from any thread; all calls on the set must be made in the source's thread.
@@ -188,7 +211,7 @@ struct Frame::Empty {
 class HoldSet : public std::enable_shared_from_this<HoldSet> {
  public:
   /// The most holds on one image, counted over its whole lifetime.
-  static constexpr std::uint32_t max_holders = 16;
+  static constexpr std::uint32_t max_holders = detail::Hold::max_holders;
   /// The most buffers in a set (V4L2's VIDEO_MAX_FRAME times two).
   static constexpr std::size_t max_buffers = 64;
 
@@ -243,20 +266,11 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
 
  private:
   friend class Frame;
-  struct Hold {
-    std::atomic<std::uint32_t> holders{0};
-    std::atomic<std::uint32_t> holds_made{0};
-    std::atomic<std::uint32_t> fence_count{0};
-    std::array<Fence, max_holders> fences;
-    FrameInfo info;
-    Fence ready;
-    std::uint32_t next = none;  // link in the stack of returned holds
-    bool is_free = false;       // the source's thread only. Neither free nor with holders: returned, or no buffer
-  };
-  static constexpr std::uint32_t none = ~0U;
+  using Hold = detail::Hold;
+  static constexpr std::uint32_t none = Hold::none;
 
   HoldSet(std::vector<Buffer> buffers, std::size_t room, Fd wake);
-  void give_back(std::uint32_t index) noexcept;
+  static void give_back(Hold& hold) noexcept;
   static void drop_fences(Hold& hold) noexcept;
   [[nodiscard]] bool is_free(std::uint32_t index) const noexcept { return index < count_ && holds_[index].is_free; }
   [[nodiscard]] Error not_free(const char* operation, std::uint32_t index) const noexcept;
@@ -273,8 +287,9 @@ class HoldSet : public std::enable_shared_from_this<HoldSet> {
   std::atomic<bool> armed_{false};
 };
 
-inline const Buffer& Frame::buffer() const noexcept { return set_ ? set_->buffers_[index_] : empty().buffer; }
-inline const FrameInfo& Frame::info() const noexcept { return set_ ? set_->holds_[index_].info : empty().info; }
-inline const Fence& Frame::ready() const noexcept { return set_ ? set_->holds_[index_].ready : empty().ready; }
+inline const Buffer& Frame::buffer() const noexcept { return hold_ != nullptr ? *hold_->buffer : empty().buffer; }
+inline const FrameInfo& Frame::info() const noexcept { return hold_ != nullptr ? hold_->info : empty().info; }
+inline const Fence& Frame::ready() const noexcept { return hold_ != nullptr ? hold_->ready : empty().ready; }
+inline std::uint32_t Frame::index() const noexcept { return hold_ != nullptr ? hold_->index : 0; }
 
 }  // namespace dmaflow

@@ -221,6 +221,7 @@ class Camera final : public Source {
   /// no matter who set it. Frames that the driver had finished before a change, and that were not taken yet, get the
   /// new rectangle.
   [[nodiscard]] Result<Frame> take() override;
+  [[nodiscard]] bool may_have_frame() const noexcept override;
   [[nodiscard]] HoldSet* holds() noexcept override;
   [[nodiscard]] int poll_fd() const noexcept override;
   /// Only events while no buffer is queued (POLLIN would report POLLERR continuously) or there is no signal.

@@ -266,23 +266,33 @@ timespec timespec_of(std::chrono::nanoseconds span) noexcept {
   return result;
 }
 
+std::chrono::steady_clock::time_point coarse_now() noexcept {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return std::chrono::steady_clock::time_point(std::chrono::seconds(now.tv_sec) +
+                                               std::chrono::nanoseconds(now.tv_nsec));
+}
+
 int wait(std::span<pollfd> fds, Deadline deadline) noexcept {
   using std::chrono::milliseconds;
-  // ppoll() takes nanoseconds, and looks at the clock once more to report what is left of them.
+  // ppoll() takes nanoseconds, but reads the clock once more to report how many of them are left.
   constexpr Deadline::Clock::duration fine = std::chrono::seconds(1);
   constexpr Deadline::Clock::duration most = std::chrono::hours(24);
   if (const int error = before("poll", fds.empty() ? -1 : fds.front().fd, fds.size())) return unmade(error);
   while (true) {
-    const auto left = deadline.remaining();
+    const auto soon = coarse_now() + fine;
     int ready = 0;
-    if (left < fine) {
-      const timespec time = timespec_of(left);
+    bool is_last = true;
+    if (deadline.time() < soon) {
+      const timespec time = timespec_of(deadline.remaining());
       ready = ::ppoll(fds.data(), fds.size(), &time, nullptr);
     } else {
-      const auto time = std::chrono::ceil<milliseconds>(std::min(left, most));
-      ready = ::poll(fds.data(), fds.size(), static_cast<int>(time.count()));
+      const auto left = deadline.time() - soon + fine;
+      is_last = left < most;
+      ready = ::poll(fds.data(), fds.size(),
+                     static_cast<int>(std::chrono::ceil<milliseconds>(std::min(left, most)).count()));
     }
-    if (ready > 0 || (ready == 0 && left < most)) return ready;
+    if (ready > 0 || (ready == 0 && is_last)) return ready;
     if (ready < 0 && errno != EINTR) return -errno;
   }
 }

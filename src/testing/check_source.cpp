@@ -92,8 +92,10 @@ class SourceRun {
   std::uint32_t take_until_empty(bool hold) {
     std::uint32_t count = 0;
     while (count < HoldSet::max_buffers) {
+      const bool may_have_frame = source_.may_have_frame();
       auto taken = source_.take();
       if (!check_.succeeded(taken, "take()") || !*taken) break;
+      check_.that(may_have_frame, "take() returns a frame after may_have_frame() returned false");
       waiter_.note_news();
       ++count;
       look_at(*taken);

@@ -86,6 +86,14 @@ TEST_F(Conformance, ASourceThatNeverRestsIsFound) {
   EXPECT_TRUE(finds(check(source), "by a wake_by() that stays in the past"));
 }
 
+TEST_F(Conformance, ASourceThatDeniesAFrameItHasIsFound) {
+  struct Denies : FakeSource {
+    using FakeSource::FakeSource;
+    [[nodiscard]] bool may_have_frame() const noexcept override { return false; }
+  } source{{small_config()}};
+  EXPECT_TRUE(finds(check(source), "take() returns a frame after may_have_frame() returned false"));
+}
+
 TEST_F(Conformance, ADescriptorThatIsLeftOpenIsFound) {
   struct Leaky : FakeSource {
     using FakeSource::FakeSource;
