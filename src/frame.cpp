@@ -32,7 +32,7 @@ Result<Frame> Frame::split() {
                                  .detail("one image was split %u times, the most there is", HoldSet::max_holders));
     }
   } while (!hold.holds_made.compare_exchange_weak(made, made + 1, std::memory_order_relaxed));
-  hold.holders.fetch_add(1, std::memory_order_relaxed);  // ours keeps it above 0
+  hold.holders.fetch_add(1, std::memory_order_relaxed);  // this frame's own hold keeps it above 0
   return Frame(set_, index_);
 }
 
@@ -56,7 +56,7 @@ void Frame::release() noexcept { release(Fence()); }
 void Frame::release(Fence done) noexcept {
   if (!set_) return;
   auto& hold = set_->holds_[index_];
-  // Each of at most max_holders holds adds one fence at most, so there is always room.
+  // Each of at most max_holders holds adds at most one fence, so the array always has space.
   if (!done.is_null()) hold.fences[hold.fence_count.fetch_add(1, std::memory_order_relaxed)] = std::move(done);
   const auto set = std::move(set_);
   if (hold.holders.fetch_sub(1, std::memory_order_acq_rel) == 1) set->give_back(index_);
@@ -143,8 +143,8 @@ Result<void> HoldSet::retire(std::uint32_t index) noexcept {
   return {};
 }
 
-// Pushes onto the stack of returned holds. The order against armed_ (both sequentially consistent) makes sure that
-// either the loop sees the hold before it sleeps, or we see that it is about to sleep.
+// Pushes onto the stack of returned holds. The order relative to armed_ (both sequentially consistent) ensures that
+// either the loop sees the hold before it sleeps, or this function sees that the loop is about to sleep.
 void HoldSet::give_back(std::uint32_t index) noexcept {
   auto& hold = holds_[index];
   hold.ready = Fence();
@@ -154,14 +154,14 @@ void HoldSet::give_back(std::uint32_t index) noexcept {
   }
   if (armed_.load() && armed_.exchange(false)) {
     const std::uint64_t one = 1;
-    sys::write(wake_.get(), &one, sizeof one);  // cannot fail: the counter never comes near its end
+    sys::write(wake_.get(), &one, sizeof one);  // cannot fail: the counter stays far below its maximum
   }
 }
 
 std::optional<HoldSet::Returned> HoldSet::take_returned() noexcept {
   if (in_order_ == none) {
     auto next = returned_.exchange(none, std::memory_order_acq_rel);
-    while (next != none) {  // newest first: turn it round
+    while (next != none) {  // newest first: reverse the order
       const auto after = holds_[next].next;
       holds_[next].next = in_order_;
       in_order_ = next;
@@ -177,7 +177,7 @@ std::optional<HoldSet::Returned> HoldSet::take_returned() noexcept {
 }
 
 std::span<Fence> HoldSet::fences(std::uint32_t index) noexcept {
-  if (!is_free(index)) return {};  // holders may be adding theirs
+  if (!is_free(index)) return {};  // holders may still be adding fences
   auto& hold = holds_[index];
   return std::span(hold.fences).first(hold.fence_count.load(std::memory_order_relaxed));
 }
