@@ -16,14 +16,14 @@ std::string names_of(const std::vector<Modifier>& modifiers) {
   return names;
 }
 
-/// What an allocator that was opened really gives.
+/// Allocates a small buffer to check that an opened allocator really works.
 Result<void> try_out(Allocator& allocator) {
   const auto made = allocator.allocate({.size = {64, 64}, .format = formats::xrgb8888});
   if (!made) return std::unexpected(made.error());
   return {};
 }
 
-/// In the order of how easily a user can do something: what was tried last is what more users may open.
+/// The error of the allocator tried last comes first: more users may open that one, so it is the easiest to resolve.
 Error none_works(const std::vector<Error>& reasons) {
   constexpr const char* operation = "allocate";
   if (reasons.empty()) return Error::os(ENOTSUP, operation).detail("there was none to try");

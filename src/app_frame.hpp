@@ -1,4 +1,4 @@
-// What a frame of the program's has in common, whoever made its memory.
+// Shared by the sources of the program's own frames, no matter who allocated the memory.
 #pragma once
 
 #include <dmaflow/deadline.hpp>
@@ -8,7 +8,8 @@
 
 namespace dmaflow::detail {
 
-/// Fills in what the program left out: its number, the time where it gave no clock, and that all of the buffer is used.
+/// Sets the sequence number and fills in what the program left out: the time if it gave no clock, and the whole buffer
+/// if it gave no visible part.
 inline void complete(FrameInfo& info, const Buffer& buffer, std::uint64_t sequence) noexcept {
   info.sequence = sequence;
   if (info.clock == Clock::unknown) {

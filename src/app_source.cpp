@@ -24,10 +24,10 @@ struct AppSource::Impl {
   const detail::Event event;  // readable after push() and end()
   StreamConfig output;
 
-  // Between the program's threads and the loop's. What HoldSet calls the source's thread is the loop's; the program's
-  // only lend what is free, under this mutex.
+  // Shared by the program's threads and the loop's. What HoldSet calls the source's thread is the loop's thread; the
+  // program's threads only lend free buffers, under this mutex.
   std::mutex mutex;
-  std::condition_variable changed;  // a buffer may be free, or there will be none any more
+  std::condition_variable changed;  // a buffer may be free, or none will become free any more
   std::shared_ptr<HoldSet> holds;   // null while stopped
   std::array<Frame, HoldSet::max_buffers> pushed;
   std::size_t first = 0;
@@ -37,7 +37,7 @@ struct AppSource::Impl {
   bool ended = false;
 
   [[nodiscard]] Error error(int code, const char* operation) const { return Error::os(code, operation, options.name); }
-  /// The first free buffer that no device reads any more; nothing where there is none.
+  /// The first free buffer that no device reads any more; nullopt if there is none.
   [[nodiscard]] std::optional<std::uint32_t> take_free() noexcept {
     const auto is_at_rest = [this](std::uint32_t index) {
       return std::ranges::all_of(holds->fences(index), [](const Fence& fence) {
@@ -78,9 +78,9 @@ Result<Frame> AppSource::acquire(Deadline deadline) {
     if (my.ended) return std::unexpected(my.error(EPIPE, "AppSource::acquire").detail("end() was called"));
     if (!my.holds) return std::unexpected(my.error(EINVAL, "AppSource::acquire").detail("not started"));
     if (const auto index = my.take_free()) return my.holds->lend(*index, {});
-    my.event.signal();  // the loop sees what came back: from a display it is not woken for that
+    my.event.signal();  // lets the loop collect returned frames: a display returns them without waking it
     if (deadline.remaining() == Deadline::Clock::duration::zero()) break;
-    // A fence of a free buffer wakes nobody: it is looked at again.
+    // A fence of a free buffer wakes nobody, so it is polled.
     const auto soon = my.free.empty() ? deadline.time()
                                       : std::min(deadline.time(), Deadline::after(std::chrono::milliseconds(2)).time());
     my.changed.wait_until(lock, soon);

@@ -13,7 +13,7 @@ void AttachmentDomain::Node::end() noexcept {
 }
 
 std::shared_ptr<AttachmentDomain> AttachmentDomain::create() {
-  return std::shared_ptr<AttachmentDomain>(new AttachmentDomain);  // private constructor: make_shared cannot
+  return std::shared_ptr<AttachmentDomain>(new AttachmentDomain);  // make_shared cannot call the private constructor
 }
 
 AttachmentDomain::~AttachmentDomain() = default;  // every live node holds the domain, so none is left

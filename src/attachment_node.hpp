@@ -1,4 +1,5 @@
-// The entry that joins a buffer and a device: in the buffer's list for good, in the domain's while it lives.
+// The entry that links a buffer and a device. It stays in the buffer's list for good, and in the domain's list while it
+// is live.
 #pragma once
 
 #include <dmaflow/attachment.hpp>
@@ -13,10 +14,10 @@ struct AttachmentDomain::Node {
   std::unique_ptr<Attachment> attachment;
   std::atomic<bool> live{true};  // written under the domain's mutex
   Node* next_in_buffer = nullptr;
-  Node* previous = nullptr;  // these two in the domain's list, under its mutex
+  Node* previous = nullptr;  // this and next: in the domain's list, under its mutex
   Node* next = nullptr;
 
-  /// Tears down and unlinks from the domain, whose mutex the caller holds.
+  /// Tears down the attachment and unlinks it from the domain. The caller holds the domain's mutex.
   void end() noexcept;
 };
 

@@ -15,7 +15,7 @@ bool Branch::has(const Pollable* object) const noexcept {
 
 std::uint32_t Branch::max_queued() const noexcept {
   if (!wants_newest()) return options_.max_queued;
-  return options_.stages.empty() ? 0 : 1;  // the sink's own staging place holds the newest
+  return options_.stages.empty() ? 0 : 1;  // the sink's own staging slot holds the newest
 }
 
 void Branch::begin() noexcept {
@@ -51,7 +51,7 @@ Result<void> Branch::feed_stage(std::size_t index, Frame frame, BranchStats& sta
   return {};
 }
 
-/// A frame left a stage. Where more come out than went in, the stages made them.
+/// A frame left a stage. If more come out than went in, the stages made them.
 void Branch::note_left(BranchStats& stats) noexcept {
   if (in_stages_ == 0) {
     ++stats.added;
@@ -60,7 +60,7 @@ void Branch::note_left(BranchStats& stats) noexcept {
   }
 }
 
-// Policy::on_time looks at the clock; the others do not.
+// Only Policy::on_time reads the clock.
 bool Branch::is_due(const Frame& frame, Deadline::Clock::time_point now) const noexcept {
   return now.time_since_epoch() >= frame.info().target - sink_->lead_time();
 }
@@ -85,8 +85,8 @@ void Branch::discard_before(std::uint64_t sequence, BranchStats& stats) noexcept
   for (; count_ > 0; ++stats.dropped.discarded) pop().release();
 }
 
-// From the sink's end, so that each step makes room for the next. @p between: a frame went from one stage to the next,
-// which may have finished it at once.
+// Starts at the sink's end, so that each step frees a slot for the next. @p between: set if a frame went from one stage
+// to the next, which may have finished it at once.
 Result<bool> Branch::move_through(BranchStats& stats, bool& between) {
   auto left = leave_stages(stats, between);
   if (!left || count_ == 0 || !entry_takes() || !first_is_due(stats)) return left;
@@ -95,7 +95,7 @@ Result<bool> Branch::move_through(BranchStats& stats, bool& between) {
   return left;
 }
 
-/// Takes what stages have finished. True where the sink got one.
+/// Takes the frames that stages have finished. True if the sink got one.
 Result<bool> Branch::leave_stages(BranchStats& stats, bool& between) {
   bool fed = false;
   const auto& stages = options_.stages;
@@ -103,7 +103,7 @@ Result<bool> Branch::leave_stages(BranchStats& stats, bool& between) {
     const bool last = i + 1 == stages.size();
     while (last ? sink_takes() : stages[i + 1]->ready()) {
       auto frame = stages[i]->take();
-      if (!frame) {  // the frame it was working on, if any, came to nothing
+      if (!frame) {  // the frame it was working on, if any, is lost
         if (in_stages_ > 0) {
           --in_stages_;
           ++stats.failed;
@@ -124,7 +124,7 @@ Result<bool> Branch::leave_stages(BranchStats& stats, bool& between) {
       }
       if (auto taken = feed_sink(std::move(*frame), stats); !taken) return std::unexpected(taken.error());
       fed = true;
-      if (!wants_newest()) break;  // one at a time, flushed between
+      if (!wants_newest()) break;  // one at a time, with a flush after each
     }
   }
   return fed;

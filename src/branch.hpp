@@ -1,4 +1,4 @@
-// One branch of a stream: a waiting place, the stages, the sink. It keeps its policy and its limit, and counts.
+// One branch of a stream: a queue, the stages, the sink. It applies its policy and its limit, and keeps the counters.
 #pragma once
 
 #include <dmaflow/pipeline.hpp>
@@ -15,7 +15,7 @@ class Branch {
  public:
   static constexpr std::uint32_t max_queue = 32;
 
-  /// Whether it gets frames. One that failed is stopped, and only waits to be removed.
+  /// Whether it gets frames. A failed branch is stopped and only waits to be removed.
   enum class State : std::uint8_t { flowing, paused, failed };
 
   Branch(std::string name, Sink& sink, BranchOptions options);
@@ -25,40 +25,40 @@ class Branch {
   [[nodiscard]] std::span<Stage* const> stages() const noexcept { return options_.stages; }
   /// Whether the object is its sink or one of its stages.
   [[nodiscard]] bool has(const Pollable* object) const noexcept;
-  /// Frames that may wait here, beside those in the stages and the sink.
+  /// The number of frames that may wait here, in addition to those in the stages and the sink.
   [[nodiscard]] std::uint32_t max_queued() const noexcept;
-  /// Puts a stage in before the one at @p index, or at the end.
+  /// Inserts a stage before the one at @p index, or at the end.
   void insert(std::size_t index, Stage& stage) {
     options_.stages.insert(options_.stages.begin() + static_cast<std::ptrdiff_t>(index), &stage);
   }
-  /// Takes a stage out again.
+  /// Removes a stage.
   void remove(const Stage& stage) { std::erase(options_.stages, &stage); }
   [[nodiscard]] State state() const noexcept { return state_; }
   void set_state(State state) noexcept { state_ = state; }
   [[nodiscard]] bool may_restart() const noexcept { return options_.may_restart; }
 
-  /// Before the devices start: what they dropped until now is not this run's.
+  /// To be called before the devices start: what they have dropped so far does not count for this run.
   void begin() noexcept;
-  /// Takes a frame in, or drops one of this branch's by its policy.
+  /// Queues a frame, or drops one of this branch's frames according to its policy.
   void offer(Frame frame, BranchStats& stats) noexcept;
-  /// Moves frames as far as they go, up to the sink's staging place. True where the sink took one: flush it. On an
-  /// error the frame that caused it is let go and counted as failed.
+  /// Moves frames as far as possible, up to the sink's staging slot. True if the sink took one: then flush it. On an
+  /// error the frame that caused it is released and counted as failed.
   Result<bool> advance(BranchStats& stats);
-  /// False where nothing is left that advance() could move.
+  /// False if nothing is left that advance() could move.
   [[nodiscard]] bool may_have_more() const noexcept { return count_ > 0 || !options_.stages.empty(); }
-  /// Lets go of every frame that is here, or still in a stage, and was captured before the one with this number.
+  /// Releases every frame that is queued here or still in a stage and was captured before the frame with this number.
   void discard_before(std::uint64_t sequence, BranchStats& stats) noexcept;
-  /// When the first frame that waits for its target is due; nothing where none does, or something else is waited for.
+  /// When the first frame that waits for its target is due; nullopt if none does, or if it waits for something else.
   [[nodiscard]] std::optional<Deadline> wake_by() const noexcept;
   void report(const Presentation& presentation) {
     if (options_.on_presented) options_.on_presented(presentation);
   }
   [[nodiscard]] bool wants_newest() const noexcept { return options_.policy == Policy::latest; }
-  /// False where nothing may be taken from the source until this branch has moved frames on.
+  /// False if nothing may be taken from the source until this branch has moved frames on.
   [[nodiscard]] bool has_room() const noexcept {
     return !holds_source_back() || state_ != State::flowing || count_ < options_.max_queued;
   }
-  /// False while it has frames under way that it must not lose.
+  /// False while it has frames in flight that it must not lose.
   [[nodiscard]] bool is_done() const noexcept {
     return !holds_source_back() || state_ == State::failed || (count_ == 0 && in_stages_ == 0);
   }
@@ -67,19 +67,19 @@ class Branch {
     stats.held = count_;
     if (!options_.stages.empty() || sink_->dropped() != sink_dropped_) count_drops(stats);
   }
-  /// After the devices stopped: what waited here or was left in the stages is dropped.
+  /// To be called after the devices stopped: drops the frames that waited here or were left in the stages.
   void finish(BranchStats& stats) noexcept;
 
-  /// True where the last frame that the sink got has a time stamp on CLOCK_MONOTONIC.
+  /// True if the last frame that the sink got has a time stamp on CLOCK_MONOTONIC.
   [[nodiscard]] bool has_latency() const noexcept { return has_latency_; }
-  /// Rises each time a frame goes from one participant to the next.
+  /// Incremented each time a frame goes from one participant to the next.
   [[nodiscard]] std::uint64_t moves() const noexcept { return moves_; }
-  /// A participant that has no room for a frame.
+  /// A participant that cannot take another frame.
   struct Blocker {
-    std::string_view name{};  // empty: everybody has room, or waits for something outside
+    std::string_view name{};  // empty: each can take a frame or waits for an external event
     bool waits_for_fence = false;
   };
-  /// The one nearest to the sink.
+  /// The blocker nearest to the sink.
   [[nodiscard]] Blocker blocker() const noexcept;
 
  private:
@@ -90,7 +90,7 @@ class Branch {
   Result<bool> move_through(BranchStats& stats, bool& between);
   Result<bool> leave_stages(BranchStats& stats, bool& between);
   [[nodiscard]] bool is_due(const Frame& frame, Deadline::Clock::time_point now) const noexcept;
-  /// Whether the first frame in the queue may be passed on now. A frame whose successor is due as well is late.
+  /// Whether the first frame in the queue may move on now. Drops frames whose successor is due as well: they are late.
   [[nodiscard]] bool first_is_due(BranchStats& stats) noexcept {
     return options_.policy != Policy::on_time || look_whether_due(stats);
   }
@@ -99,7 +99,7 @@ class Branch {
   Result<void> feed_sink(Frame frame, BranchStats& stats);
   Result<void> feed_stage(std::size_t index, Frame frame, BranchStats& stats);
   void note_left(BranchStats& stats) noexcept;
-  /// A display replaces what it has not yet submitted; a recorder must have room.
+  /// A display replaces the frame that it has not yet submitted; a recorder must have a free slot.
   [[nodiscard]] bool sink_takes() const noexcept { return wants_newest() || sink_->ready(); }
   [[nodiscard]] bool entry_takes() const noexcept;
   Frame pop() noexcept;
@@ -110,16 +110,16 @@ class Branch {
   std::array<Frame, max_queue> queue_;
   std::uint32_t first_ = 0;
   std::uint32_t count_ = 0;
-  std::uint64_t in_stages_ = 0;     // frames that stages took and gave nothing for yet
+  std::uint64_t in_stages_ = 0;     // frames that stages took and have not yet returned
   std::uint64_t sink_dropped_ = 0;  // Consumer::dropped() when it was read last
   std::uint64_t stages_dropped_ = 0;
   std::uint64_t moves_ = 0;
-  std::uint64_t discard_before_ = 0;  // FrameInfo::sequence: older ones that leave a stage are let go
+  std::uint64_t discard_before_ = 0;  // FrameInfo::sequence: older frames that leave a stage are released
   State state_ = State::flowing;
   bool has_latency_ = false;
 };
 
-// What every frame passes through is inline.
+// Inline, because every frame passes through these.
 
 inline Frame Branch::pop() noexcept {
   Frame frame = std::move(queue_[first_]);

@@ -17,7 +17,7 @@ struct Buffer::Impl {
   std::array<Fd, max_planes> objects;
   std::array<ObjectId, max_planes> ids{};
   std::array<std::uint64_t, max_planes> sizes{};
-  // Only ever pushed to while the buffer lives, so readers need no lock; entries of dead devices stay, empty.
+  // Entries are only added while the buffer lives, so readers need no lock; removed devices leave empty entries.
   mutable std::atomic<AttachmentDomain::Node*> attachments{nullptr};
 
   Impl() = default;
@@ -25,7 +25,7 @@ struct Buffer::Impl {
   Impl& operator=(const Impl&) = delete;
   ~Impl();
 
-  /// The object with this identity among those seen so far, or `count`.
+  /// The index of the object with this identity among those seen so far, or `count`.
   [[nodiscard]] std::uint32_t find(const ObjectId& id) const noexcept {
     std::uint32_t i = 0;
     while (i < count && ids[i] != id) ++i;
@@ -33,7 +33,7 @@ struct Buffer::Impl {
   }
 };
 
-// The descriptors close after this body, so whoever is torn down still sees the dma-bufs alive.
+// The descriptors are closed after this body, so the dma-bufs are still alive while the attachments are torn down.
 Buffer::Impl::~Impl() {
   auto* node = attachments.load(std::memory_order_acquire);
   while (node != nullptr) {
@@ -63,7 +63,7 @@ Result<Buffer> Buffer::create(const Layout& layout, std::span<Fd> objects, const
   impl->options = options;
 
   std::array<std::uint32_t, max_planes> renumbered{};
-  std::array<std::size_t, max_planes> given{};  // which descriptor stands for each distinct object
+  std::array<std::size_t, max_planes> given{};  // the descriptor used for each distinct object
   for (std::size_t i = 0; i < objects.size(); ++i) {
     const int fd = objects[i].get();
     struct stat status{};
@@ -146,7 +146,7 @@ Result<Attachment*> Buffer::attach(const std::shared_ptr<AttachmentDomain>& doma
   domain->nodes_ = node.get();
   ++domain->size_;
 
-  auto* entry = node.release();  // the buffer's from here on
+  auto* entry = node.release();  // owned by the buffer from here on
   entry->next_in_buffer = impl_->attachments.load(std::memory_order_relaxed);
   while (!impl_->attachments.compare_exchange_weak(entry->next_in_buffer, entry, std::memory_order_release,
                                                    std::memory_order_relaxed)) {

@@ -16,7 +16,7 @@ namespace dmaflow::detail {
   return map ? Result<void>{} : std::unexpected(map.error());
 }
 
-/// A list, so that each stays where it is when others come and go.
+/// A list, so that each map keeps its address when others are added or removed.
 using BufferMaps = std::list<CpuMap>;
 
 /// Adds a map of @p buffer. Errors: those of CpuMap::create().
@@ -32,7 +32,7 @@ inline void remove_map(BufferMaps& maps, const Buffer& buffer) noexcept {
   maps.remove_if([&](const CpuMap& map) { return map.buffer() == buffer; });
 }
 
-/// A map of each buffer, or none. Errors: those of CpuMap::create().
+/// Maps every buffer, or none. Errors: those of CpuMap::create().
 [[nodiscard]] inline Result<BufferMaps> map_all(std::span<const Buffer> buffers, Access access) {
   BufferMaps maps;
   for (const Buffer& buffer : buffers) {

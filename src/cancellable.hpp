@@ -1,4 +1,4 @@
-// The seam's wait, with a switch that ends it: every blocking wait of the library uses it.
+// sys::wait() that a Cancel can end. Every blocking wait of the library uses it.
 #pragma once
 
 #include "sys/sys.hpp"
@@ -8,7 +8,8 @@
 
 namespace dmaflow::detail {
 
-/// As sys::wait(), and -ECANCELED once @p cancel is set and nothing else is ready. Null: cannot be cancelled.
+/// Like sys::wait(), but returns -ECANCELED once @p cancel is set and nothing else is ready. If @p cancel is null, the
+/// wait cannot be cancelled.
 [[nodiscard]] int wait(int fd, short events, Deadline deadline, const Cancel* cancel) noexcept;
 
 }  // namespace dmaflow::detail

@@ -51,7 +51,7 @@ Result<nanoseconds> convert_time(nanoseconds time, Clock from, Clock to) {
                                .detail("one of the clocks is %s: it cannot be read", name_of(from_id ? to : from)));
   }
   if (from == to) return time;
-  // One clock is read between two looks at the other. An interruption makes the looks lie far apart: then again.
+  // One clock is read between two readings of the other. If these are far apart, the thread was interrupted: try again.
   nanoseconds offset{0};
   nanoseconds apart = nanoseconds::max();
   for (int look = 0; look < 3 && apart > std::chrono::microseconds(1); ++look) {

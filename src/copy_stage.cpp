@@ -14,7 +14,7 @@
 namespace dmaflow {
 namespace {
 
-/// Where the kernel asks to try again and names nothing to wait for.
+/// The delay before the next try if the kernel asks to try again and there is nothing to wait for.
 constexpr auto try_again = std::chrono::milliseconds(1);
 
 }  // namespace
@@ -41,7 +41,7 @@ Result<void> CopyStage::set_input(const StreamConfig& config) {
   return {};
 }
 
-// It reads every byte: uncached memory would cost it ten times as long.
+// It reads every byte, which would take ten times as long from uncached memory.
 Needs CopyStage::needs() const { return {.constraints = {.cached = true}, .usage = {.cpu = true}, .modifiers = {}}; }
 
 Result<void> CopyStage::import(const Buffer& buffer) { return detail::try_map(buffer, Access::read); }
@@ -56,7 +56,7 @@ void CopyStage::remove_buffer(const Buffer& buffer) noexcept { detail::remove_ma
 Result<std::vector<StreamConfig>> CopyStage::offers(const StreamRequest&) {
   StreamConfig config = input_;
   config.constraints = {};
-  for (PlaneLayout& plane : config.layout.planes) plane = {};  // whatever the follower's memory has
+  for (PlaneLayout& plane : config.layout.planes) plane = {};  // the strides of the next device's memory apply
   return std::vector{config};
 }
 
@@ -98,7 +98,7 @@ Result<Frame> CopyStage::take() {
   return std::move(finished_);
 }
 
-// Goes as far as it can without waiting; busy_ or waiting_fence() then says for what.
+// Continues as far as possible without waiting; busy_ or waiting_fence() then tells what to wait for.
 Result<void> CopyStage::advance() {
   if (!waiting_ || !pool_ || finished_) return {};
   busy_ = {};
@@ -117,7 +117,7 @@ Result<void> CopyStage::advance() {
   }
   if (!target_) {
     auto target = pool_->acquire(waiting_.info());
-    if (!target) return {};  // its follower holds them all: later
+    if (!target) return {};  // the next participant holds all of them: try later
     target_ = std::move(*target);
   }
   std::optional<CpuAccess> read;
@@ -137,7 +137,7 @@ Result<void> CopyStage::advance() {
   return ended;
 }
 
-/// False where devices are still at work in the buffer.
+/// False if devices still use the buffer.
 Result<bool> CopyStage::begin(std::optional<CpuAccess>& access, const CpuMap* map, CpuAccess::Mode mode) {
   if (map == nullptr) {
     return std::unexpected(Error::os(EINVAL, "CopyStage::take", name()).detail("a buffer it was not started with"));
@@ -180,7 +180,7 @@ void CopyStage::move_pixels(const CpuAccess& read, const CpuAccess& write) {
   }
 }
 
-/// Forgets the frame it was at work on.
+/// Releases the frame it was working on.
 void CopyStage::reset() noexcept {
   waiting_.release();
   target_.release();

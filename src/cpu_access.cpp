@@ -68,7 +68,7 @@ std::span<std::byte> CpuMap::bytes_of_plane(std::uint32_t index) const noexcept 
   const Layout& layout = buffer_.layout();
   const PlaneLayout& plane = layout.planes[index];
   const auto bytes = objects_[plane.object].subspan(plane.offset);
-  // Of formats the table does not know, and of vendors' arrangements, only the beginning of a plane is known.
+  // For formats that are not in the table, and for vendor modifiers, only the start of a plane is known.
   std::size_t wanted = bytes.size();
   if (layout.opaque_bytes != 0) {
     wanted = static_cast<std::size_t>(layout.opaque_bytes);
@@ -98,7 +98,7 @@ int sync_once(int fd, std::uint64_t flags) noexcept {
   return sys::ioctl(fd, DMA_BUF_IOCTL_SYNC, &argument);
 }
 
-/// DMA_BUF_IOCTL_SYNC again after it said EAGAIN, as its header asks (the seam retries EINTR), until the deadline. What
+/// Repeats DMA_BUF_IOCTL_SYNC after EAGAIN, as its header requires (the seam retries EINTR), until the deadline. What
 /// the driver waits for cannot be polled, so this sleeps between the tries, longer each time.
 [[gnu::cold]] int sync_again(int fd, std::uint64_t flags, Deadline deadline, const Cancel* cancel) noexcept {
   int result = -EAGAIN;
@@ -120,7 +120,7 @@ int sync(int fd, std::uint64_t flags, Deadline deadline, const Cancel* cancel) n
   return sync_again(fd, flags, deadline, cancel);
 }
 
-/// Its deadline counts from the first EAGAIN, so that looking at the clock costs nothing where there is none.
+/// The deadline counts from the first EAGAIN, so the clock is not read if there is none.
 int sync_end(int fd, std::uint64_t flags) noexcept {
   const int result = sync_once(fd, DMA_BUF_SYNC_END | flags);
   if (result != -EAGAIN) [[likely]]

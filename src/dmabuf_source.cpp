@@ -19,13 +19,13 @@ bool is_like(const Layout& a, const Layout& b) noexcept {
   return a.size == b.size && a.format == b.format && a.modifier == b.modifier;
 }
 
-/// Gives the samples, so that negotiation can try them.
+/// Returns the sample buffers, so that negotiation can try them.
 class Samples final : public Allocator {
  public:
   Samples(std::string name, std::vector<Buffer> buffers) : name_(std::move(name)), buffers_(std::move(buffers)) {}
 
   [[nodiscard]] std::string_view name() const noexcept override { return name_; }
-  [[nodiscard]] MemoryTraits traits() const noexcept override { return {}; }  // nobody knows
+  [[nodiscard]] MemoryTraits traits() const noexcept override { return {}; }  // unknown
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override {
     const Layout& layout = buffers_.front().layout();
     for (std::uint32_t i = 0; i < layout.plane_count; ++i) {
@@ -64,7 +64,7 @@ struct DmaBufSource::Impl {
   Samples samples;
   const detail::Event event;  // readable after push(), forget() and end()
 
-  // Between the program's threads and the loop's.
+  // Shared by the program's threads and the loop's.
   struct Known {
     Buffer buffer;
     std::uint64_t used = 0;  // when it was pushed last
@@ -75,7 +75,7 @@ struct DmaBufSource::Impl {
     Fence ready;
   };
   std::mutex mutex;
-  std::vector<Known> known;  // what buffer() finds again
+  std::vector<Known> known;  // the buffers that buffer() finds again
   std::uint64_t known_uses = 0;
   std::vector<Buffer> forgotten;
   std::array<Pushed, HoldSet::max_buffers> pushed;
@@ -84,7 +84,7 @@ struct DmaBufSource::Impl {
   std::uint64_t sequence = 0;
   bool ended = false;
 
-  // The loop's alone.
+  // Used by the loop's thread only.
   struct Slot {
     FrameInfo info;
     std::uint64_t used = 0;
@@ -95,7 +95,7 @@ struct DmaBufSource::Impl {
   std::shared_ptr<HoldSet> stopped_holds;  // while frames of the last run are still held
   std::array<Slot, HoldSet::max_buffers> slots;
   std::uint64_t uses = 0;
-  bool is_starved = false;  // a frame waits, for every place is held
+  bool is_starved = false;  // a frame waits because every slot is held
 
   [[nodiscard]] Error error(int code, const char* operation) const { return Error::os(code, operation, options.name); }
   void note_known(const Buffer& buffer);
@@ -159,7 +159,7 @@ Result<Buffer> DmaBufSource::buffer(const Layout& layout, std::span<const int> d
   return made;
 }
 
-/// Keeps the buffer for buffer() to find, instead of the one that was not used for the longest time.
+/// Keeps the buffer, so that buffer() finds it again, in place of the least recently used one.
 void DmaBufSource::Impl::note_known(const Buffer& buffer) {
   const auto used = ++known_uses;
   const auto found = std::ranges::find(known, buffer, &Known::buffer);
@@ -260,15 +260,15 @@ Result<void> DmaBufSource::stop() noexcept {
     lock.unlock();
     my.release(unused.buffer, unused.info, {});
   }
-  my.stopped_holds = std::move(my.holds);  // sinks are stopped next, and let go of theirs
+  my.stopped_holds = std::move(my.holds);  // the sinks are stopped next and release theirs
   return {};
 }
 
-/// Tells the program what came back.
+/// Informs the program about the frames that were returned.
 void DmaBufSource::Impl::take_back(HoldSet& set) {
   while (const auto back = set.take_returned()) {
     slots[back->index].is_free = true;
-    if (std::exchange(is_starved, false)) event.signal();  // take() has something again
+    if (std::exchange(is_starved, false)) event.signal();  // take() has a frame again
     release(set.buffers()[back->index], slots[back->index].info, back->fences);
   }
 }
@@ -302,7 +302,7 @@ Result<void> DmaBufSource::dispatch(short revents) {
   return {};
 }
 
-/// A free place of this buffer; else a new one; else that of the buffer that was not used for the longest time.
+/// A free slot of this buffer, else a new slot, else the slot of the least recently used buffer.
 std::optional<std::uint32_t> DmaBufSource::Impl::slot_for(const Buffer& buffer) {
   const auto there = holds->buffers();
   std::optional<std::uint32_t> oldest;

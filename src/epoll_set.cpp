@@ -33,7 +33,7 @@ Result<EpollSet> EpollSet::create() {
   return set;
 }
 
-// The old one is closed, and nobody else has it: the kernel takes it out of the outer one.
+// The old one is closed here, and nobody else has it open, so the kernel removes it from the outer one.
 Result<void> EpollSet::renew() {
   auto inner = opened(sys::epoll_create(), "epoll_create1");
   if (!inner) return std::unexpected(inner.error());
@@ -45,7 +45,7 @@ Result<void> EpollSet::renew() {
   return {};
 }
 
-// It may be closed already: then it is gone.
+// The descriptor may already be closed; then there is nothing to remove.
 void EpollSet::remove(int fd) const noexcept {
   static_cast<void>(sys::epoll_ctl(inner_.get(), EPOLL_CTL_DEL, fd, 0, 0));
 }
@@ -88,7 +88,7 @@ Result<void> EpollSet::set(std::span<const Wanted> wanted, Time wake, bool at_on
 }
 
 Result<void> EpollSet::look(std::span<pollfd> polls) {
-  std::array<epoll_event, 32> events{};  // what is over it is still there the next time
+  std::array<epoll_event, 32> events{};  // further events are reported the next time
   const int count = is_stale_ ? 0 : sys::epoll_look(inner_.get(), events);
   if (count < 0) return std::unexpected(Error::os(-count, "epoll_wait"));
   for (pollfd& poll : polls) poll.revents = 0;

@@ -1,4 +1,4 @@
-// EpollSet: one descriptor that reports what a poll() of many would, for a program that has a loop of its own.
+// EpollSet: one descriptor that reports what poll() on many would report, for programs with their own loop.
 #pragma once
 
 #include "sys/sys.hpp"
@@ -13,10 +13,10 @@
 
 namespace dmaflow::detail {
 
-/// Makes a system call only where the set differs from the one before. The descriptor that users get holds a timer and
-/// a second epoll descriptor, which holds those of the devices. That one is made anew after devices were
-/// stopped: what a closed descriptor leaves registered, where its file lives on elsewhere, can be removed in no other
-/// way (epoll(7), "Will closing a file descriptor cause it to be removed").
+/// Makes system calls only for what differs from the previous set. The epoll descriptor that users get contains a timer
+/// and a second epoll descriptor, which contains the descriptors of the devices. The second one is created anew after
+/// devices were stopped: a closed descriptor stays registered if its file is still open elsewhere, and there is no
+/// other way to remove it (epoll(7), "Will closing a file descriptor cause it to be removed").
 class EpollSet {
  public:
   using Time = Deadline::Clock::time_point;
@@ -24,20 +24,20 @@ class EpollSet {
   struct Wanted {
     int fd = -1;
     short events = 0;           ///< as for poll()
-    bool may_be_other = false;  ///< its number may stand for another file the next time: a fence's
+    bool may_be_other = false;  ///< next time its number may refer to another file, as with fences
   };
 
   static Result<EpollSet> create();
   /// Readable while there is something to do. Constant.
   [[nodiscard]] int fd() const noexcept { return outer_.get(); }
 
-  /// Waits for these from now on, and for @p wake. @p at_once: there is something to do already. A number may come
-  /// several times. Errors: those of epoll_ctl(), e.g. EPERM for a descriptor that cannot be waited for.
+  /// From now on waits for these descriptors and for the time @p wake. @p at_once: there is work already. A descriptor
+  /// may occur several times. Errors: those of epoll_ctl(), e.g. EPERM for a descriptor that cannot be waited for.
   Result<void> set(std::span<const Wanted> wanted, Time wake, bool at_once);
-  /// Fills in what is ready, as poll() would. It also removes those that may be closed, and their numbers used again,
-  /// by the next set().
+  /// Fills in what is ready, as poll() would. It also removes the descriptors that may be closed, and their numbers
+  /// reused, before the next set().
   Result<void> look(std::span<pollfd> polls);
-  /// Devices were stopped: any descriptor may have been closed, and its number used again.
+  /// To be called after devices were stopped: any descriptor may have been closed and its number reused.
   void distrust() noexcept { is_stale_ = true; }
 
  private:

@@ -1,4 +1,4 @@
-// The names of errnos, which only glibc knows (strerrorname_np since 2.32); musl does not.
+// The names of errno values. Only glibc provides them (strerrorname_np since 2.32); musl does not.
 #pragma once
 
 #include <cerrno>
@@ -14,7 +14,7 @@
 
 namespace dmaflow::detail {
 
-/// "ENODEV"; nullptr for what is no errno of Linux. For C libraries without names.
+/// "ENODEV"; nullptr if @p code is not an errno of Linux. For C libraries without names.
 constexpr const char* errno_name_by_table(int code) noexcept {
   switch (code) {
     // clang-format off

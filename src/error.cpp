@@ -16,11 +16,11 @@ namespace {
 template <std::size_t size>
 void store(char (&field)[size], std::string_view text) noexcept {
   const std::size_t length = std::min(text.size(), size - 1);
-  if (length > 0) std::memmove(field, text.data(), length);  // the text may lie in the field itself
+  if (length > 0) std::memmove(field, text.data(), length);  // the text may be part of the field itself
   field[length] = '\0';
 }
 
-/// The VkResults that devices give at run time; the core does not need Vulkan's headers for their names.
+/// The VkResults that devices return at run time; the core does not need Vulkan's headers for their names.
 const char* vk_result_name(int code) noexcept {
   switch (code) {
     case 1:
@@ -77,7 +77,7 @@ std::string vulkan_reason(int code) {
 
 Error Error::os(int code, const char* operation, std::string_view device) noexcept {
   Error error;
-  // The seam gives -errno, callers errno; and an error is never "Success", whatever a driver left in errno.
+  // The seam returns -errno, callers pass errno. An error is never "Success", no matter what a driver left in errno.
   error.code_ = code == 0 || code == INT_MIN ? EIO : std::abs(code);
   error.operation_ = operation == nullptr ? "" : operation;
   store(error.device_, device);

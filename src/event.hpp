@@ -1,4 +1,4 @@
-// Event: an eventfd by which one thread wakes the loop of another.
+// Event: an eventfd with which one thread wakes the loop of another.
 #pragma once
 
 #include "sys/sys.hpp"
@@ -28,7 +28,7 @@ class Event {
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
   void signal() const noexcept {
     const std::uint64_t one = 1;
-    static_cast<void>(sys::write(fd_.get(), &one, sizeof one));  // cannot fail: the counter never comes near its end
+    static_cast<void>(sys::write(fd_.get(), &one, sizeof one));  // cannot fail: the counter stays far below its maximum
   }
   void clear() const noexcept {
     std::uint64_t count = 0;

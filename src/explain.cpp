@@ -15,7 +15,7 @@ using detail::Reason;
 constexpr std::size_t most_lines = 6;  // after the first, in a brief text
 constexpr std::size_t most_names = 4;  // of formats or allocators in a line
 
-/// The device that the error names; an allocator's error may name the device behind it.
+/// The device that the error names; an allocator's error may name its device.
 std::string_view who_refused(const Candidate& candidate) noexcept {
   return candidate.refusal->device().empty() ? std::string_view(candidate.refused_by) : candidate.refusal->device();
 }
@@ -25,7 +25,7 @@ bool has_same_reason(const Candidate& a, const Candidate& b) noexcept {
          a.refusal->domain() == b.refusal->domain() && a.refusal->code() == b.refusal->code();
 }
 
-/// The message, with who refused where the error does not say it.
+/// The message, with the name of the device that refused if the error does not contain it.
 std::string message_of(const Candidate& candidate) {
   const Error& error = *candidate.refusal;
   const bool is_named = candidate.refused_by.empty() || !error.device().empty();
@@ -55,7 +55,7 @@ std::string subjects(std::span<const Candidate* const> candidates) {
   return list(formats) + (allocators.empty() ? "" : " in memory of " + list(allocators));
 }
 
-/// @p already_said: a text that may have the reason's message in it.
+/// @p already_said: a text that may already contain the reason's message.
 std::string line_of(const Reason& reason, std::size_t all, std::string_view already_said) {
   const std::string message = message_of(*reason.candidates.front());
   return "  " + std::to_string(reason.candidates.size()) + " of " + std::to_string(all) + " refused (" +
@@ -63,7 +63,7 @@ std::string line_of(const Reason& reason, std::size_t all, std::string_view alre
          (already_said.find(message) != std::string_view::npos ? ", as said above" : ": " + message) + "\n";
 }
 
-/// The reasons in @p lines at most.
+/// The reasons in at most @p lines lines.
 std::string brief(std::span<const Candidate> candidates, std::size_t lines, std::string_view already_said) {
   const auto reasons = detail::reasons_of(candidates);
   const std::size_t shown = reasons.size() <= lines ? reasons.size() : lines - 1;
@@ -155,7 +155,7 @@ Error summary_of(std::span<const Candidate> candidates, std::string_view produce
   const auto reasons = reasons_of(candidates);
   if (reasons.empty()) return Error::os(ENOTSUP, "negotiate", producer).detail("there was nothing to try");
   const Reason& cause = reasons.front();
-  const bool any_memory = cause.furthest >= Step::allocate;  // then streams refused before say nothing new
+  const bool any_memory = cause.furthest >= Step::allocate;  // then streams refused earlier add nothing
   const auto is_as_far = [&](const Reason& reason) {
     return any_memory ? reason.furthest >= Step::allocate : reason.furthest == cause.furthest;
   };

@@ -18,7 +18,7 @@ Error unreadable(int error, int fd) noexcept {
   return Error::os(error, "SYNC_IOC_FILE_INFO").detail("descriptor %d", fd);
 }
 
-/// The kernel's own answer, without the parts: status 0 while any part is active. One call.
+/// The kernel's own summary, without the parts: status 0 while any part is active. One call.
 Result<sync_file_info> summary_of(int fd) noexcept {
   sync_file_info info{};
   if (const int result = sys::ioctl(fd, SYNC_IOC_FILE_INFO, &info); result < 0) {
@@ -27,17 +27,17 @@ Result<sync_file_info> summary_of(int fd) noexcept {
   return info;
 }
 
-/// The parts of a sync_file, in memory of its own for as many as nearly every fence has. Not initialised: the kernel
-/// writes what is read.
+/// The parts of a sync_file. The built-in array is large enough for nearly every fence. It is not initialised, because
+/// the kernel writes what is read.
 class Parts {
  public:
   Parts() noexcept {}  // NOLINT(modernize-use-equals-default,cppcoreguidelines-pro-type-member-init): 1280 bytes saved
 
-  /// One call where the parts fit; three where there are more.
+  /// One call if the parts fit; three if there are more.
   Result<std::span<const sync_fence_info>> read(int fd) noexcept {
     auto count = fill(fd, some_);
     if (count >= 0) return std::span(some_).first(static_cast<std::size_t>(count));
-    while (count == -EINVAL) {  // more than fit; again where they have become more since they were counted
+    while (count == -EINVAL) {  // more than fit; repeated if their number has grown since they were counted
       const auto summary = summary_of(fd);
       if (!summary) return std::unexpected(summary.error());
       if (summary->num_fences <= room_) break;
@@ -51,7 +51,7 @@ class Parts {
   }
 
  private:
-  /// How many parts there are, or -errno; EINVAL where they do not fit.
+  /// The number of parts, or -errno; -EINVAL if they do not fit.
   static int fill(int fd, std::span<sync_fence_info> parts) noexcept {
     sync_file_info info{};
     info.num_fences = static_cast<__u32>(parts.size());
@@ -65,13 +65,13 @@ class Parts {
   std::size_t room_ = some_.size();
 };
 
-/// What the parts come to together.
+/// The combined state of the parts.
 struct Outcome {
   bool has_ended = true;
   int error = 0;  ///< of the first part that failed
 };
 
-/// Read from the parts: the kernel's own answer for a merged fence forgets errors.
+/// Read from the parts, because the kernel's own summary of a merged fence loses errors.
 Result<Outcome> outcome_of(int fd) noexcept {
   Parts parts;
   const auto all = parts.read(fd);
@@ -97,7 +97,7 @@ Result<Fence> Fence::adopt(Fd& fd) noexcept {
   if (summary) return Fence(std::move(fd));
   Error error = summary.error();
   if (error.code() == EBADF) return std::unexpected(error.detail("descriptor %d is not open", fd.get()));
-  // ENOTTY says so; some drivers say EINVAL to what they do not know.
+  // ENOTTY means that it is not a sync_file; some drivers return EINVAL for ioctls that they do not know.
   if (error.code() != ENOTTY && error.code() != EINVAL) return std::unexpected(error);
   return std::unexpected(Error::os(EINVAL, "SYNC_IOC_FILE_INFO").detail("descriptor %d is not a sync_file", fd.get()));
 }
@@ -139,7 +139,7 @@ Result<void> Fence::wait(Deadline deadline, const Cancel* cancel) const noexcept
     if (ready == -ECANCELED) return std::unexpected(Error::os(ECANCELED, "Fence::wait").detail("not signalled yet"));
     if (ready < 0) return std::unexpected(Error::os(-ready, "poll"));
     if (ready == 0) return std::unexpected(Error::os(ETIMEDOUT, "Fence::wait").detail("not signalled by the deadline"));
-    state = outcome_of(fd_.get());  // how it ended: poll does not tell
+    state = outcome_of(fd_.get());  // poll does not report how it ended
   }
   if (!state) return std::unexpected(state.error());
   if (state->error != 0) return std::unexpected(failure_of(state->error, "Fence::wait"));
@@ -177,14 +177,14 @@ Result<void> Fence::hint_deadline(Deadline deadline) const noexcept {
 
 namespace {
 
-/// Some of the fences to merge, as one: nothing left of them, one of the inputs, or a new sync_file.
+/// The result of merging some of the fences: nothing, one of the inputs, or a new sync_file.
 struct Merged {
   int fd = -1;
   Fd own;  ///< of a new sync_file
   std::size_t inputs = 0;
 };
 
-/// An input, or nothing where it has signalled.
+/// An input, or nothing if it has signalled.
 Result<Merged> look_at(const Fence& fence) noexcept {
   if (fence.is_null()) return Merged{};
   const auto state = outcome_of(fence.poll_fd());
@@ -194,7 +194,7 @@ Result<Merged> look_at(const Fence& fence) noexcept {
   return Merged{.fd = fence.poll_fd(), .own = {}, .inputs = 1};
 }
 
-/// Halves are merged first: the kernel copies every part in each call, so pairs of equals are the least work.
+/// Merges each half first: the kernel copies every part in each call, so merging sets of equal size is the least work.
 Result<Merged> merge_all(std::span<const Fence> fences) noexcept {
   if (fences.empty()) return Merged{};
   if (fences.size() == 1) return look_at(fences.front());
@@ -213,8 +213,8 @@ Result<Merged> merge_all(std::span<const Fence> fences) noexcept {
   return Merged{.fd = data.fence, .own = Fd::adopt(data.fence), .inputs = left->inputs + right->inputs};
 }
 
-/// The kernel leaves out fences that have ended, also with an error. Where the result has fewer parts than were looked
-/// at, one may have failed in between, and its error would be lost.
+/// The kernel leaves out fences that have ended, including those with an error. If the result has fewer parts than
+/// there were inputs, one may have failed in between, and its error would be lost.
 Result<void> check_for_lost_errors(const Merged& merged, std::span<const Fence> fences) noexcept {
   const auto summary = summary_of(merged.fd);
   if (!summary) return std::unexpected(summary.error());

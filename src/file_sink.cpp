@@ -25,7 +25,7 @@ Container container_of(const std::string& path, Container wanted) noexcept {
   return path == "-" || path.ends_with(".y4m") ? Container::y4m : Container::raw;
 }
 
-/// The visible part of a picture, within the layout. All of it where none is stated.
+/// The visible part of a picture, within the layout. All of it if none is stated.
 Rect visible_part(const FrameInfo& info, const Layout& layout) noexcept {
   const auto [width, height] = layout.size;
   const auto x = static_cast<std::uint32_t>(std::max(info.visible.x, 0));
@@ -51,15 +51,15 @@ struct FileSink::Impl {
   std::unique_ptr<ThreadSink> thread;
   std::atomic<std::uint64_t> written{0};
 
-  // The loop's thread only; what follows the blank line as well, while the worker does not run.
+  // For the loop's thread only. It may also use the members after the blank line while the worker does not run.
   std::optional<StreamConfig> recorded;  // the stream of the frames in the file, once it has some
 
   StreamConfig config;
   FileWriter file;
-  std::mutex maps_mutex;  // buffers may come and go while the worker looks for its own
+  std::mutex maps_mutex;  // buffers may be added and removed while the worker looks up a map
   detail::BufferMaps maps;
   const y4m::Mapping* mapping = nullptr;  // of the format, for y4m
-  std::optional<Size> picture;            // of the file's frames, once there is one
+  std::optional<Size> picture;            // the size of the file's frames, once it has one
   bool is_begun = false;                  // the header was written
   bool is_opaque = false;
 
@@ -95,7 +95,7 @@ Result<void> FileSink::Impl::write(const Frame& frame, const Cancel& stop) {
   if (done) done = file.flush(&stop);
   if (!done) {
     file.undo();
-    if (written == 0) {  // the header went with the frame
+    if (written == 0) {  // the header was removed with the frame
       is_begun = false;
       picture.reset();
     }
@@ -106,7 +106,7 @@ Result<void> FileSink::Impl::write(const Frame& frame, const Cancel& stop) {
   return pixels->end();
 }
 
-/// Before the first frame: the header. Before each: is it of the file's size?
+/// Before each frame: checks that it has the file's size. Before the first: writes the header.
 Result<void> FileSink::Impl::begin(const Frame& frame, const Cancel& stop) {
   const Rect part = visible_part(frame.info(), frame.buffer().layout());
   const Size size{part.width, part.height};
@@ -205,7 +205,7 @@ Result<void> FileSink::Impl::check(const StreamConfig& wanted) const {
 Result<void> FileSink::Impl::open() {
   if (auto opened = file.open(path, written == 0); !opened) return opened;
   if (written == 0) recorded = config;
-  if (path != "-" && !file.is_regular()) is_begun = false;  // another reader of the pipe
+  if (path != "-" && !file.is_regular()) is_begun = false;  // a new reader of the pipe needs a header
   mapping = container == Container::y4m ? y4m::mapping_of(config.layout.format) : nullptr;
   const FormatInfo* info = format_info(config.layout.format);
   is_opaque = info != nullptr && info->is_opaque;

@@ -10,7 +10,7 @@
 namespace dmaflow {
 namespace {
 
-/// What would help.
+/// What the user can do about the error.
 const char* advice(int error) noexcept {
   switch (error) {
     case ENOSPC:
@@ -24,7 +24,7 @@ const char* advice(int error) noexcept {
   }
 }
 
-/// Standard output, with its own file description where it is a pipe: O_NONBLOCK then concerns nobody else.
+/// Standard output. A pipe is opened again to get its own file description, so that O_NONBLOCK affects nobody else.
 int open_stdout() noexcept {
   struct stat status{};
   if (sys::fstat(STDOUT_FILENO, &status) == 0 && S_ISFIFO(status.st_mode)) {

@@ -1,4 +1,4 @@
-// FileWriter: bytes to a file, a pipe or standard output, through a buffer, whole or with one clear error.
+// FileWriter: writes bytes through a buffer to a file, a pipe or standard output, completely or with one clear error.
 #pragma once
 
 #include <dmaflow/cancel.hpp>
@@ -16,30 +16,31 @@ namespace dmaflow {
 /// Not synchronised: one thread at a time. It allocates in open() only.
 class FileWriter {
  public:
-  /// The most bytes that room() gives.
+  /// The largest number of bytes that room() returns.
   static constexpr std::size_t most_room = std::size_t{256} * 1024;
 
-  /// Opens @p path for writing, creates it where there is none; "-" is standard output. @p anew: what a regular file
-  /// holds is deleted; otherwise bytes are added to its end. A pipe is written to without blocking, so that a reader
-  /// that reads nothing cannot keep put() beyond its Cancel. Errors: those of open(); ENXIO (nobody reads the pipe
-  /// yet).
+  /// Opens @p path for writing and creates it if it does not exist; "-" is standard output. @p anew: truncates a
+  /// regular file; otherwise bytes are appended to it. Writes to a pipe never block, so put() reacts to its Cancel even
+  /// if the pipe's reader reads nothing. Errors: those of open(); ENXIO (nobody reads the pipe yet).
   Result<void> open(const std::string& path, bool anew);
   void close() noexcept { file_ = Fd(); }
   [[nodiscard]] bool is_open() const noexcept { return static_cast<bool>(file_); }
-  /// True where it is a regular file that open() opened.
+  /// True if open() opened a regular file.
   [[nodiscard]] bool is_regular() const noexcept { return is_regular_; }
 
-  /// @p bytes to be filled, which are then part of what is written; most_room at most. Valid until the next call.
+  /// Returns space for @p bytes, at most most_room. The caller fills it, and it becomes part of what is written. Valid
+  /// until the next call.
   [[nodiscard]] Result<std::span<std::byte>> room(std::size_t bytes, const Cancel* stop);
-  /// Writes @p bytes, which are not copied where they are many.
+  /// Writes @p bytes. A large block is written without a copy.
   Result<void> put(std::span<const std::byte> bytes, const Cancel* stop);
   Result<void> put(const std::string& text, const Cancel* stop);
-  /// Writes what was put so far. Errors of all that write: those of write() (ENOSPC, EPIPE, EFBIG, EIO), ECANCELED.
+  /// Writes what was put so far. Errors of all functions that write: those of write() (ENOSPC, EPIPE, EFBIG, EIO),
+  /// ECANCELED.
   Result<void> flush(const Cancel* stop);
 
-  /// What was flushed so far is whole: undo() goes back to here.
+  /// Marks what was flushed so far as complete: undo() returns to this point.
   void commit() noexcept { whole_ = written_; }
-  /// After an error: forgets what was put since commit(), and takes it off the end of a regular file.
+  /// After an error: discards what was put since commit(), and removes it from the end of a regular file.
   void undo() noexcept;
 
  private:

@@ -1,5 +1,5 @@
-// The tables: DRM formats, V4L2 codes, colour. Source of every row: drm_fourcc.h and videodev2.h; a unit test compares
-// them with the headers installed, and with the kernel's own arithmetic where both name a format.
+// The tables: DRM formats, V4L2 codes, colour. The source of every row is drm_fourcc.h or videodev2.h. A unit test
+// compares the tables with the installed headers, and with the kernel's own arithmetic for formats that both know.
 #include <dmaflow/format.hpp>
 
 #include <algorithm>
@@ -219,7 +219,7 @@ constexpr FormatInfo format_table[] = {
 
 // --- V4L2 codes -----------------------------------------------------------------------------------------------------
 
-/// How the pixels lie, where the code says so.
+/// How the pixels are arranged, if the code implies it.
 enum class Tiling : std::uint8_t {
   none,
   samsung_64_32,
@@ -262,10 +262,10 @@ constexpr V4l2Row row(const char (&v4l2)[5], const char (&drm)[5], Objects objec
   return {code(v4l2), code(drm), objects, tiling};
 }
 
-/// Where several codes mean the same, the first is the one to_v4l2() gives.
+/// If several codes mean the same, to_v4l2() returns the first.
 // clang-format off: families read best side by side
 constexpr V4l2Row v4l2_table[] = {
-    // 32 bits. V4L2 names the bytes in memory, DRM the little-endian word; the four characters mostly agree.
+    // 32 bits. V4L2's names follow the bytes in memory, DRM's the little-endian word; the four characters mostly agree.
     row("XR24", "XR24"),  // V4L2 XBGR32, DRM XRGB8888: B, G, R, x
     row("AR24", "AR24"),  // ABGR32, ARGB8888
     row("XB24", "XB24"),  // RGBX32, XBGR8888: R, G, B, x
@@ -274,7 +274,7 @@ constexpr V4l2Row v4l2_table[] = {
     row("RA24", "RA24"),  // BGRA32, RGBA8888
     row("BX24", "BX24"),  // XRGB32, BGRX8888: x, R, G, B
     row("BA24", "BA24"),  // ARGB32, BGRA8888
-    // Deprecated, without a word on what the fourth byte holds: taken as padding.
+    // Deprecated. What the fourth byte holds is not documented; it is treated as padding.
     row("BGR4", "XR24"),  // BGR32: B, G, R, x
     row("RGB4", "BX24"),  // RGB32: x, R, G, B
 
@@ -314,7 +314,7 @@ constexpr V4l2Row v4l2_table[] = {
     row("YM24", "YU24", Objects::separate), row("YM42", "YV24", Objects::separate),
     row("411P", "YU11"), row("YUV9", "YUV9"), row("YVU9", "YVU9"),
 
-    // Tiled, where DRM has a modifier for the same arrangement.
+    // Tiled formats for which DRM has a modifier with the same arrangement.
     row("ST12", "NV12", Objects::one, Tiling::allwinner),               // NV12_32L32, once SUNXI_TILED_NV12
     row("TM12", "NV12", Objects::separate, Tiling::samsung_64_32),      // NV12MT
     row("VM12", "NV12", Objects::separate, Tiling::samsung_16_16),      // NV12MT_16X16
@@ -339,9 +339,9 @@ const V4l2Row* find_code(std::uint32_t v4l2) noexcept {
   return found == std::end(v4l2_table) ? nullptr : found;
 }
 
-/// V4L2 has codes that DRM uses for other pixels: RG16 is Bayer data in V4L2 and RGB565 in DRM; AYUV begins with alpha
-/// in one and ends with it in the other. Such a code is carried with a small first letter, so that nobody takes it for
-/// what it is not. No kernel header has a code that would look like the result.
+/// V4L2 has codes that mean other pixels in DRM: RG16 is Bayer data in V4L2 and RGB565 in DRM; AYUV begins with alpha
+/// in one and ends with it in the other. Such a code is represented with a lower-case first letter, so that it is not
+/// mistaken for the DRM format. No kernel header has a code that equals the result.
 constexpr std::uint32_t disguise = 0x20;  // from 'R' to 'r'
 
 bool misleads(std::uint32_t v4l2) noexcept { return find_code(v4l2) == nullptr && format_info({v4l2}) != nullptr; }
@@ -415,7 +415,7 @@ std::optional<std::uint32_t> to_v4l2(PixelFormat format, Modifier modifier, bool
     }
   }
   if (format_info(format) != nullptr || !modifier.is_implicit() || separate_objects) return std::nullopt;
-  // A code that from_v4l2() carried goes back as it came.
+  // A code that from_v4l2() disguised is restored.
   const std::uint32_t plain = format.fourcc & ~disguise;
   if (plain != format.fourcc && misleads(plain)) return plain;
   return format.fourcc != 0 && find_code(format.fourcc) == nullptr ? std::optional(format.fourcc) : std::nullopt;
@@ -580,7 +580,7 @@ ColorInfo::Matrix matrix_of(std::uint32_t colorspace, std::uint32_t encoding) no
     case enc_default:
       break;
     default:
-      return unspecified;  // constant luminance is another equation than bt2020's
+      return unspecified;  // constant luminance uses a different equation than bt2020
   }
   switch (colorspace) {  // V4L2_MAP_YCBCR_ENC_DEFAULT
     case cs_rec709:
@@ -664,8 +664,8 @@ ColorInfo::Transfer transfer_of(std::uint32_t colorspace, std::uint32_t xfer_fun
 
 ColorInfo color_from_v4l2(std::uint32_t colorspace, std::uint32_t ycbcr_enc, std::uint32_t quantization,
                           std::uint32_t xfer_func, V4l2Values values) noexcept {
-  // A driver that leaves the colorspace open has said nothing, and the defaults of the rest depend on it. Compressed
-  // formats have a default of their own: a JPEG file is BT.601 and full range (JFIF), video limited range.
+  // If a driver does not state the colorspace, nothing is known, because the defaults of the other fields depend on it.
+  // Compressed formats have defaults of their own: a JPEG file is BT.601 and full range (JFIF), video is limited range.
   const bool silent = colorspace == cs_default || colorspace > cs_dci_p3;
   const bool is_jpeg = values == V4l2Values::jpeg;
   const bool has_own_range = is_jpeg || values == V4l2Values::video;
@@ -676,7 +676,7 @@ ColorInfo color_from_v4l2(std::uint32_t colorspace, std::uint32_t ycbcr_enc, std
   } else if (is_jpeg && ycbcr_enc == enc_default) {
     color.matrix = ColorInfo::Matrix::bt601;
   } else if (values != V4l2Values::hsv && (ycbcr_enc != enc_default || (!silent && values != V4l2Values::unknown))) {
-    color.matrix = matrix_of(colorspace, ycbcr_enc);  // of HSV the same field has hsv_enc, which is no matrix
+    color.matrix = matrix_of(colorspace, ycbcr_enc);  // for HSV the same field holds hsv_enc, which is not a matrix
   }
   if (!silent || has_own_range || quantization != quant_default) {
     color.range = range_of(colorspace, quantization, values);
@@ -705,7 +705,7 @@ constexpr std::uint32_t other_rgb[] = {
     code("ip3b"), code("ip3g"), code("ip3G"), code("ip3r"),
 };
 constexpr std::uint32_t other_yuv[] = {
-    // Grey is the Y' of Y'CbCr, also where DRM has it as R8.
+    // Grey is the Y' of Y'CbCr, even if DRM calls it R8.
     code("GREY"), code("Y04 "), code("Y06 "), code("Y10 "), code("Y12 "), code("Y012"), code("Y14 "), code("Y16 "),
     code("Y16 ") | big_endian, code("Y10B"), code("Y10P"), code("Y12P"), code("Y14P"), code("ip3y"), code("Y8I "),
     code("Y12I"), code("Y16I"),

@@ -1,4 +1,4 @@
-// What sinks that take a list of formats share.
+// Shared by the sinks that take a list of formats.
 #pragma once
 
 #include <dmaflow/error.hpp>
@@ -12,7 +12,7 @@
 
 namespace dmaflow::detail {
 
-/// EINVAL, with those it takes, where @p format is not in @p takes. An empty list takes any.
+/// EINVAL, with the accepted formats in the detail, if @p format is not in @p takes. An empty list accepts any.
 [[nodiscard]] inline Result<void> check_format(PixelFormat format, std::span<const PixelFormat> takes,
                                                std::string_view who) {
   if (takes.empty() || std::ranges::find(takes, format) != takes.end()) return {};

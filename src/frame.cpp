@@ -33,7 +33,7 @@ Result<Frame> Frame::split() {
                                  .detail("one image was split %u times, the most there is", HoldSet::max_holders));
     }
   } while (!hold.holds_made.compare_exchange_weak(made, made + 1, std::memory_order_relaxed));
-  hold.holders.fetch_add(1, std::memory_order_relaxed);  // ours keeps it above 0
+  hold.holders.fetch_add(1, std::memory_order_relaxed);  // this frame's own hold keeps it above 0
   return Frame(hold);
 }
 
@@ -56,7 +56,7 @@ void Frame::release() noexcept {
 }
 
 void Frame::release(Fence done) noexcept {
-  // Each of at most max_holders holds adds one fence at most, so there is always room.
+  // Each of at most max_holders holds adds at most one fence, so the array always has space.
   if (hold_ != nullptr && !done.is_null()) {
     hold_->fences[hold_->fence_count.fetch_add(1, std::memory_order_relaxed)] = std::move(done);
   }
@@ -149,10 +149,10 @@ Result<void> HoldSet::retire(std::uint32_t index) noexcept {
   return {};
 }
 
-// Pushes onto the stack of returned holds. The order against armed_ (both sequentially consistent) makes sure that
-// either the loop sees the hold before it sleeps, or we see that it is about to sleep.
+// Pushes onto the stack of returned holds. The order relative to armed_ (both sequentially consistent) ensures that
+// either the loop sees the hold before it sleeps, or this function sees that the loop is about to sleep.
 void HoldSet::give_back(Hold& hold) noexcept {
-  const auto set = std::move(hold.set);  // the source may be gone, and this the last that keeps it
+  const auto set = std::move(hold.set);  // may be the last reference: the source may be gone
   hold.ready = Fence();
   set->lent_.fetch_sub(1, std::memory_order_release);
   hold.next = set->returned_.load();
@@ -160,14 +160,14 @@ void HoldSet::give_back(Hold& hold) noexcept {
   }
   if (set->armed_.load() && set->armed_.exchange(false)) {
     const std::uint64_t one = 1;
-    sys::write(set->wake_.get(), &one, sizeof one);  // cannot fail: the counter never comes near its end
+    sys::write(set->wake_.get(), &one, sizeof one);  // cannot fail: the counter stays far below its maximum
   }
 }
 
 std::optional<HoldSet::Returned> HoldSet::take_returned() noexcept {
   if (in_order_ == none) {
     auto next = returned_.exchange(none, std::memory_order_acq_rel);
-    while (next != none) {  // newest first: turn it round
+    while (next != none) {  // newest first: reverse the order
       const auto after = holds_[next].next;
       holds_[next].next = in_order_;
       in_order_ = next;
@@ -183,7 +183,7 @@ std::optional<HoldSet::Returned> HoldSet::take_returned() noexcept {
 }
 
 std::span<Fence> HoldSet::fences(std::uint32_t index) noexcept {
-  if (!is_free(index)) return {};  // holders may be adding theirs
+  if (!is_free(index)) return {};  // holders may still be adding fences
   auto& hold = holds_[index];
   return std::span(hold.fences).first(hold.fence_count.load(std::memory_order_relaxed));
 }

@@ -51,7 +51,7 @@ Result<void> FunctionSink::flush() {
 
 Result<void> FunctionSink::drain(Deadline deadline, const Cancel* cancel) {
   if (!waiting_) return {};
-  // A fence that failed is for flush() to say.
+  // flush() reports a fence that failed.
   const auto waited = waiting_.ready().wait(deadline, cancel);
   if (!waited && (waited.error().code() == ETIMEDOUT || waited.error().code() == ECANCELED)) return waited;
   return flush();

@@ -9,7 +9,7 @@
 namespace dmaflow {
 
 std::shared_ptr<GemRegistry> GemRegistry::create(int fd) {
-  return std::shared_ptr<GemRegistry>(new GemRegistry(fd));  // private constructor: make_shared cannot
+  return std::shared_ptr<GemRegistry>(new GemRegistry(fd));  // make_shared cannot call the private constructor
 }
 
 GemRegistry::Entry* GemRegistry::find(std::uint32_t handle) noexcept {
@@ -38,7 +38,7 @@ void GemRegistry::Session::release(std::uint32_t handle) noexcept {
   --entry->uses;
   if (entry->uses > 0 || entry->holds > 0) return;
   registry_.remove(*entry);
-  if (registry_.fd_ < 0) return;  // closed with its file
+  if (registry_.fd_ < 0) return;  // the handle was closed with its file
   uapi::GemClose request{.handle = handle, .pad = 0};
   sys::drm_ioctl(registry_.fd_, uapi::ioctl_gem_close, &request);
 }

@@ -9,7 +9,7 @@
 namespace dmaflow {
 namespace {
 
-/// In the order of Access, without a branch.
+/// The values of Access are in the kernel's order, so no branch is needed.
 __u32 sync_flags(Access access) noexcept {
   static_assert(static_cast<__u32>(Access::read) + 1 == DMA_BUF_SYNC_READ);
   static_assert(static_cast<__u32>(Access::write) + 1 == DMA_BUF_SYNC_WRITE);
@@ -17,7 +17,7 @@ __u32 sync_flags(Access access) noexcept {
   return static_cast<__u32>(access) + 1;
 }
 
-/// ENOTTY is the kernel's word for an ioctl that it does not know.
+/// The kernel returns ENOTTY for an ioctl that it does not know.
 Error refused(int error, const char* operation, const char* instead, const Buffer& buffer,
               std::size_t object) noexcept {
   if (error != ENOTTY) return Error::os(error, operation, buffer.origin()).detail("dma-buf %zu", object);
@@ -36,8 +36,8 @@ Error not_exported(int result, const Buffer& buffer, std::size_t object) noexcep
   return refused(-result, "DMA_BUF_IOCTL_EXPORT_SYNC_FILE", "wait_idle()", buffer, object);
 }
 
-// Nearly every buffer is one dma-buf. What is for several, or for failures, is kept out of its way: the kernel needs no
-// more than some hundred instructions for the call itself.
+// Nearly every buffer is one dma-buf. The code for several, and for failures, is kept out of that path: the kernel
+// needs only a few hundred instructions for the call itself.
 [[gnu::noinline]] Result<void> import_into_all(const Buffer& buffer, uapi::dma_buf_sync_file argument) noexcept {
   const auto objects = buffer.objects();
   for (std::size_t i = 0; i < objects.size(); ++i) {

@@ -1,4 +1,4 @@
-// JSON for reports, written piece by piece: the library has no JSON library behind it.
+// JSON for reports, assembled from pieces: the library uses no JSON library.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +8,17 @@
 
 namespace dmaflow::detail::json {
 
-/// A JSON string. Names come from drivers and file systems, so bytes that are no UTF-8 become U+FFFD.
+/// A JSON string. Names come from drivers and file systems, so bytes that are not UTF-8 become U+FFFD.
 [[nodiscard]] std::string quote(std::string_view text);
 
 /// A member of an object. @p value: JSON.
 [[nodiscard]] std::string member(std::string_view key, const std::string& value);
 [[nodiscard]] std::string member(std::string_view key, std::uint64_t value);
 
-/// Of members that member() made.
+/// An object of members that member() made.
 [[nodiscard]] std::string object(std::initializer_list<std::string> members);
 
-/// @p to_text makes JSON of each value.
+/// An array. @p to_text turns each value into JSON.
 template <typename Range, typename Function>
 [[nodiscard]] std::string array(const Range& range, Function to_text) {
   std::string text = "[";

@@ -17,7 +17,7 @@ constexpr std::uint64_t divide_up(std::uint64_t value, std::uint64_t by) noexcep
   return value / by + (value % by != 0 ? 1 : 0);
 }
 
-/// The next multiple, or the highest number where there is none. 0 and 1 ask nothing.
+/// The next multiple of @p alignment, or the highest number if there is none. 0 and 1 mean no alignment.
 constexpr std::uint64_t align_up(std::uint64_t value, std::uint64_t alignment) noexcept {
   const std::uint64_t remainder = alignment == 0 ? 0 : value % alignment;
   if (remainder == 0) return value;
@@ -37,9 +37,9 @@ Error bad_size(const char* operation, Size size) noexcept {
 }
 
 /// The kernel's smallest stride (drm_format_info_min_pitch() in drivers/gpu/drm/drm_fourcc.c): NV15 and P030 pack their
-/// samples, so a last block that is not full needs only the bytes of its samples. Two pixels of YUYV and its kin share
-/// their chroma, which ends with the block: those need all of it, where the kernel counts half a block for the last
-/// pixel of an odd width.
+/// samples, so a last block that is not full needs only the bytes of its samples. Two pixels of YUYV and similar
+/// formats share their chroma, which ends with the block, so these formats need the whole block; the kernel counts half
+/// a block for the last pixel of an odd width.
 std::uint64_t row_bytes_of(const FormatInfo& info, std::size_t index, std::uint32_t width) noexcept {
   const PlaneInfo& plane = info.planes[index];
   const std::uint64_t samples = divide_up(width, plane.horizontal_sub);
@@ -48,16 +48,16 @@ std::uint64_t row_bytes_of(const FormatInfo& info, std::size_t index, std::uint3
   return divide_up(samples * plane.block_bytes, plane.block_width);
 }
 
-/// Rows are one after another as far as anybody can tell: what linear is, and what the kernel checks of an implicit
-/// buffer too.
+/// True if the rows can be taken to follow one another. They do in a linear buffer, and the kernel checks a buffer with
+/// an implicit modifier in the same way.
 bool has_rows(const Layout& layout, const FormatInfo* info) noexcept {
   return info != nullptr && !info->is_opaque && !layout.modifier.is_vendor();
 }
 
 // --- strides --------------------------------------------------------------------------------------------------------
 
-/// A plane's stride is luma's times this: how V4L2 derives it where all planes share a buffer and the driver tells one
-/// bytesperline.
+/// A plane's stride is luma's stride times this. V4L2 derives it this way if all planes share a buffer and the driver
+/// reports one bytesperline.
 struct Ratio {
   std::uint64_t numerator;
   std::uint64_t denominator;
@@ -91,7 +91,7 @@ Strides proportional_strides(const FormatInfo& info, std::uint32_t width, const 
   for (std::size_t i = 1; i < info.plane_count; ++i) {
     const auto [numerator, denominator] = stride_ratio(info.planes[i], info.planes[0]);
     luma = std::max(luma, divide_up(strides[i] * denominator, numerator));
-    step = std::lcm(step, alignment * denominator);  // luma * ratio is then whole, and aligned
+    step = std::lcm(step, alignment * denominator);  // then luma * ratio is an integer and aligned
   }
   luma = align_up(luma, step);
   for (std::size_t i = 0; i < info.plane_count; ++i) {
@@ -125,8 +125,8 @@ Result<void> check_rows(const Layout& layout, std::uint32_t index, std::uint64_t
   return {};
 }
 
-/// All that is known of opaque, vendor-arranged and unknown planes: where they begin, and of the first how many bytes
-/// it holds.
+/// Checks what is known of opaque, vendor-arranged and unknown planes: where they begin, and how many bytes the first
+/// holds.
 Result<void> check_bytes(const Layout& layout, std::uint32_t index, std::uint64_t object_size) noexcept {
   const PlaneLayout& plane = layout.planes[index];
   const std::uint64_t bytes = index == 0 ? std::max<std::uint64_t>(layout.opaque_bytes, 1) : 1;
@@ -256,7 +256,7 @@ std::array<std::uint64_t, max_planes> Layout::object_sizes(const Constraints& co
     const PlaneLayout& plane = planes[i];
     if (plane.object >= max_planes) continue;
     std::uint64_t bytes = i == 0 ? opaque_bytes : 0;
-    // Whole strides, the last row's too: that is how devices count, though only its pixels must be there.
+    // Devices count whole strides, including that of the last row, although only its pixels must exist.
     if (rows_known) bytes = std::max(bytes, std::uint64_t{plane.stride} * rows(i));
     const std::uint64_t end = bytes > max64 - plane.offset ? max64 : plane.offset + bytes;
     sizes[plane.object] = std::max(sizes[plane.object], end);

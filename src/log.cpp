@@ -13,8 +13,7 @@ struct Target {
   void* user = nullptr;
 };
 
-// The flag alone is read where nobody listens, which is the usual case; hook and user are a pair, so the lock guards
-// them.
+// Without a hook, which is the usual case, only the flag is read. Hook and user are a pair, so the lock guards them.
 std::atomic<bool> listening{false};
 std::mutex target_lock;
 Target target;

@@ -14,7 +14,7 @@
 namespace dmaflow::detail {
 namespace {
 
-/// MemAvailable in bytes; nothing where it cannot be read.
+/// MemAvailable in bytes; nullopt if it cannot be read.
 std::optional<std::uint64_t> available_memory() {
   const Fd file = Fd::adopt(sys::open("/proc/meminfo", O_RDONLY));
   if (!file) return std::nullopt;

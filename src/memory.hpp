@@ -1,4 +1,4 @@
-// What allocators of plain memory share: whether the machine has it, and making a set of buffers out of objects.
+// Shared by allocators of plain memory: a check that the machine has enough, and making a set of buffers from objects.
 #pragma once
 
 #include <dmaflow/buffer.hpp>
@@ -15,9 +15,9 @@
 
 namespace dmaflow::detail {
 
-/// ENOMEM where @p count buffers of objects of these sizes are more than /proc/meminfo's MemAvailable. The system heap
-/// and udmabuf do not look: they take page after page until the kernel kills processes for want of memory (seen
-/// on 6.12), so this is asked first.
+/// ENOMEM if @p count buffers of objects of these sizes exceed MemAvailable in /proc/meminfo. The system heap and
+/// udmabuf do not check this: they allocate page after page until the kernel's OOM killer kills processes (seen on
+/// 6.12), so it is checked first.
 [[nodiscard]] Result<void> check_memory(std::span<const std::uint64_t> object_sizes, std::uint32_t count,
                                         std::string_view allocator);
 

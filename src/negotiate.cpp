@@ -8,13 +8,13 @@
 namespace dmaflow {
 namespace {
 
-/// Cost of memory by whose it is: the rank of the list in negotiate.hpp. Steps leave room for the order among others.
+/// Cost of memory by owner, ranked as in the list in negotiate.hpp. The steps leave space for the order within a rank.
 enum Cost : std::uint32_t {
   consumer_memory = 0,
   producer_memory = 100,
   contiguous_memory = 200,
   other_memory = 300,
-  not_cached = 1000,  // on top, where a consumer reads by CPU
+  not_cached = 1000,  // added if a consumer reads by CPU
 };
 
 struct Offerer {
@@ -22,7 +22,7 @@ struct Offerer {
   std::uint32_t cost = 0;
 };
 
-/// The cheapest that works.
+/// The cheapest memory that works.
 struct Chosen {
   Allocator* allocator = nullptr;
   StreamConfig config;
@@ -31,7 +31,7 @@ struct Chosen {
 
 using Step = Candidate::Step;
 
-/// Who refused, why, and how far it had come.
+/// Who refused, why, and at which step.
 struct Refusal {
   std::string_view who;
   Error error;
@@ -51,7 +51,7 @@ Usage merge(const Usage& a, const Usage& b) noexcept {
           .cpu = a.cpu || b.cpu};
 }
 
-/// Of all consumers, as they are configured now.
+/// The needs of all consumers as they are configured now.
 Needs needs_of(const Link& link) {
   Needs all{.constraints = {}, .usage = link.producer->output_usage(), .modifiers = {}};
   for (const Consumer* consumer : link.consumers) {
@@ -62,7 +62,7 @@ Needs needs_of(const Link& link) {
   return all;
 }
 
-/// Every allocator in question once, in the order of the link.
+/// Every possible allocator once, in the order of the link.
 std::vector<Offerer> offerers(const Link& link) {
   std::vector<Offerer> found;
   const auto add = [&](Allocator* allocator, std::uint32_t cost) {
@@ -105,7 +105,7 @@ Request request_for(const StreamConfig& config, const Constraints& constraints, 
                  .constraints = constraints};
 }
 
-/// Sets the producer and tells every consumer. @p step: what this is part of.
+/// Configures the producer and every consumer. @p step: the step this belongs to.
 Outcome settle(const Link& link, const StreamConfig& config, Step step) {
   if (auto outcome = outcome_of(step, *link.producer, link.producer->set_output(config)); !outcome) return outcome;
   for (Consumer* consumer : link.consumers) {
@@ -131,7 +131,7 @@ Outcome check_modifier(const Link& link, const Modifier& modifier) {
   return {};
 }
 
-/// Takes a stream with everyone but says nothing of buffers yet.
+/// Configures every participant for a stream, without buffers yet.
 Outcome agree_on_stream(const Link& link, const StreamConfig& config) {
   for (Consumer* consumer : link.consumers) {
     if (auto outcome = outcome_of(Step::check, *consumer, consumer->check_input(config)); !outcome) return outcome;
@@ -140,7 +140,7 @@ Outcome agree_on_stream(const Link& link, const StreamConfig& config) {
   return check_modifier(link, link.producer->output().layout.modifier);
 }
 
-/// Memory that a driver moves is not for a device that has it mapped.
+/// Memory that a driver moves cannot be used with a producer that keeps writing to its old location.
 Outcome check_moves(const Link& link, const Allocator& allocator, const Buffer& buffer) {
   const bool moves = allocator.traits().moves ||
                      std::ranges::any_of(link.consumers, [&](const Consumer* c) { return c->moves(buffer); });
@@ -153,7 +153,7 @@ Outcome check_moves(const Link& link, const Allocator& allocator, const Buffer& 
               Step::moves});
 }
 
-/// What the producer and all consumers say to a buffer.
+/// Tries a buffer with the producer and all consumers.
 Outcome try_buffer(const Link& link, const Buffer& buffer) {
   if (auto outcome = outcome_of(Step::producer, *link.producer, link.producer->try_output(buffer)); !outcome) {
     return outcome;
@@ -164,11 +164,11 @@ Outcome try_buffer(const Link& link, const Buffer& buffer) {
   return {};
 }
 
-/// One buffer of this allocator that meets these constraints, tried with everyone, for the stream agreed on. The
-/// producer follows the buffer's strides where they differ.
+/// Tries one buffer of this allocator that meets these constraints with every participant, for the agreed stream. If
+/// the buffer's strides differ, the producer adopts them.
 Outcome try_allocator(const Link& link, Allocator& allocator, const StreamConfig& agreed,
                       const Constraints& constraints, const Usage& usage) {
-  if (link.producer->output().layout != agreed.layout) {  // an earlier trial moved it
+  if (link.producer->output().layout != agreed.layout) {  // an earlier trial changed it
     if (auto outcome = settle(link, agreed, Step::configure); !outcome) return outcome;
   }
   auto made = allocator.allocate(request_for(link.producer->output(), constraints, usage, 1));
@@ -190,17 +190,18 @@ void note_refusal(Candidate& candidate, const Refusal& refusal) {
   candidate.step = refusal.step;
 }
 
-/// What the allocators are asked to meet, in this order. What the consumers need comes first: a camera may follow, a
-/// heap may give it. Where one of them cannot, the consumer may take less than it asked for.
+/// The constraints that the allocators are asked to meet, in this order. Those with the consumers' needs come first: a
+/// camera may adopt them, and a heap may meet them. If one of them cannot, the consumer may accept less than it asked
+/// for.
 std::vector<Constraints> constraints_to_ask(const Constraints& producers, const Constraints& needed) {
   std::vector<Constraints> asked{merge(producers, needed)};
   Constraints without_needs = producers;
-  without_needs.cached = asked.front().cached;  // a preference, refused by nobody
+  without_needs.cached = asked.front().cached;  // a preference, which nobody refuses
   if (asked.front() != without_needs) asked.push_back(without_needs);
   return asked;
 }
 
-/// One allocator, asked for each of the constraints in turn until one works; every trial becomes a candidate.
+/// Tries one allocator with each of the constraints in turn until one works; every trial becomes a candidate.
 std::optional<Chosen> try_in_turn(const Link& link, const Offerer& offerer, const StreamConfig& agreed,
                                   std::span<const Constraints> asked, const Usage& usage,
                                   std::vector<Candidate>& candidates) {
@@ -217,13 +218,13 @@ std::optional<Chosen> try_in_turn(const Link& link, const Offerer& offerer, cons
   return std::nullopt;
 }
 
-/// Every allocator for the stream that was agreed on; the cheapest that works.
+/// Tries every allocator for the agreed stream; returns the cheapest that works.
 std::optional<Chosen> try_all(const Link& link, const std::vector<Offerer>& memory, const Needs& needs,
                               std::vector<Candidate>& candidates) {
   const StreamConfig agreed = link.producer->output();
   const auto asked = constraints_to_ask(agreed.constraints, needs.constraints);
   std::optional<Chosen> best;
-  // Cheapest first; all are tried, so that the plan can say why not.
+  // Cheapest first. All are tried, so that the plan can give the reason of each refusal.
   for (const Offerer& offerer : by_cost(memory, needs.constraints.cached)) {
     const auto works = try_in_turn(link, offerer, agreed, asked, needs.usage, candidates);
     if (works && !best) best = works;
@@ -231,7 +232,7 @@ std::optional<Chosen> try_all(const Link& link, const std::vector<Offerer>& memo
   return best;
 }
 
-/// As many buffers as every holder needs, or as were asked for.
+/// As many buffers as all holders need together, or as many as were requested.
 Result<std::uint32_t> count_buffers(const Link& link) {
   const std::uint32_t kept = link.producer->min_buffers();
   std::uint32_t needed = kept + link.queued + 1;
@@ -244,8 +245,8 @@ Result<std::uint32_t> count_buffers(const Link& link) {
                                      link.request.buffers, needed, kept, needed - kept - 1));
 }
 
-/// The plan for what was chosen. The trials of costlier memory may have moved the strides: it settles on the chosen
-/// ones.
+/// The plan for what was chosen. Trials of costlier memory may have changed the strides, so the devices are configured
+/// for the chosen ones again.
 Result<Plan> make_plan(const Link& link, const Chosen& chosen, const Usage& usage) {
   if (auto settled = agree_on_stream(link, chosen.config); !settled) return std::unexpected(settled.error().error);
   const auto buffers = count_buffers(link);
@@ -257,7 +258,7 @@ Result<Plan> make_plan(const Link& link, const Chosen& chosen, const Usage& usag
               .buffers = *buffers};
 }
 
-/// One stream after the other, until there is memory for one.
+/// Tries one stream after the other until there is memory for one.
 std::expected<Plan, Refused> choose(const Link& link, std::span<const StreamConfig> offers,
                                     const std::vector<Offerer>& memory) {
   std::vector<Candidate> candidates;

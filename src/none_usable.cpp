@@ -8,7 +8,7 @@ namespace dmaflow::detail {
 namespace {
 
 constexpr std::size_t most_nodes = 4;  // named in one group
-constexpr std::size_t room = 380;      // of Error's detail, beside the count of what was left out
+constexpr std::size_t room = 380;      // in Error's detail, besides the count of what was left out
 
 /// Nodes that are not usable for the same reason.
 struct Group {
@@ -22,7 +22,7 @@ struct Group {
   }
 };
 
-/// Those that may be what is looked for first.
+/// Nodes that may be a device of the wanted kind come first.
 std::vector<Group> groups_of(std::span<const Unusable> looked_at) {
   std::vector<Group> groups;
   for (const Unusable& one : looked_at) {

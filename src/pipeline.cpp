@@ -139,9 +139,9 @@ Result<void> Pipeline::start() {
   return impl_->start();
 }
 
-// Room for everything that a turn of the loop waits for.
+// Reserves memory for everything that an iteration of the loop waits for.
 void Pipeline::Impl::reserve() {
-  std::size_t most = 2 + 2 * watched.size();  // the stop descriptors, and per object its own and a fence
+  std::size_t most = 2 + 2 * watched.size();  // the stop descriptors, and for each object its descriptor and a fence
   for (const Stream& stream : streams) {
     most += 3;
     for (const Branch& branch : stream.branches()) most += 2 * (1 + branch.stages().size());
@@ -224,14 +224,14 @@ Result<void> Pipeline::Impl::loop(const RunOptions& options, ProgressWatch& watc
       }
     }
     if (now < next_progress) continue;
-    while (next_progress <= now) next_progress += progress_interval;  // once, however long the loop was away
+    while (next_progress <= now) next_progress += progress_interval;  // once, no matter how long the loop was blocked
     if (options.progress) options.progress(stats);
   }
   return {};
 }
 
 Result<void> Pipeline::run(const RunOptions& options) {
-  detail::ProgressWatch watch(impl_->streams, options.frame_timeout);  // before frames move, for it allocates
+  detail::ProgressWatch watch(impl_->streams, options.frame_timeout);  // before frames move, because it allocates
   if (auto started = start(); !started) return started;
   auto result = impl_->loop(options, watch);
   auto stopped = impl_->running ? impl_->stop(Deadline::after(Impl::drain_time), nullptr) : Result<void>{};

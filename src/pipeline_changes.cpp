@@ -1,4 +1,4 @@
-// What changes in a pipeline while it runs.
+// Changes to a pipeline while it runs.
 #include "pipeline_impl.hpp"
 
 #include <cerrno>
@@ -8,7 +8,7 @@ namespace dmaflow {
 using detail::Branch;
 using detail::Stream;
 
-/// Not from inside a device's call: the loop is in the middle of the streams then.
+/// Not allowed from inside a device's call: the loop is then in the middle of serving the streams.
 Result<void> Pipeline::Impl::check_quiet(const char* operation) const {
   if (!serving) return {};
   return std::unexpected(
@@ -31,7 +31,7 @@ Result<std::size_t> Pipeline::Impl::find_stream(const Source& source, const char
   return std::unexpected(Error::os(EINVAL, operation, source.name()).detail("it has no branch: connect() first"));
 }
 
-/// Streams or branches are others now.
+/// To be called after streams or branches were added or removed.
 Result<void> Pipeline::Impl::note_change() {
   ++changes;
   if (!running) return {};
@@ -42,7 +42,7 @@ Result<void> Pipeline::Impl::note_change() {
   return arm();
 }
 
-/// The last branch of the stream is new. On an error it is taken out again, and the others go on.
+/// Starts the last branch of the stream, which is new. On an error it is removed again, and the others continue.
 Result<void> Pipeline::Impl::begin_branch(std::size_t index) {
   Stream& stream = streams[index];
   const bool is_first = stream.branches().size() == 1;
@@ -54,13 +54,13 @@ Result<void> Pipeline::Impl::begin_branch(std::size_t index) {
   } else if (is_first) {
     stream.set_off(false);
     begun = bring_up(index, wishes_for(index));
-  }  // else it was stopped alone, or waits for its signal: the next start takes the branch in
+  }  // else it was stopped individually, or waits for its signal: the next start includes the branch
   if (!begun) {
     const bool was_stopped = !stream.is_running() && !is_first;
     stream.branches().pop_back();
     stats.streams[index].branches.pop_back();
     stream.set_off(stream.branches().empty());
-    if (was_stopped) {  // the restart failed: as before
+    if (was_stopped) {  // the restart failed: start it as before
       const auto again = bring_up(index, wishes_for(index));
       if (!again) begun = survive(index, {.branch = {}, .error = again.error()});
     }
@@ -69,11 +69,11 @@ Result<void> Pipeline::Impl::begin_branch(std::size_t index) {
   return begun ? noted : begun;
 }
 
-/// Delivers what is under way, negotiates the stream with these wishes and starts it.
+/// Delivers the frames in flight, negotiates the stream with these wishes and starts it.
 Result<void> Pipeline::Impl::restart(std::size_t index, const StreamRequest& wishes, Deadline deadline) {
   ++stats.streams[index].renegotiations;
   const auto stopped = stop_stream(index, deadline, nullptr);
-  // What was not delivered in time is counted; it is no reason not to go on.
+  // Frames that were not delivered in time are counted; that is no reason to give up.
   if (!stopped && stopped.error().code() != ETIMEDOUT) return stopped;
   return bring_up(index, wishes);
 }
@@ -138,7 +138,7 @@ Result<void> Pipeline::reconfigure(const Source& source, StreamRequest wanted, D
   auto done = impl.restart(*index, wanted, deadline);
   if (done) {
     stream.set_request(std::move(wanted));
-  } else {  // as it was; why not otherwise is kept
+  } else {  // the stream continues as it was; the refusal is kept
     auto refusal = std::exchange(impl.refusal, std::nullopt);
     const auto again = impl.bring_up(*index, impl.wishes_for(*index));
     if (!again) done = impl.survive(*index, {.branch = {}, .error = again.error()});

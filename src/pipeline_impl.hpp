@@ -1,8 +1,8 @@
-// The inside of Pipeline: the streams, and the loop that moves their frames.
+// The implementation of Pipeline: the streams, and the loop that moves their frames.
 //
 //     pipeline.cpp           what users call: build, prepare, start, run, stop
-//     pipeline_loop.cpp      one turn of the loop: wait, serve, take, and what to do when a device fails or changes
-//     pipeline_changes.cpp   what changes while it runs: branches and streams come and go
+//     pipeline_loop.cpp      one iteration of the loop: wait, serve, take; handles devices that fail or change
+//     pipeline_changes.cpp   changes while it runs: branches and streams are added and removed
 #pragma once
 
 #include "epoll_set.hpp"
@@ -32,7 +32,8 @@ struct Pipeline::Impl {
   using PerSecond = detail::PerSecond;
   using ProgressWatch = detail::ProgressWatch;
   using Stream = detail::Stream;
-  static constexpr auto drain_time = std::chrono::seconds(5);  // a GPU that is a busy CPU takes seconds over its last
+  // A GPU emulated by a busy CPU takes seconds to finish its last frames.
+  static constexpr auto drain_time = std::chrono::seconds(5);
 
   Impl() = default;
   Impl(const Impl&) = delete;
@@ -53,14 +54,14 @@ struct Pipeline::Impl {
   Function<bool(const Failure&)> on_failure;
   bool prepared = false;
   bool running = false;
-  bool serving = false;       // devices are being called: what they call may not change the streams
+  bool serving = false;       // devices are being called: their callbacks must not change the streams
   std::uint64_t changes = 0;  // of streams and branches
 
-  // The wait set, its memory made once. Each entry beside what it belongs to.
+  // The wait set, whose memory is allocated once. Each element of polls has its owner at the same index in entries.
   struct Entry {
-    HoldSet* wake_of = nullptr;  // its returned frames
-    Pollable* object = nullptr;  // a stage, a sink, or what the user has watched
-    bool is_watched = false;     // the last of these
+    HoldSet* wake_of = nullptr;  // signals that frames were returned to it
+    Pollable* object = nullptr;  // a stage, a sink, or an object given to watch()
+    bool is_watched = false;     // the object was given to watch()
     bool is_fence = false;       // not the object's own descriptor, but a fence it waits for
   };
   std::vector<pollfd> polls;
@@ -71,10 +72,10 @@ struct Pipeline::Impl {
     Pollable* object = nullptr;
     short revents = 0;
   };
-  std::vector<Due> due;           // of the watched, in this turn
-  Clock::time_point wake{};       // the earliest at which an object wants to be called though nothing came
-  Clock::time_point now{};        // when this turn's wait returned
-  std::optional<EpollSet> epoll;  // where the program has a loop of its own
+  std::vector<Due> due;           // the watched objects to serve in this iteration
+  Clock::time_point wake{};       // the earliest wake_by() of all objects and branches
+  Clock::time_point now{};        // when this iteration's wait returned
+  std::optional<EpollSet> epoll;  // set if the program has its own loop
   std::vector<EpollSet::Wanted> wanted;
 
   // pipeline.cpp
@@ -94,7 +95,7 @@ struct Pipeline::Impl {
   void reserve();
   Result<void> start();
   Result<void> start_stream(std::size_t index);
-  /// Negotiates and starts. On an error it is stopped.
+  /// Negotiates and starts the stream. On an error it is stopped.
   Result<void> bring_up(std::size_t index, const StreamRequest& wishes);
   Result<void> stop_stream(std::size_t index, Deadline deadline, const Cancel* cancel) {
     if (epoll) epoll->distrust();
@@ -130,7 +131,7 @@ struct Pipeline::Impl {
   Result<void> serve_stream(std::size_t index, short revents);
   std::expected<bool, Failed> take_frames(std::size_t index);
   [[nodiscard]] bool is_enough(std::size_t index) const noexcept;
-  /// What the program says to a failure: then the others go on, else its error is the answer.
+  /// Asks the program about a failure. Returns success if the others continue, else the error of the failure.
   Result<void> survive(std::size_t index, const Failed& failure);
   Result<void> renegotiate(std::size_t index);
 

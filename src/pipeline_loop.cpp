@@ -1,4 +1,4 @@
-// One turn of the pipeline's loop.
+// One iteration of the pipeline's loop.
 #include "pipeline_impl.hpp"
 
 #include <algorithm>
@@ -8,15 +8,15 @@
 namespace dmaflow {
 namespace {
 
-/// A source that never runs empty must not keep the others waiting.
+/// A source that always has a frame must not keep the others waiting.
 constexpr int most_frames_per_turn = 32;
 
-/// A signal that is gone: the source says when it is back.
+/// The signal is lost; the source reports when it is back.
 bool is_no_signal(const Error& error) noexcept { return error.code() == ENOLINK || error.code() == ENOLCK; }
 
 }  // namespace
 
-// --- What is waited for
+// --- Waiting
 
 void Pipeline::Impl::wait_for(int fd, short events, const Entry& entry) {
   polls.push_back({.fd = fd, .events = events, .revents = 0});
@@ -35,7 +35,7 @@ void Pipeline::Impl::wait_for(Pollable& object, bool is_watched) {
   note_wake(object.wake_by());
 }
 
-// False where a frame has come back already and there is no need to sleep.
+// False if there is work already, such as a returned frame, and no need to sleep.
 bool Pipeline::Impl::fill_wait_set() {
   bool sleep = true;
   for (Stream& stream : streams) {
@@ -52,7 +52,7 @@ bool Pipeline::Impl::fill_wait_set() {
         }
       }
       if (const int fence = source.waiting_fence(); fence >= 0) {
-        wait_for(fence, POLLIN, {.is_fence = true});  // every turn serves the sources
+        wait_for(fence, POLLIN, {.is_fence = true});  // every iteration serves the sources
       }
       note_wake(source.wake_by());
     }
@@ -101,7 +101,7 @@ Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_f
   return true;
 }
 
-// The wait set of step(), to be waited for by somebody else.
+// Hands the wait set of step() to the epoll descriptor, for the program's own loop.
 Result<void> Pipeline::Impl::arm() {
   clear_wait_set();
   const bool sleep = fill_wait_set();
@@ -121,7 +121,7 @@ Result<void> Pipeline::Impl::dispatch() {
   return served ? armed : served;
 }
 
-// --- What is done
+// --- Serving
 
 Result<void> Pipeline::Impl::turn(std::size_t first_entry) {
   serving = true;
@@ -130,7 +130,8 @@ Result<void> Pipeline::Impl::turn(std::size_t first_entry) {
   return served && !watched.empty() ? serve_watched(first_entry) : served;
 }
 
-// What the program watches. It may change the streams, and with them the wait set: so who is due is noted first.
+// Serves the objects that the program watches. They may change the streams, and with them the wait set, so the due
+// objects are collected first.
 Result<void> Pipeline::Impl::serve_watched(std::size_t first_entry) {
   due.clear();
   for (Pollable* object : watched) {
@@ -145,13 +146,13 @@ Result<void> Pipeline::Impl::serve_watched(std::size_t first_entry) {
     if (is_due) due.push_back({.object = object, .revents = revents});
   }
   const std::size_t count = due.size();
-  for (std::size_t i = 0; i < count; ++i) {  // by index: one of them may let the program watch more
+  for (std::size_t i = 0; i < count; ++i) {  // by index: one of them may make the program watch more
     if (auto done = due[i].object->dispatch(due[i].revents); !done) return done;
   }
   return {};
 }
 
-// Sinks and stages first: what they let go of can be given back to the source in this same turn.
+// Sinks and stages first: the frames they release can be returned to the source in the same iteration.
 Result<void> Pipeline::Impl::serve(std::size_t first_entry) {
   const pollfd* poll = polls.data() + first_entry;
   for (const Entry& entry : std::span(entries).subspan(first_entry)) {
@@ -185,7 +186,7 @@ Result<void> Pipeline::Impl::dispatch_to(Pollable& object, short revents) {
   return done;
 }
 
-// Those that wanted to be called by now.
+// Calls the objects whose wake_by() has come.
 Result<void> Pipeline::Impl::wake_objects() {
   const auto serve_late = [this](Pollable& object) {
     const auto by = object.wake_by();
@@ -209,9 +210,9 @@ bool Pipeline::Impl::is_enough(std::size_t index) const noexcept {
   return frame_limit != 0 && stats.streams[index].captured - before_run[index] >= frame_limit;
 }
 
-// Takes until the source has no more, and moves each frame on before the next is taken: an idle recorder gets them all.
-// Where frames are late, only the newest is moved on. Without a frame, what waits in the branches is moved on. True
-// where frames came and a newer one may be there at once.
+// Takes frames until the source has no more, and moves each one on before taking the next, so that an idle recorder
+// gets them all. If frames are late, only the newest is moved on. If no frame came, the frames that wait in the
+// branches are moved on. True if frames came and a newer one may be available at once.
 std::expected<bool, detail::Failed> Pipeline::Impl::take_frames(std::size_t index) {
   Stream& stream = streams[index];
   StreamStats& counts = stats.streams[index];
@@ -219,7 +220,7 @@ std::expected<bool, detail::Failed> Pipeline::Impl::take_frames(std::size_t inde
     stats.elapsed = now.time_since_epoch() - per_second.first;
   }
   stream.set_more(false);
-  if (!stream.has_room()) {  // what waits goes on first
+  if (!stream.has_room()) {  // move the waiting frames on first
     if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
   }
   bool came = false;
@@ -257,9 +258,9 @@ Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
     if (!is_behind) {
       if (stream.take_changed()) return renegotiate(index);  // e.g. a queue that ended because the signal changed
       if (auto goes_on = survive(index, is_behind.error()); !goes_on) return goes_on;
-      continue;  // the other branches have not got the frame yet
+      continue;  // the other branches may not have moved the frame yet
     }
-    // A newer one may be there at once: the next turn looks. Else what was just let go goes back.
+    // Returns the frames just released. If a newer frame may be available at once, the next iteration takes it.
     if (auto returned = serve_source(0); !returned || *is_behind) return returned;
     if (stream.is_running()) stream.collect(stats.streams[index], per_second);
     break;
@@ -267,7 +268,7 @@ Result<void> Pipeline::Impl::serve_stream(std::size_t index, short revents) {
   return stream.is_off() || !stream.take_changed() ? Result<void>{} : renegotiate(index);
 }
 
-// --- What goes wrong
+// --- Failures and changes
 
 Result<void> Pipeline::Impl::survive(std::size_t index, const Failed& failure) {
   Stream& stream = streams[index];
@@ -280,7 +281,7 @@ Result<void> Pipeline::Impl::survive(std::size_t index, const Failed& failure) {
   if (!goes_on) return std::unexpected(failure.error);
   ++changes;
   if (epoll) epoll->distrust();
-  const auto forget = [this](const Branch& stopped) {  // what poll reported of it is not its concern any more
+  const auto forget = [this](const Branch& stopped) {  // ignores what poll reported for its objects
     for (Entry& entry : entries) {
       if (stopped.has(entry.object)) entry.object = nullptr;
     }
@@ -293,13 +294,13 @@ Result<void> Pipeline::Impl::survive(std::size_t index, const Failed& failure) {
   stream.set_off(true);
   std::ranges::for_each(stream.branches(), forget);
   if (stream.is_running())
-    static_cast<void>(stop_stream(index, Deadline::immediate(), nullptr));  // its failure is known
+    static_cast<void>(stop_stream(index, Deadline::immediate(), nullptr));  // its failure was reported already
   return {};
 }
 
-// The stream as it was wanted, or, where the device no longer has that size or rate, as it is now. Frames that somebody
-// still holds keep their old buffers. Where the signal went away again nothing is started: the source says when it is
-// back.
+// Negotiates the stream as requested, or, if the device no longer has that size or rate, as the device is now. Frames
+// that are still held keep their old buffers. If the signal is lost again, nothing is started: the source reports when
+// it is back.
 Result<void> Pipeline::Impl::renegotiate(std::size_t index) {
   ++stats.streams[index].renegotiations;
   auto result = stop_stream(index, Deadline::after(drain_time), nullptr);

@@ -6,8 +6,8 @@
 namespace dmaflow {
 namespace {
 
-/// True once nobody waits for anything: a failed fence counts too, for nothing more will come of it. So does one that
-/// cannot be asked: that is no sync_file, and never will be.
+/// True once no fence is pending. A failed fence counts as done, because it will not change any more. So does one that
+/// cannot be queried: it is not a sync_file and never will be.
 bool all_done(std::span<Fence> fences) noexcept {
   return std::ranges::all_of(fences, [](const Fence& fence) {
     const auto ended = fence.has_ended();
@@ -40,7 +40,7 @@ Result<void> Pool::grow(const std::vector<Buffer>& buffers) {
   if (buffers.empty() || std::ranges::any_of(buffers, [](const Buffer& buffer) { return !buffer; })) {
     return std::unexpected(Error::os(EINVAL, "Pool::grow").detail("no buffers, or one of them is empty"));
   }
-  collect();  // those that have left make room
+  collect();  // frees the slots of buffers that have left
   if (total() + buffers.size() > HoldSet::max_buffers) {
     return std::unexpected(
         Error::os(ENOSPC, "Pool::grow")
@@ -48,7 +48,7 @@ Result<void> Pool::grow(const std::vector<Buffer>& buffers) {
   }
   for (const Buffer& buffer : buffers) {
     const auto index = holds_->add(buffer);
-    if (!index) return std::unexpected(index.error());  // cannot be: there is room
+    if (!index) return std::unexpected(index.error());  // cannot happen: there are free slots
     free_.push_back(*index);
     ++size_;
   }
@@ -70,15 +70,15 @@ Result<void> Pool::shrink(std::uint32_t count) {
     leaving_.set(index);
     --count;
   };
-  std::ranges::for_each(pending_, mark);  // these are free first
+  std::ranges::for_each(pending_, mark);  // these become free first
   const auto buffers = holds_->buffers();
   for (std::uint32_t i = 0; i < buffers.size(); ++i) {
-    if (buffers[i]) mark(i);  // none is free any more
+    if (buffers[i]) mark(i);  // none of them is free by now
   }
   return {};
 }
 
-/// Makes a buffer free that is no longer held, or retires it where it was to be taken out.
+/// Marks a buffer that is no longer held as free, or retires it if it was to be removed.
 void Pool::put_back(std::uint32_t index) noexcept {
   if (!leaving_[index]) {
     free_.push_back(index);

@@ -38,7 +38,7 @@ ProgressWatch::Time ProgressWatch::next() const noexcept {
 
 std::expected<void, ProgressWatch::Stalled> ProgressWatch::check(std::span<const StreamStats> stats, Time now) {
   for (std::size_t i = 0; i < streams_.size(); ++i) {
-    // The branches first: a source that has no buffers left is not at fault where a display keeps them.
+    // The branches first: a source that has no buffers left is not at fault if a display keeps them.
     for (std::size_t b = 0; b < branches_[i].size(); ++b) {
       if (!streams_[i].is_running() || streams_[i].branches()[b].state() == Branch::State::failed) {
         branches_[i][b].counts = false;
@@ -58,7 +58,7 @@ Result<void> ProgressWatch::check_source(std::size_t index, std::uint64_t captur
   const Stream& stream = streams_[index];
   Mark& mark = sources_[index];
   const Source& source = stream.source();
-  // A start counts as progress: a renegotiation takes its time.
+  // A start counts as progress, because a renegotiation takes time.
   const std::uint64_t count = captured + stream.starts();
   mark.counts = stream.is_running() && !stream.ended() && stream.has_room() && !source.is_waiting();
   if (count != mark.count || !mark.counts) {

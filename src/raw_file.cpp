@@ -22,8 +22,8 @@ constexpr Name name_of(const char (&text)[5], std::string_view ffmpeg) noexcept 
   return {PixelFormat::of(text[0], text[1], text[2], text[3]), ffmpeg};
 }
 
-// DRM names the bits of a little-endian word, FFmpeg the bytes in memory (libavutil/pixfmt.h), except for words of
-// packed bits (rgb565le, x2rgb10le), where both name the word.
+// DRM's names describe the bits of a little-endian word, FFmpeg's the bytes in memory (libavutil/pixfmt.h). For words
+// of packed bits (rgb565le, x2rgb10le) both describe the word.
 constexpr Name pixel_formats[] = {
     name_of("R8  ", "gray"),     name_of("R10 ", "gray10le"),  name_of("R12 ", "gray12le"),
     name_of("R16 ", "gray16le"), name_of("RGB8", "rgb8"),      name_of("BGR8", "bgr8"),
@@ -54,7 +54,7 @@ std::string_view find(std::span<const Name> names, PixelFormat format) noexcept 
   return found == names.end() ? std::string_view() : found->ffmpeg;
 }
 
-/// For a shell: whatever the name has in it, and never taken for an option.
+/// Quoted for a shell, no matter which characters the name contains; never mistaken for an option.
 std::string shell_quoted(const std::string& path) {
   std::string text = path.starts_with('-') ? "'./" : "'";
   for (const char c : path) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
@@ -93,7 +93,7 @@ std::string planes_json(const Layout& layout) {
 std::string_view ffmpeg_pixel_format(PixelFormat format) noexcept { return find(pixel_formats, format); }
 std::string_view ffmpeg_container(PixelFormat format) noexcept { return find(containers, format); }
 
-// Each plane's own smallest stride: no proportion to luma's is kept, as Layout::linear() does within one dma-buf.
+// Each plane has its own smallest stride, whereas Layout::linear() keeps a proportion to luma's within one dma-buf.
 Result<Layout> frame_layout(PixelFormat format, Size size) noexcept {
   auto layout = Layout::linear(format, size);
   if (!layout) return layout;

@@ -34,7 +34,7 @@ std::uint64_t presented_first_branches(const Stats& stats) {
   return presented;
 }
 
-/// Of the last second that is over; before there is one, the average since the start.
+/// The rate of the last complete second; before there is one, the average since the start.
 double current_rate(const Stats& stats) {
   const auto full_seconds =
       static_cast<std::uint64_t>(std::max<std::int64_t>(stats.elapsed.count(), 0) / nanos_per_second);
@@ -87,7 +87,7 @@ std::string json_of(const StreamStats& stream) {
 
 // --- Histogram ------------------------------------------------------------------------------------------------------
 
-// Up to 2^sub_bits microseconds each has a bucket of its own; above, each doubling is cut into 2^sub_bits of them.
+// Up to 2^sub_bits microseconds, each value has its own bucket; above, each doubling has 2^sub_bits buckets.
 
 std::size_t Histogram::index_of(std::uint64_t micros) noexcept {
   constexpr std::uint64_t steps = 1U << sub_bits;
@@ -119,7 +119,7 @@ nanoseconds Histogram::percentile(double percent) const noexcept {
   for (std::size_t i = 0; i < counts_.size(); ++i) {
     seen += counts_[i];
     if (seen < rank) continue;
-    // The middle of the bucket; but nothing lies above the largest value, and the last one is it exactly.
+    // The middle of the bucket, but no more than the largest value; the last rank is exactly the largest value.
     if (rank == count_ || i + 1 == counts_.size()) return max_;
     return std::min(nanoseconds(static_cast<std::int64_t>((start_of(i) + start_of(i + 1)) * 500)), max_);
   }

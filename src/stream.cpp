@@ -15,7 +15,7 @@ struct Refusal {
   Error error;
 };
 
-/// The plan's buffers, each imported by everyone.
+/// Allocates the plan's buffers; every consumer imports each.
 std::expected<std::vector<Buffer>, Refusal> allocate_all(const Plan& plan, const std::vector<Consumer*>& consumers) {
   auto buffers = plan.allocator->allocate(plan.request());
   if (!buffers) return std::unexpected(Refusal{std::string(plan.allocator->name()), buffers.error()});
@@ -35,7 +35,7 @@ bool has_allocator(const Link& link, std::string_view name) {
          std::ranges::any_of(link.consumers, [&](Consumer* one) { return is_named(one->input_allocator()); });
 }
 
-/// The wishes that hold for this link.
+/// The wishes that apply to this link.
 StreamRequest wishes_for(const Link& link, bool is_first, const StreamRequest& request) {
   StreamRequest wishes = request;
   if (!is_first) {  // these are about the source's images
@@ -50,8 +50,8 @@ StreamRequest wishes_for(const Link& link, bool is_first, const StreamRequest& r
 
 }  // namespace
 
-// A link reaches from a producer to the first participants that use its buffers: past stages that pass frames through,
-// which use them as well.
+// A link reaches from a producer to the first participants that use its buffers, and beyond stages that pass frames
+// through, which use them as well.
 std::vector<Stream::Part> Stream::parts() const {
   std::vector<Part> parts(1);
   parts.front().link.producer = source_;
@@ -74,7 +74,7 @@ std::vector<Stream::Part> Stream::parts() const {
   return parts;
 }
 
-// One buffer of an allocator worked; where as many as are needed do not, the next one is asked.
+// Negotiation tried one buffer of an allocator. If the full number does not work, the next allocator is tried.
 std::expected<Stream::Made, Refused> Stream::make(Link link) {
   std::vector<Candidate> failed;
   while (true) {
@@ -101,7 +101,7 @@ std::expected<Stream::Made, Refused> Stream::make(Link link) {
   }
 }
 
-/// Those of a branch that use the source's own buffers.
+/// The consumers of a branch that use the source's own buffers.
 std::vector<Consumer*> Stream::consumers_in(const Branch& branch) const {
   std::vector<Consumer*> consumers;
   for (Stage* stage : branch.stages()) {
@@ -118,8 +118,9 @@ bool Stream::is_copy(const void* participant) const noexcept {
   });
 }
 
-// Puts a copy between a producer and those that cannot share with it. Of the source's link these are the branches that
-// cannot even alone; where each could alone but not all together, all but the first. False where a copy would not help.
+// Inserts a copy between a producer and the consumers that cannot share its buffers. On the source's link these are the
+// branches that cannot share them even alone; if each could alone but not all together, all but the first. False if a
+// copy would not help.
 bool Stream::insert_copies(const Part& part) {
   if (is_copy(part.link.producer)) return false;
   if (part.branch) {
@@ -148,7 +149,7 @@ void Stream::forget() noexcept {
   copies_.clear();
 }
 
-/// An allocator that was asked for by name must be on one link at least.
+/// An allocator that was requested by name must be available on at least one link.
 Result<void> Stream::check_names(const StreamRequest& request, const std::vector<Allocator*>& allocators) const {
   if (request.allocator.empty()) return {};
   for (Part& part : parts()) {
@@ -159,7 +160,7 @@ Result<void> Stream::check_names(const StreamRequest& request, const std::vector
                              .detail("no allocator named %s", request.allocator.c_str()));
 }
 
-/// Negotiates a link and makes its buffers, with copies where nothing else works and the user allows them.
+/// Negotiates a link and makes its buffers, with copies if nothing else works and the user allows them.
 std::expected<void, Refused> Stream::make_part(std::size_t index, const StreamRequest& request,
                                                const std::vector<Allocator*>& allocators) {
   const auto part_now = [&] {
@@ -245,7 +246,7 @@ Result<void> Stream::start_branch(const Branch& branch) const {
   return {};
 }
 
-/// What depends on who takes part.
+/// Updates what depends on the participants.
 void Stream::note_traits() noexcept {
   may_be_behind_ = std::ranges::all_of(branches_, [](const Branch& one) { return one.wants_newest(); }) &&
                    std::ranges::any_of(branches_, [](const Branch& one) { return !one.stages().empty(); });
@@ -254,7 +255,7 @@ void Stream::note_traits() noexcept {
   });
 }
 
-/// What a branch has under way reaches its sink, as far as the deadline lets it.
+/// Delivers a branch's frames in flight to its sink, as far as the deadline allows.
 void Stream::finish_branch(std::size_t index, Deadline deadline, const Cancel* cancel, StreamStats& stats,
                            Result<void>& result) {
   Branch& branch = branches_[index];
@@ -264,7 +265,7 @@ void Stream::finish_branch(std::size_t index, Deadline deadline, const Cancel* c
     goes_on = goes_on && next.has_value();
     if (result && !next) result = next;
   };
-  const auto feed = [&] {  // what waits for a recorder is still recorded
+  const auto feed = [&] {  // frames that wait for a recorder are still recorded
     keep(branch.sink().drain(deadline, cancel));
     while (goes_on) {
       const auto fed = branch.advance(stats.branches[index]);
@@ -287,7 +288,7 @@ Result<void> Stream::stop(Deadline deadline, const Cancel* cancel, StreamStats& 
   const auto keep_first = [&result](const Result<void>& next) {
     if (result && !next) result = next;
   };
-  // Branches that want every frame come first: a display that hangs must not cost a recorder its time.
+  // Branches that want every frame come first: a display that hangs must not use up a recorder's time.
   for (const bool wants_newest : {false, true}) {
     for (std::size_t i = 0; is_running_ && i < branches_.size(); ++i) {
       if (branches_[i].wants_newest() == wants_newest) finish_branch(i, deadline, cancel, stats, result);
@@ -297,7 +298,7 @@ Result<void> Stream::stop(Deadline deadline, const Cancel* cancel, StreamStats& 
   count(stats);
   keep_first(source_->stop());
   for (std::size_t i = 0; i < branches_.size(); ++i) keep_first(stop_branch(i, stats));
-  if (is_running_) keep_first(source_->dispatch(0));  // it learns of what the sinks have just let go
+  if (is_running_) keep_first(source_->dispatch(0));  // it takes back what the sinks have just released
   made_.clear();
   is_running_ = false;
   return result;
@@ -346,7 +347,7 @@ std::expected<bool, Failed> Stream::pass_on(Frame& frame, StreamStats& stats) {
   return true;
 }
 
-/// Each branch that gets frames now has a hold of its own; the last has the frame itself.
+/// Each branch that currently gets frames receives its own hold; the last receives the frame itself.
 void Stream::give_to_branches(Frame frame, StreamStats& stats, Result<void>& result) noexcept {
   constexpr auto none = ~std::size_t{0};
   std::size_t last = none;

@@ -1,4 +1,4 @@
-// What changes in a stream while it runs: branches come, go and fail, and what waits is let go.
+// Changes to a stream while it runs: branches are added, are removed or fail, and waiting frames are discarded.
 #include "stream.hpp"
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 namespace dmaflow::detail {
 namespace {
 
-/// Memory that a consumer moves is not for a producer that has it mapped.
+/// Memory that a consumer moves cannot be used with a producer that keeps writing to its old location.
 Result<void> check_moves(const Consumer& consumer, const Producer& producer, const Buffer& buffer) {
   if (!consumer.moves(buffer) || producer.writes_by_cpu()) return {};
   return std::unexpected(Error::os(ENOTSUP, "Pipeline", consumer.name())
@@ -16,7 +16,7 @@ Result<void> check_moves(const Consumer& consumer, const Producer& producer, con
                                      std::string(producer.name()).c_str()));
 }
 
-/// What negotiation asks of a consumer, asked of one that comes later: it gets the buffers that there are.
+/// The checks of negotiation for a consumer that is added later, which gets the existing buffers.
 Result<void> try_consumer(Consumer& consumer, const Producer& producer, std::span<const Buffer> buffers) {
   const StreamConfig& config = producer.output();
   if (auto possible = consumer.check_input(config); !possible) return possible;
@@ -36,7 +36,7 @@ Result<void> try_consumer(Consumer& consumer, const Producer& producer, std::spa
 
 }  // namespace
 
-/// Everybody of the branch that uses the source's buffers can use those that there are.
+/// Checks that every consumer of the branch that uses the source's buffers can use the existing ones.
 Result<void> Stream::settle(const Branch& branch) const {
   for (Consumer* consumer : consumers_in(branch)) {
     if (auto tried = try_consumer(*consumer, *source_, made_.front().buffers); !tried) return tried;
@@ -44,7 +44,7 @@ Result<void> Stream::settle(const Branch& branch) const {
   return {};
 }
 
-/// There are buffers for what the branch holds, beside those that everybody else needs.
+/// Checks that there are buffers for what the branch holds, in addition to those that all others need.
 Result<void> Stream::check_spare(const Branch& added) const {
   const auto holds = [this](const Branch& branch) {
     std::uint32_t most = branch.max_queued();
@@ -73,8 +73,8 @@ std::optional<std::size_t> Stream::branch_of(const Consumer& consumer) const noe
   return std::nullopt;
 }
 
-/// Where the source's buffers are others than before: those that left are forgotten, and each new one is imported by
-/// every consumer. All are asked, also after one has refused.
+/// If the source's buffers have changed, forgets those that left and lets every consumer import each new one. All
+/// consumers are asked, even after one has refused.
 std::expected<void, Failed> Stream::note_buffers() {
   const HoldSet* holds = source_->holds();
   buffer_changes_ = holds->changes();
@@ -127,7 +127,7 @@ Result<void> Stream::join(const StreamRequest& request, const std::vector<Alloca
   return joined;
 }
 
-/// Forgets the links of a branch, and the copies put into it.
+/// Forgets the links of a branch, and the copies inserted into it.
 void Stream::take_out(const Branch& branch) {
   const auto stages = branch.stages();
   const auto is_its = [&](const Consumer* one) {
@@ -148,7 +148,7 @@ void Stream::take_out(const Branch& branch) {
   }
 }
 
-/// Stops its stages and its sink, and counts what they did not get done.
+/// Stops its stages and its sink, and counts the frames that they did not finish.
 Result<void> Stream::stop_branch(std::size_t index, StreamStats& stats) {
   Branch& branch = branches_[index];
   if (branch.state() == Branch::State::failed) return {};

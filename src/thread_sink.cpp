@@ -35,13 +35,13 @@ struct ThreadSink::Impl {
 
   Callback callback;
   const ThreadSinkOptions options;
-  const detail::Event event;  // worker to loop: room again, failed, idle
-  const Cancel stop;          // loop to worker, for what the worker waits for outside the mutex
+  const detail::Event event;  // worker to loop: free slot again, failed, idle
+  const Cancel stop;          // loop to worker: ends the worker's waits outside the mutex
   StreamConfig config;
   std::thread worker;  // joinable: started
   std::atomic<std::uint64_t> dropped{0};
 
-  // Between the loop's thread and the worker's.
+  // Shared by the loop's thread and the worker's.
   std::mutex mutex;
   std::condition_variable news;  // for the worker: a frame, or stopping
   std::array<Frame, most> ring;
@@ -49,8 +49,8 @@ struct ThreadSink::Impl {
   std::size_t count = 0;
   bool is_busy = false;  // the worker has a frame
   bool stopping = false;
-  bool wants_room = false;  // the loop was told that there is none: it waits for the event
-  bool displaces = false;   // the loop lets accept() displace frames (Policy::latest): it waits for no room
+  bool wants_room = false;  // the loop was told that no slot is free: it waits for the event
+  bool displaces = false;   // the loop lets accept() displace frames (Policy::latest): it does not wait for a slot
   bool wants_idle = false;  // the loop is in drain()
   std::optional<Error> failure;
   bool is_told = false;  // a call has returned the failure
@@ -63,7 +63,7 @@ struct ThreadSink::Impl {
     --count;
     return frame;
   }
-  /// With the mutex held.
+  /// Called with the mutex held.
   [[nodiscard]] Result<void> told() {
     if (!failure) return {};
     is_told = true;
@@ -182,7 +182,7 @@ Result<void> ThreadSink::start(std::span<const Buffer>) {
   return {};
 }
 
-// A caller that gets false waits for the event, so the worker must send one.
+// A caller that gets false waits for the event, so the worker must signal it.
 bool ThreadSink::ready() const noexcept {
   Impl& my = *impl_;
   if (!my.is_started()) return false;
@@ -208,7 +208,7 @@ Result<Frame> ThreadSink::accept(Frame frame) {
     my.ring[(my.first + my.count) % most] = std::move(frame);
     ++my.count;
   }
-  my.news.notify_one();  // no system call where the worker is busy
+  my.news.notify_one();  // no system call if the worker is busy
   return displaced;
 }
 

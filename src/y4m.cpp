@@ -19,7 +19,7 @@ constexpr Mapping mono(PixelFormat format, const char* colour_space, std::uint8_
           .sample_bytes = bytes};
 }
 
-/// @p cb, @p cr: the planes of either.
+/// @p cb, @p cr: the planes of Cb and Cr.
 constexpr Mapping planar(PixelFormat format, const char* colour_space, std::uint8_t horizontal_sub,
                          std::uint8_t vertical_sub, std::uint8_t cb, std::uint8_t cr, std::uint8_t bytes = 1,
                          std::uint8_t shift = 0) noexcept {
@@ -33,7 +33,7 @@ constexpr Mapping planar(PixelFormat format, const char* colour_space, std::uint
           .shift = shift};
 }
 
-/// Chroma in pairs in plane 1; @p cb, @p cr: the place of either in a pair, 0 or 1.
+/// Chroma in pairs in plane 1; @p cb, @p cr: the index of Cb and Cr in a pair, 0 or 1.
 constexpr Mapping pairs(PixelFormat format, const char* colour_space, std::uint8_t horizontal_sub,
                         std::uint8_t vertical_sub, std::uint8_t cb, std::uint8_t cr, std::uint8_t bytes = 1,
                         std::uint8_t shift = 0) noexcept {
@@ -49,7 +49,7 @@ constexpr Mapping pairs(PixelFormat format, const char* colour_space, std::uint8
           .shift = shift};
 }
 
-/// Two pixels in four samples; @p y, @p cb, @p cr: which of the four.
+/// Two pixels in four samples; @p y, @p cb, @p cr: the index of each component's first sample.
 constexpr Mapping packed422(PixelFormat format, std::uint8_t y, std::uint8_t cb, std::uint8_t cr) noexcept {
   return {.format = format,
           .colour_space = "422",
@@ -58,7 +58,7 @@ constexpr Mapping packed422(PixelFormat format, std::uint8_t y, std::uint8_t cb,
           .horizontal_sub = 2};
 }
 
-/// All components of a pixel in @p step bytes; @p y, @p cb, @p cr: which of them.
+/// All components of a pixel in @p step bytes; @p y, @p cb, @p cr: the index of each.
 constexpr Mapping packed444(PixelFormat format, std::uint8_t step, std::uint8_t y, std::uint8_t cb,
                             std::uint8_t cr) noexcept {
   return {.format = format,
@@ -67,9 +67,9 @@ constexpr Mapping packed444(PixelFormat format, std::uint8_t step, std::uint8_t 
                          Component{.offset = cr, .step = step}}};
 }
 
-// 4:2:0 is written as 420mpeg2: chroma on every other column, halfway between two rows, which is where cameras and
-// decoders have it (V4L2's default, MPEG-2, H.264) and where vulkan::Convert takes it to be. The bytes are in memory
-// order; DRM names the bits of a little-endian word (drm_fourcc.h).
+// 4:2:0 is written as 420mpeg2: chroma on every other column, halfway between two rows, as in cameras and decoders
+// (V4L2's default, MPEG-2, H.264) and as vulkan::Convert assumes. The bytes are in memory order; DRM's names describe
+// the bits of a little-endian word (drm_fourcc.h).
 constexpr Mapping mappings[] = {
     planar(fourcc("YU12"), "420mpeg2", 2, 2, 1, 2),
     planar(fourcc("YV12"), "420mpeg2", 2, 2, 2, 1),

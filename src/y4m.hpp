@@ -1,4 +1,4 @@
-// YUV4MPEG2 ("y4m"): which formats it holds, its header, and pixels put into its order.
+// YUV4MPEG2 ("y4m"): the formats it supports, its header, and the conversion of pixels into its order.
 //
 // A file is one line that describes the stream, then for each frame the line "FRAME" and the planes Y, Cb, Cr one after
 // another, rows without padding. Samples of more than 8 bits are 16-bit little-endian words with the value in the low
@@ -15,7 +15,7 @@
 
 namespace dmaflow::y4m {
 
-/// Where a component's samples lie in a buffer.
+/// Where a component's samples are in a buffer.
 struct Component {
   std::uint8_t plane = 0;
   std::uint8_t offset = 0;  ///< bytes from the start of a row to its first sample
@@ -34,19 +34,19 @@ struct Mapping {
   std::uint8_t shift = 0;  ///< of samples of two bytes: bits below the value
 };
 
-/// nullptr where y4m does not hold @p format.
+/// nullptr if y4m does not support @p format.
 [[nodiscard]] const Mapping* mapping_of(PixelFormat format) noexcept;
-/// "NV12 NV21 ...": all that it holds.
+/// "NV12 NV21 ...": all formats that it supports.
 [[nodiscard]] std::string format_names();
 
-/// The first line. An interval that is not stated becomes 30 frames a second.
+/// The first line. If the interval is not stated, it is written as 30 frames a second.
 [[nodiscard]] std::string header(const Mapping& mapping, Size size, Interval interval, ColorInfo::Range range);
 
-/// Samples across and down of a component of a picture.
+/// The number of samples of a component of a picture, horizontally and vertically.
 [[nodiscard]] Size component_size(const Mapping& mapping, std::size_t component, Size picture) noexcept;
 
-/// Copies a row of a component. @p row: the plane's row, from its start. @p first: the sample it begins with. @p out:
-/// as many samples as are to be copied.
+/// Copies a row of a component. @p row: the plane's row, from its start. @p first: the first sample to copy. @p out:
+/// its size is the number of bytes to write.
 void copy_row(const Mapping& mapping, std::size_t component, std::span<const std::byte> row, std::size_t first,
               std::span<std::byte> out) noexcept;
 

@@ -18,8 +18,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-// The build asks for both on 32 bit (cmake/DmaflowTargets.cmake): dma-bufs may have over 2 GiB, and time goes on after
-// 2038.
+// The build sets both on 32 bit (cmake/DmaflowTargets.cmake): dma-bufs may exceed 2 GiB, and times may be after 2038.
 static_assert(sizeof(off_t) == 8 && sizeof(time_t) == 8, "-D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64");
 
 namespace dmaflow::sys {
@@ -247,7 +246,7 @@ int timerfd_set(int fd, const Deadline* deadline) noexcept {
   itimerspec time{};
   if (deadline != nullptr) {
     time.it_value = timespec_of(deadline->remaining());
-    // All zero would switch it off.
+    // All zero would disarm the timer.
     if (time.it_value.tv_sec == 0 && time.it_value.tv_nsec == 0) time.it_value.tv_nsec = 1;
   }
   return retried([&] { return ::timerfd_settime(fd, 0, &time, nullptr); });
@@ -260,7 +259,7 @@ ssize_t random(void* buffer, std::size_t size) noexcept {
 
 timespec timespec_of(std::chrono::nanoseconds span) noexcept {
   const auto seconds = std::chrono::floor<std::chrono::seconds>(span);
-  timespec result{};  // by members: its nanoseconds are a long, with padding on 32 bit
+  timespec result{};  // set member by member: tv_nsec is a long, with padding on 32 bit
   result.tv_sec = static_cast<decltype(result.tv_sec)>(seconds.count());
   result.tv_nsec = static_cast<decltype(result.tv_nsec)>((span - seconds).count());
   return result;

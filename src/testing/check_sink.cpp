@@ -59,7 +59,7 @@ class SinkRun {
     return true;
   }
 
-  /// Gives it a frame, and waits until it has room for another.
+  /// Gives it a frame, and waits until it can take another.
   bool give_one() {
     const auto end = Deadline::after(options_.patience);
     while (free_.empty() && turn(end)) {
@@ -97,7 +97,7 @@ class SinkRun {
     return true;
   }
 
-  /// At what it holds and reports.
+  /// Checks what it holds and reports.
   void look() {
     while (const auto back = holds_->take_returned()) free_.push_back(back->index);
     check_.that(holds_->lent() <= sink_.max_held(), "holds " + std::to_string(holds_->lent()) +

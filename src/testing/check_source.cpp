@@ -6,7 +6,7 @@
 namespace dmaflow::testing {
 namespace {
 
-/// How long an object that has nothing to do is watched for restlessness.
+/// How long an idle object is watched for unnecessary wake-ups.
 constexpr auto quiet_time = std::chrono::milliseconds(300);
 
 class SourceRun {
@@ -71,7 +71,7 @@ class SourceRun {
     return true;
   }
 
-  /// Waits for frames, which are let go or held.
+  /// Waits for frames, which are released or held.
   void take(std::uint32_t wanted, bool hold) {
     std::uint32_t came = 0;
     auto end = Deadline::after(options_.patience);
@@ -118,7 +118,7 @@ class SourceRun {
     check_.that(info.timestamp <= Deadline::Clock::now().time_since_epoch(), "a time stamp lies in the future");
   }
 
-  /// Takes until it has no buffer left to fill, and watches that it is quiet then.
+  /// Takes frames until it has no buffer left to fill, and checks that it is quiet then.
   void hold_all() {
     auto quiet = Deadline::after(quiet_time);
     do {

@@ -1,4 +1,4 @@
-// What both checks share: the findings, the buffers, and the loop as device.hpp describes it.
+// Shared by both checks: the findings, the buffers, and the loop as device.hpp describes it.
 #pragma once
 
 #include <dmaflow/testing/conformance.hpp>
@@ -9,7 +9,7 @@
 
 namespace dmaflow::testing {
 
-/// Buffers beyond those that the object keeps to itself.
+/// Buffers in addition to those that the object keeps for itself.
 inline constexpr std::uint32_t spare_buffers = 2;
 
 class Check {
@@ -24,9 +24,9 @@ class Check {
   bool succeeded(const Result<T>& result, const std::string& call) {
     return that(result.has_value(), result ? call : call + " fails: " + result.error().message());
   }
-  /// True after too much went wrong to go on.
+  /// True once too much is broken to continue.
   [[nodiscard]] bool is_hopeless() const noexcept { return findings_.broken.size() > 20; }
-  /// The findings, with the descriptors that are open now and were not at the beginning.
+  /// The findings, including the descriptors that are open now but were not at the beginning.
   [[nodiscard]] Findings take() &&;
 
  private:
@@ -35,16 +35,16 @@ class Check {
   Findings findings_;
 };
 
-/// Waits for one object as the loop does, and notices one that asks for attention without end.
+/// Waits for one object as the loop does, and detects an object that asks for attention endlessly.
 class Waiter {
  public:
   Waiter(Check& check, Pollable& object, const std::function<void()>& provoke)
       : check_(&check), object_(&object), provoke_(&provoke) {}
 
-  /// One turn: waits until @p deadline at most, then dispatch(). False at the deadline, or where nothing was to be
-  /// waited for.
+  /// One iteration: waits until @p deadline at most, then calls dispatch(). False at the deadline, or if there was
+  /// nothing to wait for.
   bool turn(Deadline deadline);
-  /// To be called where a turn brought something new.
+  /// To be called when an iteration brought something new.
   void note_news() noexcept { fruitless_ = 0; }
 
  private:
@@ -52,7 +52,7 @@ class Waiter {
   Check* check_;
   Pollable* object_;
   const std::function<void()>* provoke_;
-  int fruitless_ = 0;  // turns in a row that ended at once and brought nothing
+  int fruitless_ = 0;  // consecutive iterations that ended at once and brought nothing
 };
 
 /// @p count buffers for @p config.

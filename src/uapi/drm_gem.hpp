@@ -1,5 +1,5 @@
-// include/uapi/drm/drm.h: buffers in and out of a DRM file, and their handles. Under names of our own, so that the core
-// needs neither libdrm nor the kernel's DRM headers.
+// include/uapi/drm/drm.h: import and export of buffers by a DRM file, and their handles. Declared under our own names,
+// so that the core needs neither libdrm nor the kernel's DRM headers.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace dmaflow::uapi {
 /// drm_prime_handle.
 struct PrimeHandle {
   std::uint32_t handle;
-  std::uint32_t flags;  // O_CLOEXEC, O_RDWR of the descriptor that is made
+  std::uint32_t flags;  // O_CLOEXEC, O_RDWR for the new descriptor
   std::int32_t fd;
 };
 static_assert(sizeof(PrimeHandle) == 12);

@@ -1,6 +1,6 @@
-// include/uapi/drm/drm.h: what its syncobj part has gained since Linux 6.1. Under names of our own, so that newer
-// headers do not collide. DRM takes shorter and longer structures than its own: what is missing is zero, what is more
-// is ignored.
+// include/uapi/drm/drm.h: additions to its syncobj part since Linux 6.1. Declared under our own names, so that they do
+// not collide with newer headers. DRM accepts structures that are shorter or longer than its own: missing members are
+// zero, additional ones are ignored.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace dmaflow::uapi {
 struct SyncobjTimelineWait {
   std::uint64_t handles;
   std::uint64_t points;
-  std::int64_t timeout_nsec;  // on CLOCK_MONOTONIC, absolute; 0 only looks
+  std::int64_t timeout_nsec;  // on CLOCK_MONOTONIC, absolute; 0: does not wait
   std::uint32_t count_handles;
   std::uint32_t flags;
   std::uint32_t first_signaled;
@@ -33,7 +33,8 @@ struct SyncobjHandle {
   std::uint64_t point;
 };
 static_assert(sizeof(SyncobjHandle) == 24);
-// DRM_SYNCOBJ_{HANDLE_TO_FD,FD_TO_HANDLE}_FLAGS_TIMELINE, Linux 6.16: the sync_file of a point instead of the whole.
+// DRM_SYNCOBJ_{HANDLE_TO_FD,FD_TO_HANDLE}_FLAGS_TIMELINE, Linux 6.16: the sync_file of one point instead of the whole
+// syncobj.
 inline constexpr std::uint32_t syncobj_fd_timeline = 1U << 1U;
 inline constexpr unsigned long ioctl_syncobj_handle_to_fd = DRM_IOWR(0xC1, SyncobjHandle);
 inline constexpr unsigned long ioctl_syncobj_fd_to_handle = DRM_IOWR(0xC2, SyncobjHandle);
