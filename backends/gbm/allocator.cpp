@@ -51,7 +51,8 @@ Result<std::vector<Buffer>> Allocation::allocate(const Request& request) {
   return buffers;
 }
 
-// The driver chooses strides and sizes. Where its own do not do, a larger bo may: its rows are then longer, or more.
+// The driver chooses strides and sizes. If they do not meet the constraints, a larger bo may: it has longer rows, or
+// more of them.
 Result<Buffer> Allocation::allocate_one(const Request& request) {
   Size size = request.size;
   for (int attempt = 0;; ++attempt) {

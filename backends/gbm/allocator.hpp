@@ -1,4 +1,4 @@
-// Memory by usage and modifier, as an Allocator.
+// Memory chosen by usage and modifier, as an Allocator.
 #pragma once
 
 #include "bo.hpp"
@@ -14,7 +14,7 @@ class Allocation final : public Allocator {
  public:
   explicit Allocation(GbmFile& file) noexcept : file_(file) {}
   [[nodiscard]] std::string_view name() const noexcept override { return "gbm"; }
-  /// GBM tells nothing of the kind.
+  /// GBM reports none of them.
   [[nodiscard]] MemoryTraits traits() const noexcept override { return {}; }
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
 

@@ -23,7 +23,7 @@ std::uint32_t flags_of(const Usage& usage) noexcept {
   return flags;
 }
 
-/// The ways to a bo, as the request's modifiers ask for them.
+/// The ways to make a bo, in the order of the request's modifiers.
 class Attempts {
  public:
   Attempts(GbmFile& file, const Request& request, Size size)
@@ -47,8 +47,8 @@ class Attempts {
   }
 
  private:
-  /// The driver's choice of the explicit ones; nothing where it does not know modifiers. Tried once, and not at all
-  /// where the last answer to the same was INVALID: a pool's buffers would each be made twice.
+  /// The driver's choice among the explicit modifiers; an empty Bo if it does not support modifiers. Tried once, and
+  /// not at all if the last answer to the same list was INVALID: each buffer of a pool would be made twice.
   [[nodiscard]] Bo from_list() {
     if (std::exchange(tried_list_, true) || list_ == file_.silent) return {};
     errno = 0;
@@ -58,7 +58,7 @@ class Attempts {
           {}};
     note(bo.pointer != nullptr);
     if (!bo.pointer) return {};
-    // INVALID: the driver took the list, and says nothing about what it made of it.
+    // INVALID: the driver accepted the list, and does not report which modifier it chose.
     bo.modifier = Modifier::from_value(gbm_bo_get_modifier(bo.pointer.get()));
     if (std::ranges::find(list_.modifiers, bo.modifier.value()) != list_.modifiers.end()) return bo;
     if (bo.modifier.is_implicit()) {
@@ -69,8 +69,8 @@ class Attempts {
     return {};
   }
 
-  /// Without modifiers. What the driver says of its own accord is not what was agreed on: an implicit buffer stays
-  /// that.
+  /// Without a list of modifiers. The bo gets the agreed modifier, not the one that the driver reports unasked: an
+  /// implicit buffer stays implicit.
   [[nodiscard]] Bo plain(std::uint32_t more_flags, Modifier agreed) {
     errno = 0;
     Bo bo{BoPointer(gbm_bo_create(file_.device, size_.width, size_.height, request_.format.fourcc,
@@ -121,14 +121,14 @@ class Attempts {
   std::optional<Modifier> strange_;
 };
 
-/// A plane's dma-buf. Some drivers export without the right to write (Mesa's software one), and a dma-buf keeps the
-/// rights of its first export: so that one is made here, with it, and libgbm's is then the same dma-buf.
+/// A plane's dma-buf. Some drivers (Mesa's software one) export without write access, and a dma-buf keeps the access
+/// mode of its first export. So the first export is made here, with write access; libgbm's is then the same dma-buf.
 Result<Fd> export_plane(const GbmFile& file, gbm_bo* bo, int plane) {
   Fd writable;
   if (const gbm_bo_handle handle = gbm_bo_get_handle_for_plane(bo, plane); handle.s32 > 0) {
     uapi::PrimeHandle prime{.handle = handle.u32, .flags = O_CLOEXEC | O_RDWR, .fd = -1};
     const int result = sys::drm_ioctl(file.fd, uapi::ioctl_prime_handle_to_fd, &prime);
-    // ENOENT: with some drivers the memory is in another file, and so is its handle.
+    // ENOENT: with some drivers the memory and its handle belong to another DRM file.
     if (result < 0 && result != -ENOENT) return std::unexpected(file.error(result, "DRM_IOCTL_PRIME_HANDLE_TO_FD"));
     if (result == 0) writable = Fd::adopt(prime.fd);
   }

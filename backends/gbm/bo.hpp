@@ -1,4 +1,4 @@
-// A bo: one allocation of libgbm, its modifier as decided, and the export of its planes.
+// A bo: one allocation of libgbm, its chosen modifier, and the export of its planes.
 #pragma once
 
 #include <dmaflow/allocator.hpp>
@@ -24,11 +24,11 @@ struct Bo {
   Modifier modifier;
 };
 
-/// One bo of @p size, with the best of the request's modifiers that the driver makes. Errors: EINVAL and what libgbm
-/// answered, with what was tried.
+/// One bo of @p size, with the best of the request's modifiers that the driver can make. Errors: EINVAL and those of
+/// libgbm; the detail says what was tried.
 [[nodiscard]] Result<Bo> create_bo(GbmFile& file, const Request& request, Size size);
 
-/// Its planes as a buffer of @p size, which may be smaller than the bo. Every number the driver says is checked.
+/// The bo's planes as a buffer of @p size, which may be smaller than the bo. Every number from the driver is checked.
 /// Errors: EINVAL, those of the export.
 [[nodiscard]] Result<Buffer> export_bo(const GbmFile& file, const Bo& bo, PixelFormat format, Size size);
 

@@ -1,4 +1,4 @@
-// One gbm_device: what it says of itself, and the end of what hangs on it.
+// One gbm_device: its properties, and the teardown of everything that belongs to it.
 #include "impl.hpp"
 
 #include <cerrno>

@@ -9,7 +9,7 @@ namespace {
 
 std::uint64_t divide_up(std::uint64_t value, std::uint64_t by) noexcept { return (value + by - 1) / by; }
 
-/// 0 and 1 ask nothing.
+/// 0 and 1 mean that no alignment is needed.
 std::uint64_t align_up(std::uint64_t value, std::uint64_t alignment) noexcept {
   return alignment <= 1 ? value : divide_up(value, alignment) * alignment;
 }
@@ -61,7 +61,7 @@ std::optional<Error> misfit_of(const Layout& layout, std::span<const std::uint64
 
 std::optional<Size> larger_size(const Layout& layout, std::span<const std::uint64_t> object_sizes,
                                 const Constraints& constraints, Size asked) noexcept {
-  if (!layout.modifier.is_linear()) return std::nullopt;  // a larger tiled buffer is another arrangement
+  if (!layout.modifier.is_linear()) return std::nullopt;  // a larger tiled buffer has another arrangement
   constexpr std::uint64_t most = std::uint64_t{4} * max_dimension;
   std::uint64_t width = asked.width;
   std::uint64_t height = asked.height;

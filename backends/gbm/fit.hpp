@@ -1,4 +1,4 @@
-// Whether a layout meets what was asked of its strides, offsets and sizes, and what larger buffer might.
+// Whether a layout meets the constraints on its strides, offsets and sizes, and which larger buffer might.
 #pragma once
 
 #include <dmaflow/error.hpp>
@@ -10,15 +10,15 @@
 
 namespace dmaflow::gbm {
 
-/// Powers of two, or nothing asked.
+/// Whether the alignments are powers of two, or 0 (not asked for).
 [[nodiscard]] bool are_alignments(const Constraints& constraints) noexcept;
 
-/// The first constraint that a layout in objects of these sizes does not meet, or nothing.
+/// The first constraint that a layout in objects of these sizes does not meet; nullopt if it meets all.
 [[nodiscard]] std::optional<Error> misfit_of(const Layout& layout, std::span<const std::uint64_t> object_sizes,
                                              const Constraints& constraints) noexcept;
 
-/// Which size to ask the driver for instead of @p asked, so that a LINEAR layout may meet them: longer rows, or more of
-/// them. Nothing where that cannot help.
+/// The size to request from the driver instead of @p asked, so that a LINEAR layout may meet the constraints: longer
+/// rows, or more of them. Nullopt if that cannot help.
 [[nodiscard]] std::optional<Size> larger_size(const Layout& layout, std::span<const std::uint64_t> object_sizes,
                                               const Constraints& constraints, Size asked) noexcept;
 

@@ -1,4 +1,4 @@
-// The insides of gbm::Device.
+// The internals of gbm::Device.
 #pragma once
 
 #include "allocator.hpp"
@@ -14,7 +14,7 @@
 
 namespace dmaflow::gbm {
 
-/// A use and the explicit modifiers asked for it.
+/// A format and use, and the explicit modifiers requested for it.
 struct ModifierList {
   std::uint32_t fourcc = 0;
   std::uint32_t flags = 0;
@@ -30,9 +30,9 @@ struct GbmFile {
   std::string driver;
   std::shared_ptr<GemRegistry> gem;
   std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
-  ModifierList silent;  // the last that the driver took, and made a bo of unknown modifier of. The device's thread
+  ModifierList silent;  // the last one that the driver accepted without reporting its choice. The device's thread only
 
-  /// An Error of this device for a seam call that returned -errno.
+  /// An Error of this device for a sys:: call that returned -errno.
   [[nodiscard]] Error error(int negative_errno, const char* operation) const noexcept {
     return Error::os(-negative_errno, operation, name);
   }
@@ -40,7 +40,7 @@ struct GbmFile {
 };
 
 struct Device::Impl {
-  Fd owned;  // our own file, where the gbm_device is ours too
+  Fd owned;  // our own file, if the gbm_device is ours too
   GbmFile file;
   Allocation allocator{file};
 
@@ -49,7 +49,7 @@ struct Device::Impl {
   [[nodiscard]] bool owns_device() const noexcept { return static_cast<bool>(owned); }
 };
 
-/// The driver's name, or -ENOTTY where this is no DRM file. open.cpp
+/// Reads the driver's name. -ENOTTY if this is not a DRM file. In open.cpp.
 [[nodiscard]] int driver_of(int fd, std::string& driver);
 
 }  // namespace dmaflow::gbm

@@ -1,4 +1,4 @@
-// Buffers of others as bos of this device.
+// Importing foreign buffers as bos of this device.
 #include "impl.hpp"
 
 #include <algorithm>
@@ -10,8 +10,8 @@
 namespace dmaflow::gbm {
 namespace {
 
-/// The handles of a buffer's objects in this file, ours for as long as the import takes. GBM gets the same ones from
-/// the kernel; those that it then has are its own to close.
+/// The handles of a buffer's objects in this file, which we hold during the import. GBM gets the same handles from the
+/// kernel, and closes those that it keeps.
 class Handles {
  public:
   explicit Handles(GemRegistry::Session& session) : session_(session) {}
@@ -46,12 +46,12 @@ class ImportedBo final : public Attachment {
     GemRegistry::Session session(*gem_);
     end(session);
   }
-  /// With the file's lock held already.
+  /// Called with the file's lock held.
   void end(GemRegistry::Session& session) noexcept {
     bo_.reset();
     while (count_ > 0) session.forget(handles_[--count_]);
   }
-  /// Marks a handle as closed by GBM. False where another part of the program closes it.
+  /// Marks a handle as one that GBM closes. False if another part of the program closes it.
   [[nodiscard]] bool hold(GemRegistry::Session& session, std::uint32_t handle, const void* owner) {
     if (!session.hold(handle, owner)) return false;
     handles_[count_++] = handle;
@@ -59,7 +59,7 @@ class ImportedBo final : public Attachment {
   }
   void set(BoPointer bo) noexcept { bo_ = std::move(bo); }
   [[nodiscard]] gbm_bo* get() const noexcept { return bo_.get(); }
-  /// Whether GBM's bo has this handle in our file. With some drivers it lives in another.
+  /// Whether GBM's bo has this handle in our file. With some drivers the bo belongs to another file.
   [[nodiscard]] bool has(std::uint32_t handle) const noexcept {
     const int planes = gbm_bo_get_plane_count(bo_.get());
     for (int p = 0; p < planes; ++p) {
@@ -80,7 +80,7 @@ class ImportedBo final : public Attachment {
   std::size_t count_ = 0;
 };
 
-/// A single plane whose arrangement nobody states goes without a modifier; everything else states its own.
+/// A single plane with an implicit modifier is imported without a modifier; everything else with its own.
 gbm_bo* import_bo(gbm_device* device, const Buffer& buffer) {
   const Layout& layout = buffer.layout();
   if (layout.modifier.is_implicit() && layout.plane_count == 1 && layout.planes[0].offset == 0) {

@@ -1,4 +1,4 @@
-// Ways to a gbm_device: a node by its path, the first that works, or somebody else's.
+// The ways to get a gbm_device: a node by its path, the first that works, or one that someone else made.
 #include "impl.hpp"
 
 #include "access_help.hpp"
@@ -52,8 +52,9 @@ Error open_refused(int error, const std::string& path, const Options& options) {
   return result;
 }
 
-/// Who opens a primary node without a master becomes its master, whether it wants or not. A master may authenticate
-/// others; nobody else may even ask, and render nodes have none. Magic 0 is never valid.
+/// A program that opens a primary node without a master becomes its master, even if it does not want to. Only a master
+/// may authenticate others; everyone else gets EACCES, also on render nodes, which have no master. Magic 0 is never
+/// valid, so nothing is changed.
 Result<void> give_up_mastership(const GbmFile& file) {
   drm_auth request{.magic = 0};
   if (sys::drm_ioctl(file.fd, DRM_IOCTL_AUTH_MAGIC, &request) == -EACCES) return {};
@@ -75,7 +76,7 @@ Result<void> look_at(GbmFile& file, const std::string& path) {
   return {};
 }
 
-/// Whether it really makes memory: render nodes of displays' drivers open well and then do not.
+/// Whether it can really allocate memory: render nodes of display drivers can be opened, but then cannot allocate.
 Result<void> try_it(Device& device) {
   Request request;
   request.size = {64, 64};
@@ -113,7 +114,7 @@ int driver_of(int fd, std::string& driver) {
   version.name_len = name.size() - 1;
   const int result = sys::drm_ioctl(fd, DRM_IOCTL_VERSION, &version);
   if (result == 0) driver = name.data();
-  // What is no DRM device knows other ioctls by these numbers, or none.
+  // Files other than DRM devices have other ioctls with these numbers, or none.
   return result == -EINVAL ? -ENOTTY : result;
 }
 

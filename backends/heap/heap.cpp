@@ -21,7 +21,7 @@ using enum Answer;
 struct Row {
   std::string_view name;
   Properties properties;
-  const char* origin;  ///< for Buffer::Options, which wants static storage
+  const char* origin;  ///< for Buffer::Options, which needs static storage
 };
 
 constexpr Row known_names[] = {
@@ -49,7 +49,7 @@ constexpr const char* kernel_help =
     "module: "
     "modprobe system_heap) or CONFIG_DMABUF_HEAPS_CMA";
 
-/// What there is instead of the heap asked for.
+/// The error for a heap that does not exist: says which heaps do.
 Error missing(const std::string& path, const Options& options) {
   Error error = Error::os(ENOENT, "open", path);
   const auto heaps = list(options);
@@ -114,7 +114,7 @@ Result<std::unique_ptr<Allocator>> Allocator::open(std::string_view name, const 
   if (name.empty() || name.find('/') != std::string_view::npos) {
     return std::unexpected(Error::os(EINVAL, "open", path).detail("\"%s\" is no heap's name", own_name.c_str()));
   }
-  // Allocating needs no right to write; the descriptor of the buffer has rights of its own.
+  // Allocating needs no write access; the descriptor of the buffer has its own access mode.
   const int fd = sys::open(path.c_str(), O_RDONLY);
   if (fd < 0) return std::unexpected(cannot_open(-fd, path, own_name, options));
   return std::unique_ptr<Allocator>(new Allocator(own_name, Fd::adopt(fd)));
@@ -161,7 +161,7 @@ Result<std::vector<Buffer>> Allocator::allocate(const Request& request) {
   const Row* row = find_row(std::string_view(name_).substr(5));
   const Buffer::Options options{.is_protected = traits().is_protected, .origin = row != nullptr ? row->origin : "heap"};
   const auto sizes = layout->object_sizes(request.constraints);
-  // A CMA heap has a region of its own, which says itself when it is full.
+  // A CMA heap has a region of its own, and returns an error itself when that is full.
   if (properties_.contiguous != yes) {
     const auto checked = detail::check_memory(sizes, request.count, name_);
     if (!checked) return std::unexpected(checked.error());

@@ -10,18 +10,18 @@
 
 namespace dmaflow::kms {
 
-/// As the kernel takes addresses: in 64 bits.
+/// An address as the kernel takes it: in 64 bits.
 inline std::uint64_t address_of(const void* data) noexcept { return reinterpret_cast<std::uintptr_t>(data); }
 
-/// The arrays of DRM_IOCTL_MODE_ATOMIC. Room is reserved once; filling it again allocates nothing.
+/// The arrays of DRM_IOCTL_MODE_ATOMIC. Memory is reserved once; refilling the request allocates nothing.
 class AtomicRequest {
  public:
   void reserve(std::size_t objects, std::size_t properties);
   void clear() noexcept;
-  /// Sets a property. Properties of one object are set one after another. Property 0 (one the driver lacks) is left
+  /// Sets a property. Set the properties of one object one after another. Property 0 (one the driver lacks) is left
   /// out.
   void set(std::uint32_t object, std::uint32_t property, std::uint64_t value);
-  /// Takes back the last set().
+  /// Undoes the last set().
   void drop_last() noexcept;
   /// Returns 0 or -errno. @p flags: DRM_MODE_ATOMIC_*, DRM_MODE_PAGE_FLIP_EVENT.
   [[nodiscard]] int commit(int fd, std::uint32_t flags, std::uint64_t user_data = 0) const noexcept;

@@ -1,12 +1,15 @@
-// Commits and waits that end, whatever the display does.
+// Commits and waits that always end, whatever the display does.
 //
-// A blocking DRM_IOCTL_MODE_ATOMIC waits for the commit before it, and that one for its fences, without a time-out
+// A blocking DRM_IOCTL_MODE_ATOMIC waits for the previous commit, and that one waits for its fences, without a time-out
 // (drivers/gpu/drm/drm_atomic_helper.c: drm_atomic_helper_swap_state() with stall,
-// drm_atomic_helper_wait_for_fences()). So every commit of this backend is nonblocking: refused with EBUSY while
-// another is under way, it is tried again, and once taken, its out fence says when it is on the screen. Both have a
-// deadline. An out fence, not a flip event: it is of one CRTC, where a commit that asks for an event gets one for each,
-// and it is refused only where that CRTC is off before and after, and then there is nothing to wait for. Every atomic
-// driver has OUT_FENCE_PTR (drivers/gpu/drm/drm_crtc.c, __drm_crtc_init_with_planes()).
+// drm_atomic_helper_wait_for_fences()). So every commit of this backend is nonblocking. It is refused with EBUSY while
+// another commit is pending, and then tried again. Once it is accepted, its out fence signals when it is on the screen.
+// Both waits have a deadline.
+//
+// The wait uses an out fence, not a flip event. An out fence belongs to one CRTC, but a commit that asks for an event
+// gets one for each of its CRTCs. An out fence is refused only if its CRTC is off before and after the commit, and then
+// there is nothing to wait for. Every atomic driver has OUT_FENCE_PTR (drivers/gpu/drm/drm_crtc.c,
+// __drm_crtc_init_with_planes()).
 #include "impl.hpp"
 
 #include "log.hpp"
@@ -30,7 +33,7 @@ constexpr milliseconds longest_pause{16};
 constexpr std::chrono::seconds busy_time{5};
 constexpr milliseconds busy_interval{4};
 
-/// Nonblocking, until the CRTC is free or the deadline has passed: then -EBUSY.
+/// Repeats a nonblocking commit until the CRTC is free. -EBUSY if it is still busy at the deadline.
 int commit_when_free(int fd, const AtomicRequest& request, std::uint32_t flags, Deadline deadline) noexcept {
   milliseconds pause = first_pause;
   while (true) {
@@ -57,7 +60,7 @@ Outcome Output::Impl::commit_within(AtomicRequest& wanted, std::uint32_t flags, 
   }
   Fd made = Fd::adopt(result < 0 ? -1 : out);
   if (result < 0) return {.result = result == -EBUSY ? -ETIMEDOUT : result, .unfinished = {}};
-  if (on.id == crtc->id && in_flight) completed();  // what was before it is on the screen: else it would be refused
+  if (on.id == crtc->id && in_flight) completed();  // the previous one is done: otherwise this one would be refused
   if (!made) return {};
   const int ready = sys::wait(made.get(), POLLIN, done);
   if (ready > 0) return {};
@@ -106,7 +109,7 @@ Outcome Output::Impl::restore() noexcept {
     }
   }
   used_planes.clear();
-  // unread and in_flight stay: events may still come, and are counted
+  // unread and in_flight stay: events may still arrive and are counted
   is_lit = has_touched = is_parked = is_in_step = is_blocked = must_relight = false;
   last_captured = {};
   return outcome;

@@ -1,4 +1,4 @@
-// One DRM file: opening and mastership, events, and the end of everything that hangs on it.
+// One DRM file: opening and mastership, events, and the teardown of everything that belongs to it.
 #include "drm_ioctl.hpp"
 #include "find.hpp"
 #include "impl.hpp"
@@ -24,7 +24,7 @@
 namespace dmaflow::kms {
 namespace {
 
-/// How often a paused device looks whether it is master again.
+/// How often a paused device checks whether it is master again.
 constexpr std::chrono::milliseconds resume_interval{500};
 
 constexpr const char* held_by_another =
@@ -53,7 +53,7 @@ Error open_refused(int error, const std::string& path) {
   return result;
 }
 
-/// Refuses what is not a display's primary node, and switches on atomic mode setting.
+/// Refuses files other than a display's primary node, and enables atomic mode setting.
 Result<void> check_kind(DrmFile& file) {
   struct stat status{};
   if (const int result = sys::fstat(file.fd, &status); result < 0) return std::unexpected(file.error(result, "fstat"));
@@ -80,7 +80,7 @@ void show_writeback_connectors(const DrmFile& file) noexcept {
   set_client_capability(file.fd, DRM_CLIENT_CAP_WRITEBACK_CONNECTORS, 1);
 }
 
-/// Whether the kernel has it: no framebuffer has number 0.
+/// Whether the kernel has CLOSEFB: if so, it returns ENOENT for framebuffer 0, which never exists.
 bool has_closefb(int fd) noexcept {
   CloseFb request{.fb_id = 0, .pad = 0};
   return drm_ioctl(fd, ioctl_mode_closefb, &request) == -ENOENT;
@@ -96,7 +96,7 @@ void read_capabilities(DrmFile& file) noexcept {
   file.closefb = has_closefb(file.fd);
 }
 
-/// When the flip happened, on CLOCK_MONOTONIC; where the driver does not say (another clock, or 0), now.
+/// When the flip happened, on CLOCK_MONOTONIC; the current time if the driver does not report it (another clock, or 0).
 std::chrono::nanoseconds time_of(const drm_event_vblank& flip, bool is_monotonic) noexcept {
   const auto stated = std::chrono::seconds(flip.tv_sec) + std::chrono::microseconds(flip.tv_usec);
   if (is_monotonic && stated.count() != 0) return stated;
@@ -105,7 +105,7 @@ std::chrono::nanoseconds time_of(const drm_event_vblank& flip, bool is_monotonic
 
 }  // namespace
 
-// A master may authenticate others; nobody else may even ask. Magic 0 is never valid.
+// Only a master may authenticate others; everyone else gets EACCES. Magic 0 is never valid, so nothing is changed.
 bool DrmFile::is_master() const noexcept {
   drm_auth request{.magic = 0};
   return drm_ioctl(fd, DRM_IOCTL_AUTH_MAGIC, &request) != -EACCES;
@@ -157,7 +157,8 @@ Result<void> Device::Impl::take_master() const noexcept {
   return std::unexpected(error);
 }
 
-// Its planes wait for flips, whose events are told to every output: so they end while the list is whole.
+// Planes wait for flips when they stop, and each flip event is passed to every output. So the planes are destroyed
+// while the list of outputs is still complete.
 void Device::Impl::end(Output& output) noexcept {
   auto& planes = Inside::of(output).planes;
   while (!planes.empty()) output.remove(planes.back().get());
@@ -325,7 +326,7 @@ Result<void> Device::Impl::dispatch(short revents) noexcept {
 }
 
 Result<void> Device::Impl::commit_waiting() noexcept {
-  // A session manager takes mastership away from its own copy of the file and gives it back in silence.
+  // A session manager drops mastership through its own copy of the file and gives it back without notice.
   if (paused && Deadline::Clock::now() >= look_again) {
     look_again = Deadline::after(resume_interval).time();
     if (file.is_master()) return resume();
@@ -337,7 +338,7 @@ Result<void> Device::Impl::commit_waiting() noexcept {
 }
 
 Result<void> Device::Impl::read_events() noexcept {
-  // Several planes share this file, and each is told of the same wake-up: only the first finds events.
+  // Several planes share this file, and each is dispatched for the same wake-up. Only the first finds events.
   if (outstanding == 0) return {};
   if (!is_nonblocking && sys::wait(file.fd, POLLIN, Deadline::immediate()) <= 0) return {};
   // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): read() fills it
@@ -390,7 +391,7 @@ Result<void> Device::resume() {
   return impl_->resume();
 }
 
-// Every output is lit again, whatever happens to the others.
+// Turns every output on again, even if another one fails.
 Result<void> Device::Impl::resume() noexcept {
   paused = false;
   refresh_links(file, objects);  // another master may have left other planes and connectors on

@@ -1,4 +1,4 @@
-// What every part of a device shares: the file, its name, what its driver can do.
+// What all parts of a device share: the file, its name and the capabilities of its driver.
 #pragma once
 
 #include <dmaflow/attachment.hpp>
@@ -20,11 +20,11 @@ struct DrmFile {
   bool dumb = false;                 // DRM_CAP_DUMB_BUFFER
   bool monotonic = false;            // DRM_CAP_TIMESTAMP_MONOTONIC
   bool closefb = false;              // DRM_IOCTL_MODE_CLOSEFB
-  std::shared_ptr<GemRegistry> gem;  // there as long as the device is
+  std::shared_ptr<GemRegistry> gem;  // exists as long as the device
   std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
 
   [[nodiscard]] bool is_master() const noexcept;
-  /// An Error of this device for a seam call that returned -errno.
+  /// An Error of this device for a sys:: call that returned -errno.
   [[nodiscard]] Error error(int negative_errno, const char* operation) const noexcept {
     return Error::os(-negative_errno, operation, name);
   }

@@ -11,7 +11,7 @@ namespace dmaflow::kms {
 
 using sys::drm_ioctl;
 
-/// drm_mode_closefb of include/uapi/drm/drm_mode.h, which libdrm's headers lack (since 6.8).
+/// drm_mode_closefb of include/uapi/drm/drm_mode.h (since Linux 6.8), which libdrm's headers lack.
 struct CloseFb {
   std::uint32_t fb_id;
   std::uint32_t pad;  // 0

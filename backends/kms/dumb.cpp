@@ -15,7 +15,8 @@
 namespace dmaflow::kms {
 namespace {
 
-/// How the kernel is asked for an object: packed formats by their own bits per pixel, planes of YUV as rows of bytes.
+/// What to request from the kernel for an object: packed formats with their bits per pixel, YUV planes as rows of
+/// bytes.
 struct Shape {
   std::uint32_t width = 0;
   std::uint32_t height = 0;
@@ -49,7 +50,7 @@ Shape shape_of(const Layout& layout, std::uint32_t object, std::uint64_t bytes) 
   return shape;
 }
 
-/// The layout with the driver's stride: every plane of the object keeps its share of the row.
+/// Changes the layout to the driver's stride. The strides of the object's planes keep their ratio.
 void widen(Layout& layout, std::uint32_t object, std::uint32_t stride, std::uint32_t offset_alignment) {
   const std::uint32_t first = first_plane_of(layout, object);
   const std::uint32_t old = layout.planes[first].stride;
@@ -137,13 +138,13 @@ Result<Buffer> DumbAllocator::allocate_one(const Layout& wanted, const Constrain
 
 Result<Fd> DumbAllocator::allocate_object(const Constraints& constraints, Layout& layout, std::uint32_t object) {
   DumbHandle handle(file_);
-  // The driver may widen the rows; then the planes behind the first move, and the object may have to be larger. Twice
-  // is enough: the second time the driver is asked for a stride it chose itself.
+  // The driver may choose a larger stride. Then the planes after the first one move, and the object may have to be
+  // larger. Two attempts are enough: the second asks for the stride that the driver chose itself.
   for (int attempt = 0; attempt < 2; ++attempt) {
     const std::uint64_t bytes = layout.object_sizes(constraints)[object];
     const Shape shape = shape_of(layout, object, bytes);
     int result = handle.create(shape.width, shape.height, shape.bits);
-    if (result == -EINVAL && shape.bits != 32) {  // virtio-gpu knows 32 bits only; memory is memory
+    if (result == -EINVAL && shape.bits != 32) {  // virtio-gpu takes 32 bits only; the memory is the same
       const std::uint32_t row = layout.planes[first_plane_of(layout, object)].stride;
       result = handle.create(divide_up(row, 4), shape.height, 32);
     }

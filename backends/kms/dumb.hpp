@@ -11,14 +11,14 @@
 
 namespace dmaflow::kms {
 
-/// A dumb buffer's handle, for as long as it takes to export or show it. Locks the file's handles meanwhile.
+/// A dumb buffer's handle, kept while the buffer is exported or shown. Locks the file's handles meanwhile.
 class DumbHandle {
  public:
   explicit DumbHandle(DrmFile& file) : file_(file), session_(*file.gem) {}
   DumbHandle(const DumbHandle&) = delete;
   DumbHandle& operator=(const DumbHandle&) = delete;
   ~DumbHandle() { reset(); }
-  /// 0 or -errno. A second create() gives back the first.
+  /// Returns 0 or -errno. A second create() releases the first handle.
   [[nodiscard]] int create(std::uint32_t width, std::uint32_t height, std::uint32_t bits) noexcept;
   void reset() noexcept;
   [[nodiscard]] std::uint32_t id() const noexcept { return id_; }
@@ -34,7 +34,7 @@ class DumbHandle {
   std::uint64_t size_ = 0;
 };
 
-/// Whether a DRM driver's memory manager exported the buffer, be it this one or another: exp_name in its fdinfo.
+/// Whether the memory manager of a DRM driver, this one or another, exported the buffer: exp_name in its fdinfo.
 [[nodiscard]] bool is_exported_by_drm(const Buffer& buffer) noexcept;
 
 /// Zeroed linear buffers. Belongs to the device's thread.
@@ -43,10 +43,11 @@ class DumbAllocator final : public Allocator {
   explicit DumbAllocator(DrmFile& file) noexcept : file_(file) {}
   [[nodiscard]] std::string_view name() const noexcept override { return "display"; }
   [[nodiscard]] MemoryTraits traits() const noexcept override { return {.moves = moves_.value_or(false)}; }
-  /// Whether the driver moves the memory when it is shown; found out by the first plane that imports some.
+  /// Whether the driver moves the memory when it is shown. The first plane that imports such memory finds out.
   void set_moves(bool moves) noexcept { moves_ = moves; }
-  /// True for a buffer by which that is to be found out: one made here, or by this driver for somebody else (GBM). What
-  /// other drivers made is none that this one could move, and is told from it by being imported at all.
+  /// True for a buffer that can be used to find that out: one made here, or by this driver for another user (GBM). This
+  /// driver cannot move buffers of other drivers. They need no check here: a driver that moves memory does not import
+  /// them at all.
   [[nodiscard]] bool is_to_be_tried(const Buffer& buffer) const noexcept {
     return !moves_ && (buffer.id(0) == made_first_ || is_exported_by_drm(buffer));
   }
@@ -57,7 +58,7 @@ class DumbAllocator final : public Allocator {
   [[nodiscard]] Result<Fd> allocate_object(const Constraints& constraints, Layout& layout, std::uint32_t object);
   DrmFile& file_;
   std::optional<bool> moves_;
-  ObjectId made_first_{};  // the first buffer of the set made last
+  ObjectId made_first_{};  // the first buffer of the last allocate()
 };
 
 }  // namespace dmaflow::kms

@@ -19,7 +19,7 @@ bool is_connected(const Connector& connector) noexcept { return connector.connec
 }  // namespace
 
 std::optional<detail::Unusable> why_not(const Card& card) {
-  if (card.error) return std::nullopt;  // opening it says more
+  if (card.error) return std::nullopt;  // opening it gives a better reason
   if (card.connectors.empty()) return detail::Unusable{.node = named(card), .why = "a card without a display"};
   if (std::ranges::any_of(card.connectors, is_connected)) return std::nullopt;
   std::string names;

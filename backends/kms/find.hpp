@@ -1,4 +1,4 @@
-// Which card Device::open() takes where none is named.
+// Which card Device::open() takes if none is named.
 #pragma once
 
 #include "none_usable.hpp"
@@ -11,11 +11,11 @@
 
 namespace dmaflow::kms {
 
-/// Why a card shows nothing; nothing where it has a monitor, or where only opening it can tell.
+/// Why a card cannot show anything; nullopt if it has a monitor, or if only opening it can tell.
 [[nodiscard]] std::optional<detail::Unusable> why_not(const Card& card);
 
-/// The first of @p cards with a connected monitor that can be mastered. Errors: as Device::open() says of an empty
-/// path.
+/// Opens the first of @p cards that has a connected monitor and can be mastered. Errors: those of Device::open() with
+/// an empty path.
 [[nodiscard]] Result<std::unique_ptr<Device>> open_first(std::span<const Card> cards);
 
 }  // namespace dmaflow::kms

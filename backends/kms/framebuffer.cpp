@@ -11,8 +11,8 @@
 namespace dmaflow::kms {
 namespace {
 
-/// The buffer's GEM handles for as long as the framebuffer is being made. Objects that are one buffer to this driver
-/// get one handle; the registry closes it once.
+/// The buffer's GEM handles while the framebuffer is being made. Objects that are one buffer for this driver get the
+/// same handle; the registry closes it once.
 class Handles {
  public:
   explicit Handles(GemRegistry& gem) : session_(gem) {}
@@ -42,11 +42,12 @@ class Handles {
 Error import_refused(const DrmFile& file, int error, const Buffer& buffer) noexcept {
   Error result = file.error(error, "DRM_IOCTL_PRIME_FD_TO_HANDLE");
   const std::string_view origin = buffer.origin();
-  // virtio-gpu says ENODEV, drivers without an import of their own (bochs before its move to shadow buffers) EINVAL.
+  // virtio-gpu returns ENODEV; drivers without an import of their own (bochs before it moved to shadow buffers) return
+  // EINVAL.
   if (error == -ENODEV || error == -EINVAL || error == -EOPNOTSUPP) {
     result.detail("this driver cannot show memory made elsewhere (%.*s): use the display's own allocator",
                   static_cast<int>(origin.size()), origin.data());
-  } else if (error == -ENOSYS) {  // bochs of 6.12 as the maker
+  } else if (error == -ENOSYS) {  // bochs of 6.12 as the exporter
     result.detail("a buffer of %.*s: its maker tells no other device where its pages are",
                   static_cast<int>(origin.size()), origin.data());
   } else {
@@ -90,8 +91,8 @@ int add_framebuffer(DrmFile& file, const Layout& layout, const std::array<std::u
   return result;
 }
 
-// RMFB of a framebuffer on a plane commits in a kernel worker and waits for that worker without a time-out and without
-// heeding signals (drivers/gpu/drm/drm_framebuffer.c, drm_mode_rmfb()). CLOSEFB never waits.
+// RMFB of a framebuffer that is on a plane commits in a kernel worker and waits for that worker without a time-out;
+// signals do not interrupt it (drivers/gpu/drm/drm_framebuffer.c, drm_mode_rmfb()). CLOSEFB never waits.
 void remove_framebuffer(DrmFile& file, std::uint32_t id) noexcept {
   if (file.closefb) {
     CloseFb request{.fb_id = id, .pad = 0};

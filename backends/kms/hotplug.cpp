@@ -47,7 +47,7 @@ Result<void> Hotplug::dispatch(short revents) {
   while (true) {
     const ssize_t size = sys::read(impl_->socket.get(), report.data(), report.size());
     if (size == -EAGAIN || size == 0) break;
-    if (size == -ENOBUFS) {  // reports were lost: look in any case
+    if (size == -ENOBUFS) {  // reports were lost: check the connectors in any case
       is_ours = true;
       continue;
     }
@@ -70,7 +70,7 @@ Result<Hotplug*> Device::hotplug() {
   if (const int result = sys::bind(socket.get(), &address, sizeof address); result < 0) {
     return std::unexpected(impl_->file.error(result, "bind").detail("NETLINK_KOBJECT_UEVENT"));
   }
-  // The kernel's own name of the node: the file may have been opened by a link.
+  // The kernel's own name for the node: the file may have been opened through a link.
   struct stat status{};
   if (const int result = sys::fstat(impl_->file.fd, &status); result < 0) {
     return std::unexpected(impl_->file.error(result, "fstat"));

@@ -26,7 +26,7 @@ Card read_card(const std::string& path) {
   file.fd = fd.get();
   file.name = path;
   card.driver = driver_of(fd.get());
-  // Else primary planes are hidden, and with them most displays.
+  // Otherwise primary planes are hidden, and with them most displays.
   drm_set_client_cap planes{.capability = DRM_CLIENT_CAP_UNIVERSAL_PLANES, .value = 1};
   if (drm_ioctl(fd.get(), DRM_IOCTL_SET_CLIENT_CAP, &planes) < 0) return card;
   auto objects = read_objects(file);

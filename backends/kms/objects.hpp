@@ -1,5 +1,5 @@
-// What a card is made of: connectors, CRTCs and planes with their properties, read once when the device is opened.
-// Set-up only, through libdrm.
+// The objects of a card: connectors, CRTCs and planes with their properties, read once when the device is opened.
+// The functions use libdrm, and are for set-up only.
 #pragma once
 
 #include "drm_file.hpp"
@@ -18,7 +18,7 @@
 
 namespace dmaflow::kms {
 
-/// A mode as the kernel has it, and as we describe it.
+/// A mode: the kernel's structure and our description of it.
 struct ModeEntry {
   drmModeModeInfo info{};
   Mode mode;
@@ -62,28 +62,28 @@ struct PlaneObject {
   std::uint32_t zpos = 0;       // 0 = none, or it cannot be changed
   std::uint64_t zpos_min = 0, zpos_max = 0;
 
-  /// Whether it takes the pair on a device that does (not) take modifiers.
+  /// Whether it takes the pair, on a device with or without support for modifiers.
   [[nodiscard]] bool takes(FormatModifier wanted, bool device_has_modifiers) const noexcept;
 };
 
 struct Objects {
-  std::deque<ConnectorObject> connectors;  // writebacks too; docks add some while we run; nothing moves
+  std::deque<ConnectorObject> connectors;  // includes writebacks; docks add some at run time; existing ones never move
   std::vector<CrtcObject> crtcs;
   std::vector<PlaneObject> planes;
 };
 
 /// Errors: ENODEV (no CRTC, connector or plane: not a display), those of the ioctls.
 [[nodiscard]] Result<Objects> read_objects(const DrmFile& file);
-/// Reads every connector anew; new ones are added, lost ones are disconnected.
+/// Reads every connector again. New ones are added; lost ones are marked as disconnected.
 void refresh_connectors(const DrmFile& file, Objects& objects);
-/// Reads a connector anew. @p probe: asks the monitor, which may take long; else what the kernel knows.
+/// Reads a connector again. @p probe: asks the monitor, which may take long; otherwise returns what the kernel knows.
 [[nodiscard]] Result<ConnectorObject> read_connector(const DrmFile& file, std::uint32_t id, bool probe);
-/// Which CRTCs drive the connectors and which planes are on which, now.
+/// Updates which CRTC drives each connector and which CRTC each plane is on.
 void refresh_links(const DrmFile& file, Objects& objects);
-/// The connector for users.
+/// The connector as users see it.
 [[nodiscard]] Connector describe(const ConnectorObject& connector);
 
-/// The pairs in an IN_FORMATS blob (struct drm_format_modifier_blob). What does not fit the blob is left out.
+/// The pairs in an IN_FORMATS blob (struct drm_format_modifier_blob). Entries that lie outside the blob are left out.
 [[nodiscard]] std::vector<FormatModifier> parse_in_formats(std::span<const std::byte> blob);
 
 }  // namespace dmaflow::kms

@@ -1,7 +1,7 @@
-// One CRTC: what its planes staged becomes one atomic commit.
+// One CRTC: the frames that its planes have staged become one atomic commit.
 //
-// A nonblocking commit is refused with EBUSY until the one before is on the screen. So one that is taken proves the one
-// before done, without a flip event having been read; and a refused one waits for the event.
+// A nonblocking commit is refused with EBUSY until the previous one is on the screen. So an accepted commit proves that
+// the previous one is done, without reading a flip event. A refused one waits for the event.
 // Kernel: drivers/gpu/drm/drm_atomic_helper.c, drm_atomic_helper_setup_commit().
 #include "impl.hpp"
 
@@ -18,10 +18,10 @@ namespace dmaflow::kms {
 namespace {
 
 constexpr std::uint32_t nonblocking_flip = DRM_MODE_ATOMIC_NONBLOCK | DRM_MODE_PAGE_FLIP_EVENT;
-/// Frames further apart than this are worth a wake-up for their flip event.
+/// If frames are further apart than this, the loop wakes up for their flip events.
 constexpr std::chrono::milliseconds slow_interval{100};
 constexpr std::size_t properties_per_plane = 16;
-/// Frames in a row that find the display not done before the output counts as in step with its source.
+/// How many consecutive frames must find the display not done before the output counts as in step with its source.
 constexpr std::uint32_t refusals_in_step = 3;
 
 }  // namespace
@@ -107,7 +107,7 @@ void Output::Impl::set_mode(AtomicRequest& to, std::uint32_t blob) const {
     to.set(other.id, other.mode_property, 0);
     to.set(other.id, other.active_property, 0);
   }
-  // Also ours: those that have a frame are set again behind this, and the last value counts.
+  // This includes our planes: those that have a frame are set again later in the request, and the last value counts.
   for (const PlaneObject& plane : device.objects.planes) {
     if (plane.crtc_id != 0 && (plane.crtc_id == crtc->id || plane.crtc_id == left)) Plane::Impl::turn_off(to, plane);
   }
@@ -159,7 +159,8 @@ int Output::Impl::free_connector() noexcept {
   for (const PlaneObject& plane : device.objects.planes) {
     if (plane.crtc_id == other) Plane::Impl::turn_off(request, plane);
   }
-  // While that CRTC is busy: blocked(). Where turning it off takes longer, our own commit finds the connector busy.
+  // If that CRTC is busy, blocked() handles it. If turning it off takes longer, our own commit finds the connector
+  // busy.
   const Outcome outcome =
       commit_within(request, DRM_MODE_ATOMIC_ALLOW_MODESET, *driver, Deadline::immediate(), Deadline::after(stop_time));
   if (outcome.result == 0) {
@@ -214,9 +215,9 @@ int Output::Impl::commit_staged() noexcept {
   return submit(flags);
 }
 
-// Where a source runs at the display's own rate and its frames come just before a flip ends, each would find the
-// display not done, and cost a refusal, a wait and an event. Committed right after that flip or when the next frame
-// comes, it is shown by the same vertical blank: so it waits for the next frame, which costs nothing.
+// In step: the source runs at the display's rate, and its frames arrive just before a flip ends. Each frame would then
+// find the display not done, and cost a refusal, a wait and an event. Whether it is committed right after that flip or
+// when the next frame arrives, the same vertical blank shows it. So it waits for the next frame, which costs nothing.
 bool Output::Impl::is_deferring() const noexcept {
   return is_in_step && in_flight && !has_following() && Deadline::Clock::now() < commit_by;
 }
@@ -287,7 +288,7 @@ Result<void> Output::Impl::settle(int result) noexcept {
 void Output::Impl::committed() noexcept {
   if (in_flight) completed();
   ++commits;
-  is_slow = !is_lit;  // that flip carries no time of its own, so its event is read as soon as it comes
+  is_slow = !is_lit;  // that flip's event carries no time of its own, so it is read as soon as it arrives
   if (!is_lit) lighting_commit = commits;
   ++unread;
   ++device.outstanding;
@@ -303,7 +304,7 @@ void Output::Impl::committed() noexcept {
     }
     const FrameInfo& info = impl.staged.frame.info();
     if (last_captured.count() != 0 && info.timestamp - last_captured > slow_interval) is_slow = true;
-    if (info.target.count() != 0) is_slow = true;  // somebody follows when it is seen
+    if (info.target.count() != 0) is_slow = true;  // someone evaluates its presentation time
     last_captured = info.timestamp;
     impl.submitted.push({.commit = commits, .report = Presentation::of(info)});
     impl.under_way = std::move(impl.staged);
@@ -315,8 +316,8 @@ void Output::Impl::committed() noexcept {
     impl.is_on = true;
     impl.has_moved = false;
   }
-  // A frame that followed this one, and is now next, would be refused until the flip. Where no more frames come to try
-  // again (a policy that waits for room), only the flip's event lets it go on.
+  // A frame that followed this one is now next, and would be refused until the flip. If no more frames arrive to try
+  // again (a policy that waits for room), only the flip event lets it continue.
   if (!is_in_step && is_more_staged) is_parked = true;
 }
 
@@ -330,7 +331,7 @@ void Output::Impl::completed() noexcept {
 
 void Output::Impl::on_flip(std::uint64_t commit, std::chrono::nanoseconds when) noexcept {
   if (unread > 0) --unread;
-  // The flip that lights the screen carries the time of the last vblank there was: none, or of long ago.
+  // The flip that turns on the screen carries the time of the last vblank, which may be unset or long ago.
   if (commit == lighting_commit) when = std::chrono::steady_clock::now().time_since_epoch();
   for (const auto& plane : planes) {
     Plane::Impl& impl = Inside::of(*plane);
@@ -353,7 +354,7 @@ Result<void> Output::Impl::drain(Deadline deadline, const Cancel* cancel) noexce
     const bool is_staged = has_staged() && !device.paused;
     if (unread == 0 && !is_staged) return {};
     if (unread == 0) {
-      if (is_parked) is_parked = in_flight = false;  // no event will come for it: tried again by the clock
+      if (is_parked) is_parked = in_flight = false;  // no event will arrive for it: it is retried at intervals
       if (auto result = commit(); !result) return result;
       if (is_blocked) {
         const int slept = detail::wait(-1, 0, ask_again < deadline.time() ? Deadline::at(ask_again) : deadline, cancel);

@@ -1,5 +1,5 @@
-// Finding the mode, the plane and the place on the screen: candidates by what the driver lists, the decision by asking
-// it (DRM_MODE_ATOMIC_TEST_ONLY).
+// Finding the mode, the plane and the position on the screen. The candidates come from the driver's lists; a test
+// commit (DRM_MODE_ATOMIC_TEST_ONLY) decides.
 #include "impl.hpp"
 
 #include <algorithm>
@@ -43,8 +43,7 @@ std::string list_formats(const std::vector<const PlaneObject*>& planes, bool dev
   return text.empty() ? "none" : text;
 }
 
-/// The mode of a size, best first: nearest to the wanted refresh, else preferred, else the highest rate; interlaced
-/// last.
+/// The best mode of a size: nearest to the wanted refresh, else preferred, else the highest rate; interlaced last.
 const ModeEntry* find_mode(const std::vector<ModeEntry>& modes, Size size, std::uint32_t refresh_mhz) {
   const ModeEntry* best = nullptr;
   const auto is_better = [&](const Mode& a, const Mode& b) {
@@ -70,7 +69,7 @@ const ModeEntry* preferred_mode(const std::vector<ModeEntry>& modes) {
   return modes.empty() ? nullptr : &modes.front();
 }
 
-/// Of a part of the frame, on the screen.
+/// The size of a part of the frame on the screen.
 Size shown_size(const Rect& source, const PlaneOptions& options) {
   Size size{source.width, source.height};
   if (options.rotation == Rotation::by_90 || options.rotation == Rotation::by_270) std::swap(size.width, size.height);
@@ -96,7 +95,7 @@ Rect fitted(Size size, Size screen) {
   return centred(scaled, screen);
 }
 
-/// Where on the screen, best first.
+/// The possible positions on the screen, best first.
 std::vector<Rect> positions(const PlaneOptions& options, Size size, Size screen) {
   if (options.position) return {*options.position};
   std::vector<Rect> result;
@@ -117,7 +116,7 @@ bool is_inside(const Rect& part, Size whole) {
          std::uint64_t(part.x) + part.width <= whole.width && std::uint64_t(part.y) + part.height <= whole.height;
 }
 
-/// Refusals that need no driver: what is wrong with the stream itself.
+/// Checks the stream itself, without the driver.
 Result<void> check_stream(const StreamConfig& stream, const PlaneOptions& options, std::string_view device) {
   const Layout& layout = stream.layout;
   const auto refuse = [&] { return Error::os(EINVAL, "set_input", device); };
@@ -132,7 +131,8 @@ Result<void> check_stream(const StreamConfig& stream, const PlaneOptions& option
   }
   for (std::size_t p = 0; info != nullptr && p < info->plane_count; ++p) {
     const PlaneInfo& plane = info->planes[p];
-    // Rows of NV15 and its kin may end within a block: the kernel's smallest pitch allows it. A pair of YUYV is whole.
+    // Rows of NV15 and similar formats may end within a block: the kernel's minimum pitch allows it. A YUYV pair may
+    // not be cut.
     const std::uint32_t across = std::uint32_t{plane.horizontal_sub} * (info->plane_count == 1 ? plane.block_width : 1);
     if (size.width % across != 0 || size.height % plane.vertical_sub != 0) {
       return std::unexpected(refuse().detail("%s needs a width that is a multiple of %u and a height of %u, not %ux%u",
@@ -146,7 +146,7 @@ Result<void> check_stream(const StreamConfig& stream, const PlaneOptions& option
   return {};
 }
 
-/// What the plane cannot do by its own description, or nothing.
+/// What the plane cannot do according to its properties; nullopt if it can do everything.
 std::optional<Error> lacks(const PlaneObject& plane, const PlaneOptions& options, std::string_view device) {
   const std::uint64_t rotation = rotation_bits(options);
   if (rotation != DRM_MODE_ROTATE_0 && (plane.rotation == 0 || (rotation & ~plane.rotations) != 0)) {
@@ -165,8 +165,8 @@ std::optional<Error> lacks(const PlaneObject& plane, const PlaneOptions& options
   return std::nullopt;
 }
 
-/// A framebuffer like the stream's, to ask the driver with. Where the driver cannot make one, nothing: then the first
-/// import decides.
+/// A framebuffer like the stream's, for test commits. ID 0 if the driver cannot make one: then the first import
+/// decides.
 class Probe {
  public:
   Probe(DrmFile& file, const StreamConfig& stream) : file_(file) {
@@ -228,7 +228,7 @@ std::vector<const PlaneObject*> Plane::Impl::candidates() const {
       result.push_back(&plane);
     }
   }
-  if (place) {  // stay where we are, if that can be
+  if (place) {  // keep the present plane if possible
     const auto present = std::find(result.begin(), result.end(), place->plane);
     if (present != result.end()) std::rotate(result.begin(), present, present + 1);
   }
@@ -293,11 +293,11 @@ void Plane::Impl::follow_part(const Rect& visible) {
 
 namespace {
 
-/// The mode a stream is to be shown in: what other planes fixed, what was asked for, the frame's size, the preferred
-/// one.
+/// The mode to show a stream in. In this order: the one that other planes have fixed, the requested one, one of the
+/// frame's size, the preferred one.
 Result<ModeEntry> choose_mode(const Output::Impl& output, bool is_fixed, Size frame) {
   const auto& modes = output.connector->modes;
-  // Unplugged while it runs: it goes on in the mode it has, for a monitor may come back.
+  // If unplugged while running, the output keeps its mode: a monitor may come back.
   if (output.mode && (is_fixed || modes.empty())) return *output.mode;
   const ModeEntry* found = nullptr;
   if (output.options.mode) {

@@ -1,4 +1,4 @@
-// A plane as a sink: what it holds, and its frame's way to the output's commit.
+// A plane as a sink: which frames it holds, and how they reach the output's commit.
 #include "impl.hpp"
 
 #include "sys/sys.hpp"
@@ -138,8 +138,8 @@ Result<Frame> Plane::accept(Frame frame) {
   return impl_->stage({.frame = std::move(frame), .framebuffer = framebuffer->id()});
 }
 
-// In step with the source, or waiting for a fence that may take longer than the next frame does to come: were it
-// displaced then, nothing would ever be shown.
+// True if the output is in step with its source, or if the staged frame waits for a fence. The next frame may arrive
+// before that fence signals. If it always displaced the staged one, nothing would ever be shown.
 bool Plane::Impl::keeps_staged() const noexcept { return output.is_in_step || staged.wait == FenceWait::here; }
 
 Frame Plane::Impl::stage(Held newest) noexcept {
@@ -147,7 +147,7 @@ Frame Plane::Impl::stage(Held newest) noexcept {
     staged = std::move(newest);
     return {};
   }
-  if (following.frame && staged.wait != FenceWait::here) {  // the display is slower than the source: the oldest goes
+  if (following.frame && staged.wait != FenceWait::here) {  // the display is slower than the source: drop the oldest
     Frame displaced = std::move(staged.frame);
     staged = std::exchange(following, std::move(newest));
     return displaced;
@@ -191,8 +191,8 @@ Result<void> Plane::dispatch(short revents) { return impl_->device().dispatch(re
 
 namespace {
 
-/// Whether reading a mapped byte had to fault its page in. Never inlined: its own code must be in memory by then, so
-/// the second call tells, and both must be of the same code.
+/// Whether reading a mapped byte caused a page fault. Not inlined, so that the code of the first call is that of the
+/// second: executing code for the first time may fault as well.
 [[gnu::noinline]] bool faults(const std::byte* mapped) noexcept {
   const long before = sys::minor_faults();
   static_cast<void>(*static_cast<const volatile std::byte*>(mapped));
@@ -201,14 +201,14 @@ namespace {
 
 }  // namespace
 
-// Memory that moves loses its mappings, and the next access faults. Only a real commit moves it, so one is made, once
-// per device; the screen is then as it was before.
+// Memory that moves loses its mappings, so the next access causes a page fault. Only a real commit moves it, so one is
+// made, once per device. Afterwards the screen is restored.
 Result<void> Plane::Impl::find_whether_memory_moves(const Buffer& buffer, std::uint32_t framebuffer) {
   if (is_lit() || output.has_touched || device().paused) return {};
   const auto map = CpuMap::create(buffer, Access::read);
-  if (!map) return {};  // nothing to be learnt; the import itself is fine
+  if (!map) return {};  // this cannot be found out; the import itself succeeded
   const std::byte* const first = map->object(0).data();
-  faults(first);  // the page is there from now on, unless the memory moves
+  faults(first);  // maps the page; it stays mapped unless the memory moves
   const Outcome shown_once = output.commit_now(*this, framebuffer);
   if (shown_once.result < 0) {
     return std::unexpected(output.error(shown_once.result, "DRM_IOCTL_MODE_ATOMIC")
@@ -231,7 +231,7 @@ void Plane::Impl::drop_staged() noexcept {
   }
 }
 
-// What is shown is read until the flip under way is over; that one then stays on the screen.
+// The display reads the shown frame until the pending flip ends. The frame of that flip then stays on the screen.
 void Plane::Impl::leave_on_screen() noexcept {
   if (under_way.frame) device().leave_on_screen(output.number, output.commits, std::move(shown.frame));
   device().leave_on_screen(output.number, LeftOnScreen::until_restored, std::move(shown.frame));
@@ -266,8 +266,8 @@ void Plane::Impl::let_go() noexcept {
   is_on = false;
 }
 
-// Gives up after twice stop_time; the frames stay held then, for the display may still read them, and the next stop()
-// tries again: without waiting, as long as the flip has not ended.
+// Gives up after twice stop_time. The frames then stay held, because the display may still read them, and the next
+// stop() tries again. It does not wait as long as the flip has not ended.
 Result<void> Plane::Impl::stop() noexcept {
   drop_staged();
   if (!is_lit()) return {};
@@ -294,14 +294,14 @@ Result<void> Plane::Impl::stop() noexcept {
     return std::unexpected(not_finished());
   }
   Result<void> result = finished;
-  if (off.result == 0) result = {};  // the display took the commit, so it has finished what was before
-  if (!off.unfinished.is_null()) {   // until then it may read the frame
+  if (off.result == 0) result = {};  // the display accepted the commit, so the previous one is finished
+  if (!off.unfinished.is_null()) {   // until it signals, the display may read the frame
     if (auto done = off.unfinished.dup()) shown.frame.release(std::move(*done));
     result = std::unexpected(
         output.error(-ETIMEDOUT, "stop").detail("the display takes long to put back what was on the screen"));
   }
   let_go();
-  if (!is_last) (void)output.commit();  // the other planes' frames waited for the flips meanwhile
+  if (!is_last) (void)output.commit();  // the other planes' frames had to wait for the flips
   return result;
 }
 

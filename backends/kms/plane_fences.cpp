@@ -1,12 +1,12 @@
-// When a staged frame may be committed: fences, those of the frame and those that hang on its buffer.
+// When a staged frame may be committed: the frame's own fences and the implicit fences of its buffer.
 //
-// They are waited for here: the frame stays staged, and the loop waits. A fence given to the kernel (IN_FENCE_FD)
-// cannot be taken back, and if it never signals, nothing ends what waits for it there: RMFB, which the kernel also does
-// for each framebuffer of a program that is killed (drivers/gpu/drm/drm_framebuffer.c, drm_fb_release()), and blocking
-// commits of the kernel's own, for its console: when the last file of the card is closed (drm_file.c, drm_lastclose())
-// and when a VT with text comes. SIGKILL does not end the first (docs/kms.md says what was tried). So the kernel
-// waits only where the user wants it so (PlaneOptions::fences_in_kernel), and where CLOSEFB ends framebuffers without
-// waiting.
+// They are waited for in this process: the frame stays staged, and the loop waits. A fence given to the kernel
+// (IN_FENCE_FD) cannot be taken back. If it never signals, nothing ends the kernel's waits for it. These are RMFB,
+// which the kernel also does for each framebuffer of a program that is killed (drivers/gpu/drm/drm_framebuffer.c,
+// drm_fb_release()), and the kernel's own blocking commits for its console: when the last file of the card is closed
+// (drm_file.c, drm_lastclose()) and on a switch to a VT with text. SIGKILL does not end the first (docs/kms.md says
+// what was tried). So the kernel waits only if the user asks for it (PlaneOptions::fences_in_kernel), and only if it
+// has CLOSEFB, which removes framebuffers without waiting.
 #include "impl.hpp"
 
 #include "log.hpp"
@@ -23,7 +23,7 @@ namespace {
 
 using FenceWait = Plane::Impl::FenceWait;
 
-/// One fence for all that a reader of the frame has to wait for; null where its ready() is all there is.
+/// One fence for everything that a reader of the frame has to wait for; null if there is nothing besides its ready().
 Result<Fence> with_implicit_fences(const Frame& frame) noexcept {
   auto implicit = export_fence(frame.buffer(), Access::read);
   if (!implicit) return implicit;
@@ -43,8 +43,8 @@ bool Plane::Impl::look_at_fences() noexcept {
     if (auto merged = with_implicit_fences(staged.frame)) {
       staged.merged = std::move(*merged);
     } else {
-      // Not to be had (before 6.0 nothing takes them out), or ready() has failed, as is seen below. The dma-buf itself
-      // can be waited for.
+      // The implicit fences cannot be exported (kernels before 6.0), or ready() has failed, which is detected below.
+      // The dma-buf itself can be waited for.
       staged.wait = FenceWait::here;
       if (!wait_idle(staged.frame.buffer(), Access::read, Deadline::immediate())) return false;
     }
@@ -56,7 +56,7 @@ bool Plane::Impl::look_at_fences() noexcept {
   }
   const auto state = fence.state();
   if (state && *state == Fence::State::active) {
-    // Implicit ones are waited for here: the memory managers of some drivers would see them too, and wait inside the
+    // Implicit fences are waited for here: the memory managers of some drivers see them too and would wait inside the
     // commit (bochs of 6.12: 15 s each time).
     const bool in_kernel = staged.wait == FenceWait::unknown && !is_implicit && options.fences_in_kernel &&
                            kernel_takes_fences && file().closefb && place->plane->in_fence != 0;
@@ -67,7 +67,7 @@ bool Plane::Impl::look_at_fences() noexcept {
   if (state && *state == Fence::State::signalled) return true;
   detail::log(LogLevel::warning, "%s: frame %llu is not shown: the work on it failed", name.c_str(),
               static_cast<unsigned long long>(staged.frame.info().sequence));
-  // Other parts of it may be at work still: until they end, nobody may write to the buffer.
+  // Other parts of the fence may still be active. Until they end, nobody may write to the buffer.
   auto rest = fence.dup();
   staged.frame.release(rest ? std::move(*rest) : Fence());
   staged = std::exchange(following, {});
@@ -77,7 +77,7 @@ bool Plane::Impl::look_at_fences() noexcept {
 
 int Plane::Impl::waiting_fence() const noexcept {
   if (!staged.frame || staged.wait != FenceWait::here || output.is_parked || output.device.paused) return -1;
-  if (output.is_deferring()) return -1;  // it would go on its way later all the same
+  if (output.is_deferring()) return -1;  // it would not be committed now even without a fence
   const Fence& fence = staged_fence();
   if (!fence.is_null()) return fence.poll_fd();
   const Buffer& buffer = staged.frame.buffer();

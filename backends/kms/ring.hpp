@@ -1,4 +1,4 @@
-// A queue of fixed size: nothing is allocated while frames flow.
+// A queue of fixed size, so that nothing is allocated while streaming.
 #pragma once
 
 #include <array>

@@ -11,12 +11,12 @@
 namespace dmaflow::kms {
 namespace {
 
-// In the order in which a driver sees them; rotation and the like stay as they are when a plane is turned off.
+// In the order in which a driver sees them. Rotation and the like keep their values when a plane is turned off.
 constexpr std::array<std::string_view, 15> saved_names = {"CRTC_ID", "FB_ID",  "MODE_ID",  "ACTIVE", "SRC_X",
                                                           "SRC_Y",   "SRC_W",  "SRC_H",    "CRTC_X", "CRTC_Y",
                                                           "CRTC_W",  "CRTC_H", "rotation", "zpos",   "alpha"};
 
-/// Turned off, an output has none of these; the rest of a plane's state does no harm.
+/// These are zero if an output is turned off. The rest of a plane's state does no harm.
 bool is_zero_when_off(std::string_view name) {
   return name == "CRTC_ID" || name == "FB_ID" || name == "MODE_ID" || name == "ACTIVE";
 }

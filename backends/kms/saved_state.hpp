@@ -1,4 +1,4 @@
-// What was on the screen before us, kept so that it can be put back.
+// The state of the display before our first commit, saved so that it can be restored.
 #pragma once
 
 #include "atomic.hpp"
@@ -9,15 +9,15 @@
 
 namespace dmaflow::kms {
 
-/// The changeable state of some CRTCs, connectors and planes. The mode is kept as a copy: the blob it came from belongs
-/// to whoever set it.
+/// The mutable state of some CRTCs, connectors and planes. The mode is kept as a copy, because the original blob
+/// belongs to whoever set it.
 class SavedState {
  public:
-  /// Reads everything that lighting @p crtc and @p connector may change. Errors: those of the ioctls.
+  /// Reads everything that turning on @p crtc and @p connector may change. Errors: those of the ioctls.
   [[nodiscard]] static Result<SavedState> take(DrmFile& file, const Objects& objects, const CrtcObject& crtc,
                                                const ConnectorObject& connector);
-  /// The request that puts it back or, with @p off, turns the outputs off: for where what was shown is gone, because
-  /// its program has ended. @p used: planes that frames were shown on. There is room for one property more.
+  /// The request that restores it or, with @p off, turns the outputs off: for use if the previous contents are
+  /// gone because their program has ended. @p used: planes that frames were shown on. Has room for one more property.
   [[nodiscard]] AtomicRequest& request(const std::vector<std::uint32_t>& used, bool off) noexcept;
 
  private:
@@ -25,7 +25,7 @@ class SavedState {
     std::uint32_t object = 0;
     std::uint32_t property = 0;
     std::uint64_t value = 0;
-    std::uint64_t off = 0;  // what it is where the output is turned off
+    std::uint64_t off = 0;  // its value if the output is turned off
     bool is_plane = false;
     bool was_on = false;  // of a plane: it showed something
   };

@@ -1,4 +1,4 @@
-// Switching between VTs: the kernel asks before it leaves ours, and tells when it comes back.
+// Switching between VTs: the kernel asks before it switches away from ours, and reports when it switches back.
 // Kernel: drivers/tty/vt/vt_ioctl.c, VT_PROCESS.
 #include "sys/sys.hpp"
 
@@ -18,11 +18,11 @@
 namespace dmaflow::kms {
 namespace {
 
-/// Real-time signals, of which programs use few, and from the far end.
+/// Real-time signals from the end of the range: programs rarely use them.
 int leave_signal() noexcept { return SIGRTMAX - 1; }
 int return_signal() noexcept { return SIGRTMAX - 2; }
 
-std::atomic_flag is_in_use;  // signals are the process's
+std::atomic_flag is_in_use;  // signals belong to the process
 
 Error not_a_vt(int error, const char* operation, const std::string& tty) {
   Error result = Error::os(-error, operation, tty);
@@ -83,8 +83,8 @@ Result<void> VtSwitch::Impl::take() {
   if (const int result = sys::ioctl(opened.get(), VT_SETMODE, &mode); result < 0) {
     return std::unexpected(not_a_vt(result, "VT_SETMODE", name));
   }
-  tty = std::move(opened);  // from now on there is something to put back
-  // Else the console draws its text over the picture.
+  tty = std::move(opened);  // from now on there is something to restore
+  // Otherwise the console draws its text over the picture.
   if (const int result = sys::ioctl_value(tty.get(), KDSETMODE, KD_GRAPHICS); result < 0) {
     return std::unexpected(not_a_vt(result, "KDSETMODE", name));
   }
@@ -113,7 +113,7 @@ Result<void> VtSwitch::dispatch(short revents) {
   for (const signalfd_siginfo& signal : std::span(asked).first(static_cast<std::size_t>(size) / sizeof asked[0])) {
     const bool leaves = static_cast<int>(signal.ssi_signo) == leave_signal();
     auto done = leaves ? impl_->device.pause() : Result<void>{};
-    // Answered in any case: a VT that is never released can never be left.
+    // Answer in any case: the user cannot leave a VT that is never released.
     sys::ioctl_value(impl_->tty.get(), VT_RELDISP, leaves ? 1 : VT_ACKACQ);
     if (!leaves) done = impl_->device.resume();
     if (!done && first) first = done;

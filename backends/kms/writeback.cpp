@@ -1,6 +1,8 @@
-// Writeback: a connector that is no monitor but memory. What the CRTC composes is written to a buffer.
-// Kernel: drivers/gpu/drm/drm_writeback.c. The connector stays on the CRTC until the stream ends: taken off before the
-// writing is done, its fence never signals (vkms), and put on again, the mode would be set each time.
+// Writeback: a connector that writes to memory instead of driving a monitor. The image that the CRTC composes is
+// written to a buffer. Kernel: drivers/gpu/drm/drm_writeback.c.
+//
+// The connector stays on the CRTC until the stream ends. If it is removed before the write is done, its fence never
+// signals (vkms). Adding it again would set the mode each time.
 #include "impl.hpp"
 
 #include <algorithm>

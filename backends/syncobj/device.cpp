@@ -1,4 +1,4 @@
-// The DRM file: opened or adopted, asked what it can do, closed with the last timeline.
+// The DRM file: opened or adopted, asked for its capabilities, closed with the last timeline.
 #include "access_help.hpp"
 #include "syncobj.hpp"
 #include "sys/sys.hpp"
@@ -11,7 +11,7 @@
 namespace dmaflow {
 namespace {
 
-/// "virtio_gpu", or the Error of a file that is no DRM device.
+/// "virtio_gpu", or an Error if the file is not a DRM device.
 Result<std::string> driver_of(int fd, const std::string& name) {
   std::array<char, 64> text{};
   drm_version version{};
@@ -32,7 +32,7 @@ bool has(int fd, std::uint64_t capability) noexcept {
   return sys::ioctl(fd, DRM_IOCTL_GET_CAP, &asked) == 0 && asked.value != 0;
 }
 
-/// Takes the file where it can do what is needed.
+/// Takes the file if it can do what is needed.
 Result<std::shared_ptr<detail::SyncobjFile>> looked_at(Fd& fd, const std::string& name) {
   const auto driver = driver_of(fd.get(), name);
   if (!driver) return std::unexpected(driver.error());

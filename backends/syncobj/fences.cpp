@@ -1,7 +1,7 @@
-// Points as sync_files and back, from point to point, and as eventfds.
+// Points to sync_files and back, transfers between points, and eventfds for points.
 //
-// Kernel 6.16 takes a point along with a sync_file. Before, the way leads through a binary syncobj and
-// DRM_IOCTL_SYNCOBJ_TRANSFER, which makes a fence that is over into one that succeeded.
+// Since kernel 6.16 the sync_file ioctls take a point. Before that, the conversion goes through a binary syncobj and
+// DRM_IOCTL_SYNCOBJ_TRANSFER, which turns a fence that has ended into one that succeeded.
 #include "syncobj.hpp"
 #include "sys/sys.hpp"
 
@@ -56,8 +56,8 @@ int import_by_transfer(SyncobjFile& file, std::uint32_t handle, std::uint64_t po
   return imported < 0 ? imported : transfer(file, handle, point, file.scratch, 0);
 }
 
-/// Tries the call of kernel 6.16, else the way round, and remembers what the kernel can: when the one refuses what the
-/// other does, it cannot.
+/// Tries the call of kernel 6.16 first, then the transfer, and remembers what the kernel supports: if the first is
+/// refused and the second succeeds, the kernel lacks the first.
 template <typename Direct, typename Round>
 int at_point(SyncobjFile& file, Direct direct, Round round) noexcept {
   const Ability ability = file.point_fences.load(std::memory_order_relaxed);
@@ -100,7 +100,7 @@ int import_sync_file(const Syncobj& object, std::uint64_t point, int sync_file) 
   return at_point(file, direct, [&] { return import_by_transfer(file, object.handle, point, sync_file); });
 }
 
-/// Whether the kernel has the call at all: with no handle it finds no syncobj, without the call it says EINVAL.
+/// Whether the kernel has the call at all. If so, it finds no syncobj for handle 0; otherwise it returns EINVAL.
 bool knows_eventfds(const SyncobjFile& file) noexcept {
   uapi::SyncobjEventfd nothing{.handle = 0, .flags = 0, .point = 0, .fd = -1, .pad = 0};
   const int result = sys::ioctl(file.fd.get(), uapi::ioctl_syncobj_eventfd, &nothing);
@@ -129,12 +129,12 @@ Result<void> import_fence(const Syncobj& object, std::uint64_t point, const Fenc
   object.foreign.store(true, std::memory_order_relaxed);
   const int result = import_sync_file(object, point, fence.poll_fd());
   if (result < 0) return std::unexpected(object.error(result, "DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE", point));
-  // By transfer, a fence that had failed has become one that succeeded: nobody who waits would learn of it.
+  // The transfer turned a fence that had failed into one that succeeded: no waiter would learn of the failure.
   if (point == 0 || object.file->point_fences.load(std::memory_order_relaxed) == Ability::present) return {};
   const auto state = fence.state();
   if (!state) return std::unexpected(state.error());
   if (*state != Fence::State::failed) return {};
-  const auto has_ended = fence.has_ended();  // one of which a part is at work still keeps its parts, and their errors
+  const auto has_ended = fence.has_ended();  // while a part of it is active, it keeps its parts and their errors
   if (!has_ended) return std::unexpected(has_ended.error());
   return *has_ended ? fence.wait(Deadline::immediate()) : Result<void>{};
 }

@@ -9,7 +9,7 @@
 
 namespace dmaflow::detail {
 
-/// @p count default values; false where there was no memory for them.
+/// @p count default values; converts to false if there was no memory for them.
 template <typename T>
 class Few {
  public:

@@ -1,4 +1,4 @@
-// A promise kept at the latest when it is destroyed.
+// A promise that is kept at the latest when it is destroyed.
 #include "syncobj.hpp"
 
 #include "log.hpp"
@@ -27,7 +27,7 @@ Result<void> ReleasePoint::signal_with(const Fence& fence) noexcept {
 
 void ReleasePoint::keep() noexcept {
   if (!point_) return;
-  // Where it or a later point is submitted, nobody waits for us; and a value out of order would confuse queries.
+  // If this or a later point is submitted already, nobody waits for us, and a value out of order would confuse queries.
   const bool submitted = point_.value() != 0 && point_.wait(Deadline::immediate(), {.available = true});
   if (submitted) {
     point_ = {};

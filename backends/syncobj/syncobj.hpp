@@ -13,7 +13,8 @@
 
 namespace dmaflow::detail {
 
-/// What a kernel can do that only trying tells: its refusal is the same EINVAL as for a point that is not submitted.
+/// Something that a kernel may support, which only trying shows: the refusal is the same EINVAL as for a point that is
+/// not submitted.
 enum class Ability : std::uint8_t { untried, present, absent };
 
 struct SyncobjFile {
@@ -22,17 +23,17 @@ struct SyncobjFile {
   SyncobjFile(const SyncobjFile&) = delete;
   SyncobjFile& operator=(const SyncobjFile&) = delete;
 
-  /// An Error of this device for a seam call that returned -errno, with what would help against it.
+  /// An Error of this device for a sys:: call that returned -errno; the detail says what to do.
   [[nodiscard]] Error error(int negative_errno, const char* operation, std::uint64_t point = 0) const noexcept;
 
   Fd fd;
   std::string name;
   bool timelines = false;
-  std::atomic<Ability> point_fences = Ability::untried;  ///< sync_files go in and out at a point (kernel 6.16)
+  std::atomic<Ability> point_fences = Ability::untried;  ///< sync_file import and export at a point (kernel 6.16)
   std::atomic<bool> eventfds = true;                     ///< until refused (kernel 6.6)
   std::atomic<bool> hints = true;
 
-  /// A binary syncobj on the way from a point to a sync_file and back, before kernel 6.16; 0 until first needed.
+  /// A binary syncobj for conversions between points and sync_files before kernel 6.16; 0 until first needed.
   std::mutex scratch_mutex;
   std::uint32_t scratch = 0;
 };
@@ -50,16 +51,16 @@ struct Syncobj {
 
   std::shared_ptr<SyncobjFile> file;
   std::uint32_t handle;
-  /// Fences that can fail may be in it. Once set it stays.
+  /// It may contain fences that can fail. Once set, it stays set.
   mutable std::atomic<bool> foreign = false;
 };
 
-/// For waits of several points: what a point is a point of.
+/// For waits for several points: the syncobj that a point belongs to.
 struct PointAccess {
   static const Syncobj* object(const TimelinePoint& point) noexcept { return point.object_.get(); }
 };
 
-/// What every call on a moved-from Timeline or an empty TimelinePoint gives.
+/// The error of every call on a moved-from Timeline or an empty TimelinePoint.
 [[nodiscard]] Error no_timeline() noexcept;
 
 Result<void> signal(const Syncobj& object, std::uint64_t point) noexcept;

@@ -1,4 +1,4 @@
-// The handle: made, passed on, destroyed once; signal, reset, query.
+// The handle of a syncobj: created, passed on, destroyed once; signal, reset, query.
 #include "syncobj.hpp"
 #include "sys/sys.hpp"
 
@@ -50,7 +50,7 @@ Result<std::uint64_t> query(const Syncobj& object, std::uint32_t flags) noexcept
 
 namespace {
 
-/// The kernel says EINVAL to every descriptor that is not a syncobj; a person wants to know which mistake it was.
+/// The kernel returns EINVAL for every descriptor that is not a syncobj; this error says which mistake it was.
 Error not_a_syncobj(const detail::SyncobjFile& file, int fd) noexcept {
   constexpr const char* operation = "DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE";
   if (sys::fcntl(fd, F_GETFD, 0) == -EBADF) {

@@ -1,7 +1,8 @@
-// Waiting: one ioctl; or, to be ended by a Cancel, an eventfd for each point beside the Cancel's in one ppoll.
+// Waiting: one ioctl; or, if a Cancel may end the wait, one ppoll on an eventfd for each point and on the Cancel's.
 //
-// The kernel's wait does not tell a fence that failed from one that signalled, and forgets a failed fence when a later
-// point is submitted. So where failures are possible, the fences are taken before the wait and looked at after it.
+// The kernel's wait does not distinguish a fence that failed from one that signalled, and the kernel forgets a failed
+// fence when a later point is submitted. So if failures are possible, the fences are exported before the wait and
+// checked after it.
 #include "few.hpp"
 #include "syncobj.hpp"
 #include "sys/sys.hpp"
@@ -21,7 +22,7 @@ namespace {
 
 constexpr const char* operation = "Timeline::wait";
 
-/// The points of one wait, as the kernel takes them. All of one DRM file.
+/// The points of one wait, as the kernel takes them. All belong to one DRM file.
 struct WaitSet {
   SyncobjFile& file;
   std::span<const Syncobj* const> objects;
@@ -30,7 +31,7 @@ struct WaitSet {
   bool all;
 };
 
-/// Absolute, as the ioctl takes it; 0 and less only look.
+/// Absolute, as the ioctl takes it; with 0 or less it only checks.
 std::int64_t nanoseconds(Deadline deadline) noexcept {
   const auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline.time().time_since_epoch());
   return std::max<std::int64_t>(time.count(), 0);
@@ -39,7 +40,7 @@ std::int64_t nanoseconds(Deadline deadline) noexcept {
 std::uint32_t flags_of(const WaitSet& set, const WaitOptions& options) noexcept {
   std::uint32_t flags = set.all ? DRM_SYNCOBJ_WAIT_FLAGS_WAIT_ALL : 0;
   if (options.for_submit) flags |= DRM_SYNCOBJ_WAIT_FLAGS_WAIT_FOR_SUBMIT;
-  // Alone it only looks, before kernel 6.8.
+  // Before kernel 6.8, WAIT_AVAILABLE alone only checks.
   if (options.available) flags |= DRM_SYNCOBJ_WAIT_FLAGS_WAIT_AVAILABLE | DRM_SYNCOBJ_WAIT_FLAGS_WAIT_FOR_SUBMIT;
   return flags;
 }
@@ -76,7 +77,7 @@ int wait_timeline(const WaitSet& set, std::int64_t timeout, std::uint32_t flags,
   }
   int result = sys::ioctl(set.file.fd.get(), uapi::ioctl_syncobj_timeline_wait, &request);
   if (hinted && result == -EINVAL) {
-    // An older kernel, or a point that is not submitted; what the call says without the hint tells which.
+    // An older kernel, or a point that is not submitted; the result without the hint tells which.
     request.flags = flags;
     result = sys::ioctl(set.file.fd.get(), uapi::ioctl_syncobj_timeline_wait, &request);
     if (result != -EINVAL) set.file.hints.store(false, std::memory_order_relaxed);
@@ -107,7 +108,7 @@ int wait_once(const WaitSet& set, Deadline deadline, const WaitOptions& options,
   return binary ? wait_binary(set, timeout, flags, first) : wait_timeline(set, timeout, flags, options, first);
 }
 
-/// Goes on after a first try: the kernel counts in ticks, and gives up as much as one too early.
+/// Continues after a first try: the kernel counts in ticks, and ends the wait up to one tick too early.
 Result<std::uint32_t> wait_further(const WaitSet& set, int result, std::uint32_t first, Deadline deadline,
                                    const WaitOptions& options) noexcept {
   while (result == -ETIME && Deadline::Clock::now() < deadline.time()) {
@@ -117,7 +118,7 @@ Result<std::uint32_t> wait_further(const WaitSet& set, int result, std::uint32_t
   return first;
 }
 
-/// One ioctl. The index of the first signalled point, where one is enough.
+/// One ioctl. Returns the index of the first signalled point if one is enough.
 Result<std::uint32_t> wait_in_kernel(const WaitSet& set, Deadline deadline, const WaitOptions& options) noexcept {
   std::uint32_t first = 0;
   const int result = wait_once(set, deadline, options, first);
@@ -129,7 +130,7 @@ Error cancelled(const WaitSet& set) noexcept {
       .detail("cancelled; point %llu was not signalled", static_cast<unsigned long long>(set.points.front()));
 }
 
-/// For kernels before 6.6: short waits, between which the Cancel is looked at.
+/// For kernels before 6.6: short waits; the Cancel is checked between them.
 Result<std::uint32_t> wait_in_slices(const WaitSet& set, Deadline deadline, const WaitOptions& options) noexcept {
   while (true) {
     if (options.cancel->is_set()) return std::unexpected(cancelled(set));
@@ -140,7 +141,7 @@ Result<std::uint32_t> wait_in_slices(const WaitSet& set, Deadline deadline, cons
   }
 }
 
-/// Eventfds that the kernel makes readable, and the Cancel's as the last.
+/// Sets up the eventfds that the kernel makes readable, and the Cancel's as the last.
 Result<void> listen(const WaitSet& set, const WaitOptions& options, std::span<Fd> events,
                     std::span<pollfd> polled) noexcept {
   for (std::size_t i = 0; i < events.size(); ++i) {
@@ -154,7 +155,7 @@ Result<void> listen(const WaitSet& set, const WaitOptions& options, std::span<Fd
   return {};
 }
 
-/// Waits until enough of what listen() set up has come: one, or all.
+/// Waits until enough of the eventfds that listen() set up are readable: one, or all.
 Result<std::uint32_t> wait_for_events(const WaitSet& set, Deadline deadline, const WaitOptions& options,
                                       std::span<pollfd> polled) noexcept {
   std::size_t left = set.all ? polled.size() - 1 : 1;
@@ -165,14 +166,14 @@ Result<std::uint32_t> wait_for_events(const WaitSet& set, Deadline deadline, con
     for (std::size_t i = 0; i + 1 < polled.size(); ++i) {
       if (polled[i].revents == 0) continue;
       if (--left == 0) return static_cast<std::uint32_t>(i);
-      polled[i] = {.fd = -1, .events = 0, .revents = 0};  // ppoll passes over it from now on
+      polled[i] = {.fd = -1, .events = 0, .revents = 0};  // ppoll ignores it from now on
     }
     if (polled.back().revents != 0) return std::unexpected(cancelled(set));
   }
 }
 
 Result<std::uint32_t> wait_cancellable(const WaitSet& set, Deadline deadline, const WaitOptions& options) noexcept {
-  // Most waits find their point signalled, and then this is all.
+  // Most waits find their point signalled; then this is the only call needed.
   auto looked = wait_in_kernel(set, Deadline::immediate(), options);
   if (looked || looked.error().code() != ETIMEDOUT) return looked;
   if (!set.file.eventfds.load(std::memory_order_relaxed)) return wait_in_slices(set, deadline, options);
@@ -193,13 +194,13 @@ Result<std::uint32_t> wait_blindly(const WaitSet& set, Deadline deadline, const 
   return options.cancel == nullptr ? wait_in_kernel(set, deadline, options) : wait_cancellable(set, deadline, options);
 }
 
-/// The error of a point that is over, from the fence that was taken before, or the one there is now.
+/// The error of a point that has ended, from the fence exported before the wait, or else from the current one.
 Result<void> failure_of(const WaitSet& set, std::size_t index, Fence& fence) noexcept {
   const Syncobj& object = *set.objects[index];
   if (!object.foreign.load(std::memory_order_relaxed)) return {};
   if (fence.is_null()) {
     auto taken = export_fence(object, set.points[index]);
-    // EINVAL: reset meanwhile, and its fence is nobody's any more.
+    // EINVAL: the timeline was reset meanwhile, and the fence is gone.
     if (!taken) return taken.error().code() == EINVAL ? Result<void>{} : std::unexpected(taken.error());
     fence = std::move(*taken);
   }
@@ -207,7 +208,7 @@ Result<void> failure_of(const WaitSet& set, std::size_t index, Fence& fence) noe
   if (ended) return {};
   const int code = ended.error().code();
   if (code == ETIMEDOUT) {
-    // Submitted anew meanwhile, unless that is how the fence itself ended.
+    // Submitted again meanwhile, unless ETIMEDOUT is the error of the fence itself.
     const auto over = fence.has_ended();
     if (!over) return std::unexpected(over.error());
     if (!*over) return {};
@@ -222,7 +223,7 @@ Result<std::uint32_t> wait_and_look(const WaitSet& set, Deadline deadline, const
   if (!fences) return std::unexpected(set.file.error(-ENOMEM, operation));
   for (std::size_t i = 0; i < set.points.size(); ++i) {
     if (!set.objects[i]->foreign.load(std::memory_order_relaxed)) continue;
-    // What is not submitted yet is asked again after the wait.
+    // The fence of a point that is not submitted yet is exported after the wait.
     if (auto fence = export_fence(*set.objects[i], set.points[i])) fences.span()[i] = std::move(*fence);
   }
   auto result = wait_blindly(set, deadline, options);
@@ -243,7 +244,7 @@ Result<std::uint32_t> wait_set(const WaitSet& set, Deadline deadline, const Wait
   return look ? wait_and_look(set, deadline, options) : wait_blindly(set, deadline, options);
 }
 
-/// Whether the wait for one point is the ioctl and nothing else.
+/// Whether the wait for one point needs only the ioctl.
 bool is_plain(const Syncobj& object, const WaitOptions& options) noexcept {
   return object.file->timelines && !options.available && !options.hint && options.cancel == nullptr &&
          !(options.report_failure && object.foreign.load(std::memory_order_relaxed));
@@ -256,7 +257,7 @@ int wait_plainly(const Syncobj& object, std::uint64_t point, Deadline deadline, 
   return sys::ioctl(object.file->fd.get(), uapi::ioctl_syncobj_timeline_wait, &request);
 }
 
-/// All that is not the plain wait, and what comes after one that failed; @p tried: its -errno, else 0.
+/// Every wait that is not plain, and what follows a plain one that failed; @p tried: its -errno, else 0.
 [[gnu::noinline]] Result<void> wait_with_set(const Syncobj& object, std::uint64_t point, int tried, Deadline deadline,
                                              const WaitOptions& options) noexcept {
   const Syncobj* const objects = &object;

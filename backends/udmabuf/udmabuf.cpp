@@ -20,7 +20,7 @@ namespace dmaflow::udmabuf {
 namespace {
 
 constexpr std::uint64_t mebibyte = std::uint64_t{1024} * 1024;
-constexpr std::uint64_t largest = std::numeric_limits<off_t>::max() - mebibyte;  // rounded up it still fits off_t
+constexpr std::uint64_t largest = std::numeric_limits<off_t>::max() - mebibyte;  // still fits off_t when rounded up
 
 std::optional<std::uint64_t> read_limit(const std::string& path) {
   const Fd file = Fd::adopt(sys::open(path.c_str(), O_RDONLY));
@@ -37,7 +37,7 @@ std::uint64_t whole_pages(std::uint64_t size) {
   return (size + page - 1) / page * page;
 }
 
-/// Shared memory that cannot shrink under the device, as the driver demands.
+/// Shared memory that is sealed against shrinking, as the driver requires.
 Result<Fd> sealed_memfd(std::uint64_t size) {
   constexpr const char* device = "udmabuf";
   int number = sys::memfd_create("dmaflow", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
