@@ -1,5 +1,5 @@
-// A list of callbacks that may change while they are being called: what is added waits for the next call, what is
-// removed is not called again, and is destroyed only when nobody is inside any more.
+// A list of callbacks that may change while they are being called. An added one is called from the next time on. A
+// removed one is not called again, and is destroyed only when no call is running any more.
 #pragma once
 
 #include <cstddef>
@@ -31,13 +31,13 @@ class Callbacks {
     return false;
   }
 
-  /// Calls @p visit(key, entry) for each that is alive and was there when this began, until it returns true.
+  /// Calls @p visit(key, entry) for each entry that is alive and existed when this began, until it returns true.
   template <typename Visit>
   bool visit(Visit visit) {
     ++depth_;
     bool is_done = false;
     const std::size_t count = slots_.size();
-    // The vector may grow meanwhile; the slots stay where they are.
+    // The vector may grow meanwhile; the slots do not move.
     for (std::size_t i = 0; i < count && !is_done; ++i) {
       Slot* slot = slots_[i].get();
       if (slot->is_alive) is_done = visit(slot->key, slot->entry);
@@ -56,7 +56,7 @@ class Callbacks {
     bool is_alive = true;
   };
 
-  /// Destroying a callback destroys what it holds: tokens too, which come back here.
+  /// Destroying a callback destroys what it holds, including tokens, whose destructors call into this list.
   void clean() noexcept {
     if (depth_ > 0) return;
     for (std::size_t i = 0; i < slots_.size();) {

@@ -59,7 +59,7 @@ int Client::poll_fd() const noexcept { return core_->epoll.get(); }
 short Client::poll_events() const noexcept { return POLLIN; }
 
 Result<void> Client::dispatch(short /*revents*/) {
-  const auto core = core_;  // a callback may destroy us
+  const auto core = core_;  // a callback may destroy this object
   return core->dispatch();
 }
 
@@ -96,7 +96,7 @@ Result<std::vector<Client::Kept>> Client::ask_with(const Outgoing& message, Matc
   bool is_over = false;
   bool is_answered = false;
   std::uint64_t lost = 0;
-  // Its own timer: the request must not end before this function does.
+  // The request has its own timer: it must not end before this function does.
   const auto token = core->request(message, std::move(matcher), deadline, [&](const Reply& reply) {
     lost = reply.lost;
     is_answered = reply.kind == Reply::Kind::last;

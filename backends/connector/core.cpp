@@ -11,7 +11,7 @@
 namespace dmaflow::connector::detail {
 namespace {
 
-constexpr int most_batches = 64;  // in one dispatch: the loop has others to serve
+constexpr int most_batches = 64;  // per dispatch(), so that the loop can serve other objects
 
 }  // namespace
 
@@ -44,7 +44,7 @@ Result<void> Core::prepare() {
   return {};
 }
 
-// --- Messages that go ------------------------------------------------------------------------------------------------
+// --- Outgoing messages -----------------------------------------------------------------------------------------------
 
 Result<std::size_t> Core::send(std::span<const Outgoing> messages) const {
   return send_messages(socket.poll_fd(), messages);
@@ -54,12 +54,12 @@ Result<Subscription> Core::request(const Outgoing& message, MatchFunction matche
                                    ReplyHandler handler) {
   Outgoing numbered = message;
   numbered.numbers.seq = ++next_seq_;
-  // 1-wire tells data from status by the ack: it must be neither the seq nor the one after it.
+  // 1-wire distinguishes data from status by the ack, so the ack must be neither the seq nor the one after it.
   while (numbered.numbers.ack - numbered.numbers.seq < 2 || numbered.numbers.ack == 0) {
     if (sys::random(&numbered.numbers.ack, sizeof numbered.numbers.ack) < 0) numbered.numbers.ack = ~next_seq_;
   }
   const std::uint64_t key = next_key_++;
-  // Before it is sent: many answers are there before send() returns.
+  // Added before it is sent: many answers arrive before send() returns.
   requests_.add(key, {.sent = {message.id, numbered.numbers.seq, numbered.numbers.ack},
                       .matcher = std::move(matcher),
                       .deadline = deadline,
@@ -96,7 +96,7 @@ bool Core::is_active(std::uint64_t key) const noexcept {
   return !is_closed && (subscribers_.contains(key) || requests_.contains(key));
 }
 
-// --- Messages that come ----------------------------------------------------------------------------------------------
+// --- Incoming messages -----------------------------------------------------------------------------------------------
 
 Result<void> Core::dispatch() {
   if (is_dispatching) return std::unexpected(failure(EDEADLK, "dispatch").detail("called from a callback"));

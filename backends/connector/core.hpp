@@ -1,4 +1,4 @@
-// The inside of a Client, which tokens and answers refer to weakly.
+// The implementation of a Client; tokens and answers hold weak references to it.
 #pragma once
 
 #include "callbacks.hpp"
@@ -15,7 +15,7 @@ using MatchFunction = Function<Match(const Sent&, const Message&)>;
 
 struct Subscriber {
   CbId id{};
-  TypedHandler handler;  ///< says whether it took the message
+  TypedHandler handler;  ///< returns whether it took the message
 };
 
 struct Pending {
@@ -30,7 +30,7 @@ class Core : public std::enable_shared_from_this<Core> {
  public:
   Core(Socket opened, const ClientOptions& chosen);
 
-  /// Creates the descriptors to wait on, and the numbers to begin with.
+  /// Creates the descriptors to wait on, and chooses the first numbers.
   Result<void> prepare();
   Result<void> dispatch();
   /// The Client is gone; a callback of it may still be running.

@@ -17,7 +17,7 @@
 namespace dmaflow::connector {
 
 struct HolderWatch::Impl {
-  /// A child that nobody gave us has no pidfd: events tell of its end.
+  /// A child that was not added by add() has no pidfd: events report its end.
   struct Holder {
     std::optional<Process> process;
     std::uint64_t start = 0;
@@ -36,7 +36,7 @@ struct HolderWatch::Impl {
   std::unique_ptr<ProcessEvents> events;
   std::optional<Error> why_no_events;
   ProcessTable table;
-  // What children that come and go take is used again, so that once there were as many there is no allocation.
+  // The memory of children that have ended is reused: no allocation unless there are more of them than ever before.
   std::pmr::unsynchronized_pool_resource pool;
   std::pmr::map<pid_t, Holder> holders{&pool};
   std::pmr::deque<HolderEvent> queue{&pool};
@@ -106,7 +106,7 @@ HolderWatch::Mode HolderWatch::mode() const noexcept {
 }
 const std::optional<Error>& HolderWatch::why_no_events() const noexcept { return impl_->why_no_events; }
 
-// --- What happens ----------------------------------------------------------------------------------------------------
+// --- Events ----------------------------------------------------------------------------------------------------------
 
 void HolderWatch::Impl::end(pid_t pid) {
   if (holders.erase(pid) > 0) queue.push_back({.kind = Kind::gone, .pid = pid});
@@ -116,7 +116,7 @@ void HolderWatch::Impl::see(const ProcessEvent& event) {
   using Change = ProcessTable::Change;
   const Change change = table.apply(event);
   if (const auto* fork = event.as<Fork>(); fork != nullptr && change == Change::began) {
-    // The pid has come back: whoever had it has ended.
+    // The pid was reused: its previous process has ended.
     if (!holders.empty() && holders.contains(fork->child.pid)) {
       const Holder& old = holders[fork->child.pid];
       if (!old.process || old.process->has_exited()) end(fork->child.pid);
@@ -128,13 +128,14 @@ void HolderWatch::Impl::see(const ProcessEvent& event) {
     if (holders.contains(exec->task.tgid)) queue.push_back({.kind = Kind::execed, .pid = exec->task.tgid});
   } else if (const auto* exit = event.as<Exit>(); exit != nullptr && change == Change::ended) {
     const auto holder = holders.find(exit->task.tgid);
-    // The events of one that was given before it had this pid are still being read: the pidfd knows.
+    // Events of an earlier process with this pid may still be read after add(): the pidfd knows whether this one has
+    // ended.
     if (holder == holders.end()) return;
     if (!holder->second.process || holder->second.process->has_exited()) end(exit->task.tgid);
   }
 }
 
-/// After a loss: what the table says now against what we knew.
+/// After a loss: compares what the table says now with what was known.
 Result<void> HolderWatch::Impl::mend(std::uint64_t lost) {
   std::uint64_t more = 0;
   std::vector<ProcessEvent> taken;
@@ -144,7 +145,7 @@ Result<void> HolderWatch::Impl::mend(std::uint64_t lost) {
     if (event.as<Exec>() != nullptr || (fork != nullptr && fork->is_process())) taken.push_back(event);
   });
   queue.push_back({.kind = Kind::lost, .lost = lost + more});
-  // Forks and execs that were not lost, in their order; a child may be gone again by now.
+  // Forks and execs that were not lost, in their order; a child may have ended by now.
   for (const ProcessEvent& event : taken) {
     if (const auto* fork = event.as<Fork>()) {
       if (!holders.contains(fork->parent.tgid) || holders.contains(fork->child.pid)) continue;
@@ -177,7 +178,7 @@ void HolderWatch::Impl::look_for_children() {
 }
 
 Result<void> HolderWatch::Impl::read() {
-  // Events first: a child's fork is told before its parent's end.
+  // Events first: a child's fork is reported before its parent's end.
   while (events) {
     const auto event = events->take();
     if (!event) return std::unexpected(event.error());

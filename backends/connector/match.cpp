@@ -20,7 +20,7 @@ Match ProcessControl::operator()(const Sent& request, const Message& message) co
 
 Match W1::operator()(const Sent& request, const Message& message) noexcept {
   if (message.id != request.id || message.seq != request.seq) return Match::no;
-  // Where both rules would hold, a status is taken: waiting on is the safe mistake.
+  // If both rules match, the message is taken as a status: waiting longer is the safe mistake.
   if (message.ack == request.ack) {
     if (statuses > 0) --statuses;
     return statuses == 0 ? Match::last : Match::part;

@@ -8,7 +8,7 @@
 namespace dmaflow::connector {
 namespace {
 
-/// cn_msg without its data: an array of unknown size is no member of anything.
+/// cn_msg without its data: an array of unknown size cannot be a member.
 struct MessageHead {
   cb_id id;
   __u32 seq;

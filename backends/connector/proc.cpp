@@ -41,7 +41,7 @@ constexpr std::size_t name_offset = 19;
 }  // namespace
 
 std::optional<TaskStat> parse_stat(std::string_view line) noexcept {
-  // "PID (name) S PPID ...": the name may hold anything, parentheses too.
+  // "PID (name) S PPID ...": the name may contain anything, parentheses too.
   const std::size_t open = line.find('(');
   const std::size_t close = line.rfind(')');
   if (open == std::string_view::npos || close == std::string_view::npos || close < open) return std::nullopt;

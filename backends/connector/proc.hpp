@@ -1,4 +1,4 @@
-// What /proc says of processes, read without allocating per process.
+// Information on processes from /proc, read without allocating per process.
 #pragma once
 
 #include <dmaflow/error.hpp>
@@ -15,17 +15,17 @@ namespace dmaflow::connector {
 /// One line of /proc/PID/stat, or /proc/PID/task/TID/stat.
 struct TaskStat {
   pid_t pid = 0;
-  std::array<char, 16> comm{};  ///< ends in a zero
+  std::array<char, 16> comm{};  ///< zero-terminated
   char state = '?';
   pid_t parent = 0;
-  bool is_exiting = false;  ///< past the point of no return, though /proc may show it a while
+  bool is_exiting = false;  ///< its exit can no longer be stopped, though /proc may show it for a while
   std::uint32_t threads = 0;
   std::uint64_t start = 0;  ///< clock ticks since boot
 };
 
-/// Reads a line of any content. Nothing where it is none.
+/// Parses a line of any content; nullopt if it is not such a line.
 [[nodiscard]] std::optional<TaskStat> parse_stat(std::string_view line) noexcept;
-/// Of a process (@p thread 0) or one of its threads. Errors: ESRCH.
+/// Reads the line of a process (@p thread 0) or of one of its threads. Errors: ESRCH.
 [[nodiscard]] Result<TaskStat> read_stat(pid_t pid, pid_t thread = 0) noexcept;
 
 /// Calls @p visit(pid) for each numeric name in /proc, or in /proc/PID/task. Errors: those of open and getdents.

@@ -22,7 +22,7 @@ Result<Process> Process::open(ProcessId id) {
   if (number < 0) {
     Error error = process_error(number, "pidfd_open", id.pid);
     if (number == -ENOSYS) error.detail("needs kernel 5.3");
-    // Kernel 6.9 and later say ENOENT where earlier ones say EINVAL.
+    // Kernel 6.9 and later return ENOENT where earlier ones return EINVAL.
     if (number == -EINVAL || number == -ENOENT) {
       error = process_error(EINVAL, "pidfd_open", id.pid)
                   .detail("this is not the pid of a process, but of a thread, or of none");
@@ -31,7 +31,8 @@ Result<Process> Process::open(ProcessId id) {
   }
   Process process(id.pid, Fd::adopt(number));
   if (id.start == 0) return process;
-  // Asked after the pidfd is there: what has this pid now is what the pidfd names, unless that has ended meanwhile.
+  // Read after the pidfd was opened: the process that has this pid now is the pidfd's, unless that one has ended
+  // meanwhile.
   const auto now = read_stat(id.pid);
   if (!now || now->start != id.start) {
     return std::unexpected(
@@ -41,7 +42,7 @@ Result<Process> Process::open(ProcessId id) {
 }
 
 Result<ProcessId> identify(pid_t pid) {
-  // /proc/TID is there for threads too, though it is not listed; a pidfd is for processes only.
+  // /proc/TID exists for threads too, though it is not listed; pidfds are for processes only.
   const auto process = Process::open(pid);
   if (!process && process.error().code() != EINVAL) return std::unexpected(process.error());
   const auto stat = read_stat(pid);

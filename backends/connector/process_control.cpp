@@ -14,8 +14,8 @@
 namespace dmaflow::connector {
 namespace {
 
-/// The inode of one of our namespaces; 0 where /proc does not tell. The first ones have fixed numbers
-/// (include/uapi/linux/nsfs.h, since long before it said so).
+/// The inode of one of our namespaces; 0 if it cannot be read. The initial namespaces have fixed numbers
+/// (include/uapi/linux/nsfs.h; they were fixed long before it named them).
 ino_t namespace_inode(const char* path) {
   const Fd file = Fd::adopt(sys::open(path, O_RDONLY));
   struct stat status{};
@@ -25,7 +25,7 @@ ino_t namespace_inode(const char* path) {
 constexpr ino_t first_user_namespace = 0xEFFFFFFD;
 constexpr ino_t first_pid_namespace = 0xEFFFFFFC;
 
-/// Whether /proc/net/connector lists cn_proc; nothing where it cannot be read.
+/// Whether /proc/net/connector lists cn_proc; nullopt if it cannot be read.
 std::optional<bool> has_process_events() {
   const Fd file = Fd::adopt(sys::open("/proc/net/connector", O_RDONLY));
   if (!file) return std::nullopt;
@@ -112,7 +112,7 @@ Error why_no_answer() {
 }
 
 EventFilter::EventFilter(std::uint32_t mask) noexcept
-    // Loads are in network byte order; the event is in the machine's.
+    // BPF loads are in network byte order; the event is in the machine's.
     : program_{sock_filter{BPF_LD | BPF_W | BPF_ABS, 0, 0, 36}, sock_filter{BPF_JMP | BPF_JEQ | BPF_K, 2, 0, 0},
                sock_filter{BPF_JMP | BPF_JSET | BPF_K, 1, 0, htonl(mask)}, sock_filter{BPF_RET | BPF_K, 0, 0, 0},
                sock_filter{BPF_RET | BPF_K, 0, 0, 0xffffffff}} {}

@@ -1,4 +1,4 @@
-// Telling the kernel to send process events, and what its silence means.
+// Asks the kernel to send process events, and explains why it does not answer.
 #pragma once
 
 #include "receiver.hpp"
@@ -29,15 +29,16 @@ struct Control {
 [[nodiscard]] Result<void> send_control(int fd, const Control& control, std::uint32_t ack);
 [[nodiscard]] std::uint32_t random_ack() noexcept;
 
-/// The errno in the kernel's answer with this ack; nothing where the datagram is something else.
+/// The errno in the kernel's answer with this ack; nullopt if the datagram is something else.
 [[nodiscard]] std::optional<int> answer_in(const Receiver::Datagram& datagram, std::uint32_t ack) noexcept;
 
-/// The kernel said no.
+/// The error if the kernel refused.
 [[nodiscard]] Error refused(int code);
-/// The kernel said nothing: which of namespace and configuration it was, as far as can be seen.
+/// The error if the kernel did not answer. Says whether the namespace or the configuration is the cause, as far as can
+/// be determined.
 [[nodiscard]] Error why_no_answer();
 
-/// Keeps the events of the mask and the control's answers. Valid until the next call.
+/// Passes the events of the mask and the answers to control messages. Valid until the next call.
 class EventFilter {
  public:
   explicit EventFilter(std::uint32_t mask) noexcept;

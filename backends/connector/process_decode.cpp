@@ -1,4 +1,4 @@
-// Events as they lie in a datagram: misaligned, so every field is copied out.
+// Decodes events in a datagram, where they are misaligned, so every field is copied out.
 #include "process_decode.hpp"
 
 #include "uapi/cn_proc.hpp"
@@ -10,7 +10,7 @@ namespace dmaflow::connector {
 namespace {
 
 constexpr std::size_t data = offsetof(proc_event, event_data);
-/// Its own enumeration since 6.6's headers, one within proc_event before.
+/// A separate enumeration since 6.6's headers, one within proc_event before.
 using What = decltype(proc_event::what);
 
 /// The n-th 32-bit word of the event's own part.

@@ -27,19 +27,19 @@ struct ProcessEvents::Impl {
 
   Result<void> prepare(std::uint32_t receive_buffer);
   Result<void> start(ProcessEventsOptions::Filter wanted, Deadline deadline);
-  /// Attaches a BPF program where not all events are wanted.
+  /// Attaches a BPF program if not all events are wanted.
   Result<void> filter_here();
-  /// Sends LISTEN: the errno the kernel answers with, 0 for yes; nothing where it does not answer.
+  /// Sends LISTEN. Returns the errno of the kernel's answer, 0 for success; nullopt if it does not answer.
   Result<std::optional<int>> listen(Listen form, Deadline deadline);
   Result<std::optional<int>> find_answer(std::uint32_t ack, Deadline patience);
   void say_ignore() noexcept;
-  /// One step of the receiver, where the last datagrams are used up. Says whether there is something.
+  /// Makes one step of the receiver, once the last datagrams are used up. Returns whether it got anything.
   Result<bool> fill();
   bool next_of_batch(ProcessEvent& event) noexcept;
   [[nodiscard]] const std::byte* event_in(std::size_t index) const noexcept;
   const std::byte* event_in_any(std::size_t index) noexcept;
 
-  // 76 bytes an event; messages of others in the group are cut, and rejected anyway.
+  // An event has 76 bytes; longer messages of other senders in the group are cut, and they are rejected anyway.
   static constexpr std::size_t slot_bytes = 128;
 
   Socket socket;
@@ -52,8 +52,8 @@ struct ProcessEvents::Impl {
   std::size_t at = 0;
   std::size_t count = 0;
   std::uint32_t lost = 0;
-  bool is_last = false;    // the queue was empty after this read: poll() knows better what came since
-  bool ends_here = false;  // this batch is what take() gives, and no more
+  bool is_last = false;    // the queue was empty after this read: poll() before the next one
+  bool ends_here = false;  // take() ends after this batch instead of reading more
 };
 
 Result<bool> ProcessEvents::Impl::fill() {
@@ -70,7 +70,7 @@ Result<bool> ProcessEvents::Impl::fill() {
 
 namespace {
 
-/// What precedes an event as the kernel sends it: one nlmsghdr with one cn_msg. Of seq, ack and flags any will do.
+/// What precedes an event as the kernel sends it: one nlmsghdr with one cn_msg. seq, ack and flags may have any value.
 struct EventHead {
   nlmsghdr netlink;
   cb_id id;
@@ -83,7 +83,7 @@ static_assert(sizeof(EventHead) == sizeof(nlmsghdr) + sizeof(cn_msg));
 
 }  // namespace
 
-/// Nearly every datagram: looked at without walking through it.
+/// Nearly every datagram: checked without parsing its messages one by one.
 inline const std::byte* ProcessEvents::Impl::event_in(std::size_t index) const noexcept {
   constexpr std::size_t size = sizeof(EventHead) + event_bytes;
   const std::byte* datagram = receiver.from_kernel(index, size);
@@ -95,7 +95,7 @@ inline const std::byte* ProcessEvents::Impl::event_in(std::size_t index) const n
   return is_event ? datagram + sizeof head : nullptr;
 }
 
-/// Any other: another program's, a later kernel's with longer events, nonsense.
+/// Any other datagram: another program's, a later kernel's with longer events, or a malformed one.
 const std::byte* ProcessEvents::Impl::event_in_any(std::size_t index) noexcept {
   const auto datagram = receiver.datagram(index);
   if (!datagram.origin.is_kernel()) {
@@ -121,7 +121,8 @@ bool ProcessEvents::Impl::next_of_batch(ProcessEvent& event) noexcept {
     if (payload == nullptr) payload = event_in_any(index);
     if (payload == nullptr) continue;
     const std::uint32_t what = decode(payload, event);
-    // Not asked for: from before the filter was there, or what the control answers, to us and to all who listen.
+    // Events that were not requested: those from before the filter was attached, and the answers to control messages,
+    // which all listeners receive.
     if (what == 0 || ((what & all_events) != 0 && (what & mask) == 0)) continue;
     ++counters.events;
     return true;
@@ -201,21 +202,21 @@ Result<void> ProcessEvents::Impl::filter_here() {
 Result<void> ProcessEvents::Impl::start(ProcessEventsOptions::Filter wanted, Deadline deadline) {
   const bool is_all = mask == static_cast<std::uint32_t>(ProcessEventMask::all);
   if (wanted == ProcessEventsOptions::Filter::automatic) {
-    // Eight bytes with no mask: kernel 6.6 and later take it for all events and answer, earlier ones do neither.
+    // Eight bytes with no mask: kernel 6.6 and later take them as all events and answer, earlier ones do neither.
     const auto answer = listen(Listen::with_mask, deadline);
     if (!answer) return std::unexpected(answer.error());
     if (*answer) {
       if (**answer != 0) return std::unexpected(refused(**answer));
       must_say_ignore = true;
       if (is_all) return {};
-      // This one is not answered: the answer is an event that the mask keeps back.
+      // This LISTEN is not answered: the answer is an event that the mask filters out.
       filter = Filter::kernel;
       return send_control(socket.poll_fd(), control_of(Listen::with_mask, mask), 0);
     }
   }
   if (auto filtered = filter_here(); !filtered) return filtered;
-  // Before kernel 6.6 listeners are only counted, and the kernel is silent while there is none. A program that said
-  // IGNORE once too often has made the count negative: it takes more than one LISTEN then.
+  // Before kernel 6.6 listeners are only counted, and the kernel sends nothing while there are none. A program that
+  // sent IGNORE once too often has made the count negative: then more than one LISTEN is needed.
   constexpr int most_tries = 4;
   for (int i = 0; i < most_tries; ++i) {
     const auto answer = listen(Listen::bare, deadline);
@@ -234,12 +235,13 @@ Result<std::optional<int>> ProcessEvents::Impl::listen(Listen form, Deadline dea
     if (auto sent = send_control(socket.poll_fd(), control_of(form, 0), ack); !sent) {
       return std::unexpected(sent.error());
     }
-    // The kernel answers before send() returns. It is waited for all the same, but not for long.
+    // The kernel answers before send() returns. The answer is waited for anyway, but not for long.
     const Deadline patience =
         Deadline::at(std::min(deadline.time(), Deadline::after(std::chrono::milliseconds(100)).time()));
     const auto answer = find_answer(ack + 1, patience);
     if (!answer) return std::unexpected(answer.error());
-    // Where messages were lost, the answer may have been among them. What is lost before it is none of our stream.
+    // If messages were lost, the answer may have been among them. Messages lost before the answer do not belong to this
+    // stream.
     const bool may_be_lost = std::exchange(lost, 0) > 0;
     if (*answer || !may_be_lost) return answer;
     if (deadline.remaining() == Deadline::Clock::duration::zero()) {
@@ -250,7 +252,7 @@ Result<std::optional<int>> ProcessEvents::Impl::listen(Listen form, Deadline dea
 
 Result<std::optional<int>> ProcessEvents::Impl::find_answer(std::uint32_t ack, Deadline patience) {
   while (true) {
-    // What comes before the answer is from before we listened.
+    // Messages before the answer were sent before we listened.
     while (at < count) {
       const auto datagram = receiver.datagram(at++);
       if (const auto answer = answer_in(datagram, ack)) return answer;
@@ -268,7 +270,7 @@ Result<std::optional<int>> ProcessEvents::Impl::find_answer(std::uint32_t ack, D
 }
 
 void ProcessEvents::Impl::say_ignore() noexcept {
-  // Exactly once: before kernel 6.6 one too many silences all listeners of the machine.
+  // Exactly once: before kernel 6.6, one too many silences all listeners on the machine.
   if (std::exchange(must_say_ignore, false)) (void)send_control(socket.poll_fd(), ignore_control(), 0);
 }
 

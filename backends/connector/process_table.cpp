@@ -29,8 +29,8 @@ ProcessTable::Change ProcessTable::apply(const ProcessEvent& event) {
 
 void ProcessTable::begin_process(pid_t pid, pid_t parent, std::uint64_t start) {
   if (const Slot* old = look_up(pid); old != nullptr) {
-    // Seen in /proc before its event was read, or the end of its predecessor was lost. A new process has one thread;
-    // of others that it has by now the events are still to come.
+    // It was seen in /proc before its event was read, or the end of its predecessor was lost. A new process has one
+    // thread; the events of any threads that it has gained since are still to come.
     if (start == 0 && old->tid == old->tgid) start = old->start;
     if (old->tid == old->tgid) {
       keep_first_thread_only(pid);
@@ -55,7 +55,7 @@ void ProcessTable::begin_thread(Task task) {
 bool ProcessTable::end_thread(Task task) noexcept {
   Slot* thread = look_up(task.pid);
   if (thread == nullptr || !thread->is_running || thread->tgid != task.tgid) return false;
-  // By the time a process's own end is told it is a zombie, or gone.
+  // When the end of the process itself is reported, it is a zombie, or gone.
   if (std::exchange(thread->may_end_late, false)) {
     const auto stat = read_stat(task.pid);
     if (stat && !stat->is_exiting) return false;
@@ -73,14 +73,15 @@ void ProcessTable::keep_first_thread_only(pid_t tgid) {
   Slot* process = look_up(tgid);
   if (process == nullptr || process->tid != process->tgid) return;
   const bool has_others = process->threads > (process->is_running ? 1U : 0U);
-  // Another thread than the first may have called execve(). It goes on as soon as the first is a zombie, and whose
-  // event comes first, the exec's or that of the first one's end, is open (exit_notify() is before
-  // proc_exit_connector()). So is the number in the latter: de_thread() has the two swap theirs meanwhile.
+  // A thread other than the first may have called execve(). It continues as soon as the first is a zombie, so either
+  // event may come first: the exec's, or that of the first thread's end (exit_notify() is before
+  // proc_exit_connector()). The number in the latter is not certain either: de_thread() exchanges the numbers of the
+  // two meanwhile.
   if (has_others && process->is_running) process->may_end_late = true;
   process->threads = 1;
   process->is_running = true;
   if (!has_others) return;
-  // Rare: execve() in a program with threads. Erasing moves slots, so the walk begins anew.
+  // Rare: execve() in a program with threads. Erasing moves slots, so the walk starts over.
   for (std::size_t i = 0; i < slots_.size();) {
     const Slot& slot = slots_[i];
     if (slot.tid != 0 && slot.tgid == tgid && slot.tid != tgid) {
@@ -101,7 +102,7 @@ void ProcessTable::scan_process(pid_t pid) {
     begin_process(pid, stat->parent, stat->start);
     return;
   }
-  // Its first thread may have ended, and others not.
+  // Its first thread may have ended while others have not.
   bool is_there = false;
   bool is_first_running = false;
   (void)for_each_thread(pid, [&](pid_t thread) {
@@ -128,7 +129,7 @@ Result<void> ProcessTable::scan() {
 
 Result<void> ProcessTable::resync(ProcessEvents& events, Deadline deadline,
                                   const std::function<void(const ProcessEvent&)>& taken) {
-  /// Everything the stream has; says whether something is missing in it.
+  /// Reads everything in the stream; returns whether something was lost.
   const auto drain = [&](bool is_replay) -> Result<bool> {
     bool has_lost = false;
     for (unsigned i = 1;; ++i) {
@@ -145,8 +146,8 @@ Result<void> ProcessTable::resync(ProcessEvents& events, Deadline deadline,
     if (const auto before = drain(false); !before) return std::unexpected(before.error());
     const auto drops_before = events.drops();
     if (!drops_before) return std::unexpected(drops_before.error());
-    // A process is in /proc before its fork is told, and marked as exiting before its exit is: so whatever changes
-    // from here on either shows, or is in the stream, or both, and applying an event twice does no harm.
+    // A process is in /proc before its fork is reported, and is marked as exiting before its exit is reported. So every
+    // change from here on is seen in /proc, or in the stream, or in both, and applying an event twice does no harm.
     if (auto scanned = scan(); !scanned) return scanned;
     const auto has_lost = drain(true);
     if (!has_lost) return std::unexpected(has_lost.error());
@@ -177,7 +178,7 @@ void ProcessTable::for_each(const std::function<void(const Entry&)>& visit) cons
   }
 }
 
-/// Where a thread is, or the free place where it would be.
+/// The slot of a thread, or the free slot where it would be.
 std::size_t ProcessTable::place_of(pid_t tid) const noexcept {
   const std::size_t mask = slots_.size() - 1;
   auto place = static_cast<std::size_t>(static_cast<std::uint64_t>(tid) * 0x9E3779B97F4A7C15U >> 20U) & mask;
@@ -205,7 +206,7 @@ void ProcessTable::erase(pid_t tid) noexcept {
   if (slots_[hole].tid == 0) return;
   slots_[hole] = {};
   --used_;
-  // Those behind it that were pushed on by it move up.
+  // Later entries that it had displaced move up.
   for (std::size_t i = (hole + 1) & mask; slots_[i].tid != 0; i = (i + 1) & mask) {
     const Slot moved = slots_[i];
     slots_[i] = {};

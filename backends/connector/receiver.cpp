@@ -88,7 +88,7 @@ Result<Receiver::Step> Receiver::begin_loss(int fd) noexcept {
   if (got < 1) return report_loss(fd);
   const auto after = memory_info(fd);
   if (!after) return std::unexpected(after.error());
-  // Not less than before: it was the last one, and others have come since.
+  // Otherwise the datagram just read was the last one, and others have arrived since.
   if (after->queued < before->queued) {
     const std::uint32_t each = before->queued - after->queued;
     before_hole_ = (after->queued + each - 1) / each;

@@ -1,9 +1,9 @@
-// Reading many datagrams with one system call, and knowing exactly what was lost, and where.
+// Reads many datagrams with one system call, and determines exactly what was lost, and where.
 //
-// When the receive buffer is full the kernel drops what comes, reports ENOBUFS once, before what is queued already, and
-// queues nothing more until the queue has been read empty (net/netlink/af_netlink.c: NETLINK_S_CONGESTED). So the hole
-// is after the messages that wait at the time of the report. How many these are follows from SO_MEMINFO, for messages
-// of one size exactly.
+// When the receive buffer is full, the kernel drops new messages, reports ENOBUFS once, before the messages that are
+// already queued, and queues nothing more until the queue has been read empty (net/netlink/af_netlink.c:
+// NETLINK_S_CONGESTED). So the hole is after the messages that are queued at the time of the report. Their number
+// follows from SO_MEMINFO, exactly for messages of one size.
 #pragma once
 
 #include "socket.hpp"
@@ -25,21 +25,21 @@ namespace dmaflow::connector {
 
 class Receiver {
  public:
-  /// Room for @p slots datagrams of @p slot_bytes; longer ones arrive cut. @p is_uniform: nearly all that come are of
-  /// one size, which then is measured once. Allocates here and never again.
+  /// Space for @p slots datagrams of @p slot_bytes; longer ones are cut. @p is_uniform: nearly all datagrams have one
+  /// size, which is then measured once. Allocates only here.
   Receiver(std::size_t slots, std::size_t slot_bytes, bool is_uniform = false);
 
-  /// What the socket has lost so far counts as seen.
+  /// Messages that the socket has lost so far are not reported.
   [[nodiscard]] Result<void> begin(int fd);
 
   enum class Got : std::uint8_t { nothing, datagrams, loss };
   struct Step {
     Got got = Got::nothing;
     std::size_t count = 0;   ///< of datagrams
-    std::uint32_t lost = 0;  ///< messages; may be 0 where an earlier report counted them already
-    bool is_last = false;    ///< the queue is empty after this, and nothing else is to be looked at before poll()
+    std::uint32_t lost = 0;  ///< messages; may be 0 if an earlier report already counted them
+    bool is_last = false;    ///< the queue is empty after this, and poll() may follow without another step
   };
-  /// What comes next. Never blocks. One system call, four where a loss begins.
+  /// The next datagrams or the next loss. Never blocks. One system call, four when a loss begins.
   [[nodiscard]] Result<Step> step(int fd) noexcept;
 
   struct Datagram {
@@ -47,10 +47,10 @@ class Receiver {
     Origin origin;
     bool is_cut;
   };
-  /// Of the datagrams of the last step. @p index: below its count.
+  /// A datagram of the last step. @p index: below its count.
   [[nodiscard]] Datagram datagram(std::size_t index) const noexcept;
 
-  /// The bytes of a datagram that came whole from the kernel and has @p size bytes; nullptr for any other.
+  /// The bytes of a datagram that came uncut from the kernel and has @p size bytes; nullptr for any other.
   [[nodiscard]] const std::byte* from_kernel(std::size_t index, std::size_t size) const noexcept {
     const bool is_so =
         headers_[index].msg_len == size && addresses_[index].nl_pid == 0 && headers_[index].msg_hdr.msg_flags == 0;
@@ -64,9 +64,9 @@ class Receiver {
   int receive(int fd, std::size_t count) noexcept;
   Result<Step> report_loss(int fd) noexcept;
   Result<Step> begin_loss(int fd) noexcept;
-  /// Who drops a message counts it a moment after the queue was found full (netlink_overrun()), which may be after our
-  /// look, and much later where it was preempted in between: so empty reads look again, for a second, and once after
-  /// it.
+  /// The sender that drops a message counts it a moment after it found the queue full (netlink_overrun()). That may be
+  /// after our check, and much later if it was preempted in between. So empty reads check again, for a second, and once
+  /// after it.
   Result<Step> look_again(int fd) noexcept;
   [[nodiscard]] bool may_be_counted_late() const noexcept { return look_until_ != Deadline::Clock::time_point{}; }
   static constexpr auto late = std::chrono::seconds(1);

@@ -51,7 +51,7 @@ Error cannot_send(int code, const Outgoing& first) {
   return error;
 }
 
-/// At most 128 with one call; their heads lie on the stack.
+/// Sends at most 128 messages with one call; their heads are on the stack.
 int send_some(int fd, std::span<const Outgoing> messages) {
   constexpr std::size_t most = 128;
   std::array<Head, most> heads;

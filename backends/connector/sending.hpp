@@ -8,7 +8,8 @@
 
 namespace dmaflow::connector {
 
-/// Checks all, then sends them, many with one system call. Says how many went; an error where not even the first did.
+/// Checks all messages, then sends them, many with one system call. Returns how many were sent; an error if not even
+/// the first was.
 [[nodiscard]] Result<std::size_t> send_messages(int fd, std::span<const Outgoing> messages);
 
 }  // namespace dmaflow::connector

@@ -25,7 +25,7 @@ Result<void> outcome(int result, const char* operation) {
   return {};
 }
 
-/// The kernel answers group 0 and groups over 32 in ways of its own.
+/// The kernel treats group 0 and groups over 32 specially.
 Result<void> check_group(std::uint32_t group, const char* operation) {
   if (group >= 1 && group <= 32) return {};
   return std::unexpected(failure(EINVAL, operation).detail("there is no group %u: groups are 1 to 32", group));
@@ -64,7 +64,7 @@ Result<Socket> Socket::open() {
     return std::unexpected(error);
   }
   Socket socket(Fd::adopt(number));
-  // The kernel chooses the port: our pid may be taken, by another socket of ours for a start.
+  // The kernel chooses the port: our pid may be in use as a port, for example by another socket of this process.
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;
   if (auto bound = outcome(sys::bind(number, &address, sizeof address), "bind"); !bound) {
@@ -112,7 +112,7 @@ Result<ReceiveBuffer> Socket::set_receive_buffer(std::uint32_t bytes) {
     return std::unexpected(
         failure(EINVAL, "set_receive_buffer").detail("%u bytes asked for, 1 to %u allowed", bytes, most));
   }
-  // The kernel doubles what it is asked for, to pay for its own bookkeeping, and counts in the doubled bytes.
+  // The kernel doubles the requested size, to cover its own bookkeeping, and counts in the doubled bytes.
   const int value = static_cast<int>((bytes + 1) / 2);
   if (const int forced = sys::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUFFORCE, &value, sizeof value); forced < 0) {
     if (forced != -EPERM) return std::unexpected(failure(forced, "setsockopt(SO_RCVBUFFORCE)"));
@@ -145,7 +145,7 @@ Result<void> Socket::set_filter(std::span<const sock_filter> program) {
   if (program.size() > BPF_MAXINSNS) {
     return std::unexpected(failure(EINVAL, "setsockopt(SO_ATTACH_FILTER)").detail("more than 4096 instructions"));
   }
-  // The kernel copies it; its structure is not const.
+  // The kernel copies the program; its structure is not const.
   const sock_fprog filter{.len = static_cast<unsigned short>(program.size()),
                           .filter = const_cast<sock_filter*>(program.data())};
   return outcome(sys::setsockopt(fd_.get(), SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter),

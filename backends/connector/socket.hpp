@@ -1,4 +1,4 @@
-// What the parts of this room know about a socket beyond its public face.
+// What the parts of this backend use of a socket beyond its public interface.
 #pragma once
 
 #include <dmaflow/connector_socket.hpp>
@@ -9,12 +9,12 @@ namespace dmaflow::connector {
 
 inline constexpr const char* device_name = "kernel connector";
 
-/// An Error of this room. @p code: errno or -errno.
+/// An Error of this backend. @p code: errno or -errno.
 [[nodiscard]] Error failure(int code, const char* operation) noexcept;
 
 /// SO_MEMINFO: the socket's memory, in the kernel's own accounting.
 struct MemoryInfo {
-  std::uint32_t queued;          ///< bytes of what waits to be read
+  std::uint32_t queued;          ///< bytes waiting to be read
   std::uint32_t receive_buffer;  ///< bytes
   std::uint32_t drops;           ///< messages, modulo 2^32
 };

@@ -46,7 +46,7 @@ std::string text_of(const Rect& rect) {
          std::to_string(rect.y);
 }
 
-/// Size and format, and of the rest what the two do not have in common.
+/// The size and format of @p one, and its other settings that differ from those of @p other.
 std::string describe(const Agreed& one, const Agreed& other, const Device& device) {
   const StreamFormat& a = one.format;
   const StreamFormat& b = other.format;
@@ -115,7 +115,7 @@ Result<void> Agreed::restore_rectangles(const Device& device) const {
     const std::optional<Rect>& rect;
     const char* name;
   };
-  // In this order: what is composed depends on what was cropped.
+  // In this order: the compose rectangle depends on the crop rectangle.
   const Wanted both[] = {{V4L2_SEL_TGT_CROP, crop, "crop "}, {V4L2_SEL_TGT_COMPOSE, compose, "compose "}};
   for (const bool again : {true, false}) {
     bool differs = false;
@@ -129,7 +129,7 @@ Result<void> Agreed::restore_rectangles(const Device& device) const {
         return std::unexpected(
             changed(device, "VIDIOC_S_SELECTION", wanted.name + text_of(*now), wanted.name + text_of(*wanted.rect)));
       }
-      (void)set_selection(device, wanted.target, *wanted.rect);  // refused or adjusted: seen when looked at again
+      (void)set_selection(device, wanted.target, *wanted.rect);  // refused or adjusted: the next read shows it
     }
     if (!differs) break;
   }
@@ -143,9 +143,9 @@ Result<std::uint32_t> request_as_agreed(const Device& device, Queue& queue, cons
   auto checked = agreed.check(device);
   if (checked) return slots;
   if (auto closed = queue.close(); !closed) return std::unexpected(closed.error());
-  if (checked.error().code() != EBUSY) return std::unexpected(checked.error());  // not even asked: unplugged, ...
+  if (checked.error().code() != EBUSY) return std::unexpected(checked.error());  // could not be read: unplugged, ...
   if (auto set = set_again(device, agreed); !set) {
-    // EBUSY: somebody has slots now, and the device stays as that program set it.
+    // EBUSY: another program has slots now, and the device keeps that program's settings.
     return std::unexpected(set.error().code() == EBUSY ? checked.error() : set.error());
   }
   slots = queue.request(memory, count);
@@ -158,7 +158,7 @@ Result<std::uint32_t> request_as_agreed(const Device& device, Queue& queue, cons
 
 Interval restore_interval(const Device& device, Interval agreed) noexcept {
   const Interval now = current_interval(device);
-  if (now == Interval{}) return agreed;  // it does not say
+  if (now == Interval{}) return agreed;  // not reported
   if (agreed == Interval{} || now == agreed || same_rate(now, agreed)) return now;
   return set_interval(device, agreed);
 }

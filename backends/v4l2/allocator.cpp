@@ -65,7 +65,7 @@ Result<void> CameraAllocator::check(const Request& request) const {
   return {};
 }
 
-/// Slots for @p count more buffers: the first of them.
+/// Makes slots for @p count more buffers; returns the first.
 Result<std::uint32_t> CameraAllocator::reserve(std::uint32_t count) {
   const bool extend = set_ != nullptr && set_->live != 0;
   std::uint32_t first = 0;

@@ -1,8 +1,8 @@
 // CameraAllocator: a camera's own buffers, exported as dma-bufs.
 //
-// Each slot of the MMAP queue is exported once, when it is made: a second EXPBUF would be another dma-buf of the same
-// memory. A SlotMark on the buffer tells its slot. The queue may be closed while such buffers live: they keep their
-// memory and are from then on like anybody's.
+// Each slot of the MMAP queue is exported once, when it is made: a second EXPBUF would create another dma-buf of the
+// same memory. A SlotMark on the buffer records its slot. The queue may be closed while such buffers exist: they keep
+// their memory, and from then on they are treated like any foreign buffer.
 #pragma once
 
 #include "agreed.hpp"
@@ -16,12 +16,12 @@
 
 namespace dmaflow::v4l2 {
 
-/// The buffers made from one life of the queue.
+/// The buffers made between one REQBUFS of the queue and its close.
 struct SlotSet {
   std::atomic<std::uint32_t> live{0};
 };
 
-/// On each of the camera's own buffers.
+/// Attached to each of the camera's own buffers.
 class SlotMark final : public Attachment {
  public:
   SlotMark(std::shared_ptr<SlotSet> set, std::uint32_t slot) noexcept : set_(std::move(set)), slot_(slot) {
@@ -45,11 +45,11 @@ class CameraAllocator final : public Allocator {
   [[nodiscard]] MemoryTraits traits() const noexcept override { return {}; }
   [[nodiscard]] Result<std::vector<Buffer>> allocate(const Request& request) override;
 
-  /// The stream to allocate for; what was made for an earlier one becomes foreign.
+  /// Sets the stream to allocate for; buffers made for an earlier one become foreign.
   Result<void> configure(const Agreed& agreed, const StreamConfig& config);
-  /// No stream any more: allocate() fails until the next configure().
+  /// Forgets the stream: allocate() fails until the next configure().
   void forget() noexcept { agreed_.reset(); }
-  /// The slot of a buffer that is in the queue as it is now.
+  /// The slot of a buffer of the current queue; nullopt for any other buffer.
   [[nodiscard]] std::optional<std::uint32_t> slot_of(const Buffer& buffer) const noexcept;
   /// Closes the queue; the buffers made from it become foreign.
   Result<void> close() noexcept;
@@ -62,7 +62,7 @@ class CameraAllocator final : public Allocator {
   const Device& device_;
   Queue& queue_;
   std::shared_ptr<AttachmentDomain> domain_;
-  std::shared_ptr<SlotSet> set_;  // of the queue as it is now; null where it is not MMAP
+  std::shared_ptr<SlotSet> set_;  // of the current queue; null if it is not MMAP
   std::optional<Agreed> agreed_;
   StreamConfig config_;
 };

@@ -1,4 +1,4 @@
-// Camera: joins the device's parts into a Source. Streaming is in the middle, negotiation above it, the rest below.
+// Camera: combines the device's parts into a Source. This file opens, negotiates, streams and queries, in that order.
 #include "agreed.hpp"
 #include "allocator.hpp"
 #include "choose.hpp"
@@ -55,29 +55,29 @@ struct Camera::Impl {
   CameraAllocator allocator{device, queue};
   std::optional<Agreed> agreed;
   StreamConfig output;
-  std::uint32_t least = 1;  // buffers the driver wants
+  std::uint32_t least = 1;  // buffers the driver needs
 
   // while started
   std::shared_ptr<HoldSet> holds;
-  std::weak_ptr<HoldSet> last_holds;  // of the run before: frames may live on
+  std::weak_ptr<HoldSet> last_holds;  // of the run before: its frames may still be held
   std::array<std::uint32_t, max_slots> slot_of_hold{};
   std::array<std::uint32_t, max_slots> hold_of_slot{};
-  /// Returned buffers that are not in the device yet: their fences are pending, or the driver refused them just now.
+  /// Returned buffers that are not queued yet: their fences are pending, or the driver refused them just now.
   struct {
     std::array<HoldSet::Returned, max_slots> entries{};
     std::uint32_t count = 0;
   } waiting;
-  std::optional<Error> refusal;  // within give_back_all(): room for an error is dear to make
+  std::optional<Error> refusal;  // used in give_back_all() only: making room for an error is expensive
   Sequence sequence;
   Rect visible;
-  bool polled = false;    // dispatch() is told POLLIN
-  bool readable = false;  // and was, since the last frame
-  bool ending = false;    // end of stream is announced
+  bool polled = false;    // dispatch() has received POLLIN
+  bool readable = false;  // dispatch() has received POLLIN since the last frame
+  bool ending = false;    // the end of the stream was announced
   bool ended = false;
 
   // always
   Signal signal;
-  bool events = false;  // the device sends some
+  bool events = false;  // the device sends events
 
   static Result<std::unique_ptr<Camera>> make(Result<Device> device, const Options& options);
   void subscribe() noexcept;
@@ -109,7 +109,7 @@ struct Camera::Impl {
 
 Result<std::unique_ptr<Camera>> Camera::Impl::make(Result<Device> device, const Options& options) {
   if (!device) return std::unexpected(device.error());
-  // From here on the camera's end puts back what it found, also on errors.
+  // From here on the camera's destructor restores what it found, also on errors.
   std::unique_ptr<Camera> camera(new Camera(std::make_unique<Impl>(std::move(*device), !options.input.empty())));
   if (!options.input.empty()) {
     if (auto port = go_to_port(camera->impl_->device, options.input); !port) return std::unexpected(port.error());
@@ -198,7 +198,7 @@ Result<void> Camera::set_output(const StreamConfig& config) {
   my.output.interval = set_interval(my.device, config.interval);
   if (auto done = my.find_least(); !done) return done;
   my.read_events();
-  my.signal.settle(my.device);  // what setting the timings caused is no news
+  my.signal.settle(my.device);  // events caused by setting the timings are not changes
   return my.allocator.configure(*my.agreed, my.output);
 }
 
@@ -207,7 +207,7 @@ Result<void> Camera::Impl::set_format(const StreamConfig& config) {
   auto code = code_for(device, config);
   if (!code) return std::unexpected(code.error());
   if (auto set = StreamFormat::set(device, wanted, *code); !set) return std::unexpected(set.error());
-  // Asked again, for some drivers answer otherwise than they are set, and this is what start() compares with.
+  // Read back: some drivers' answers differ from what they set, and start() compares with what they set.
   auto now = Agreed::read(device);
   if (!now) return std::unexpected(now.error());
   const StreamFormat& set = now->format;
@@ -232,22 +232,23 @@ Result<void> Camera::Impl::set_format(const StreamConfig& config) {
   return {};
 }
 
-/// What is captured, and where in the buffer it goes.
+/// Reads what is captured, and where in the buffer it goes.
 void Camera::Impl::look_at_rectangles() noexcept {
   agreed->read_rectangles(device);
   const Size size = agreed->format.size;
   visible = agreed->compose.value_or(Rect{.x = 0, .y = 0, .width = size.width, .height = size.height});
 }
 
-/// Other programs may set the rectangles in mid-stream, and no event tells: so a device that can compose is asked once
-/// a frame. Where it does not answer, the frame fails elsewhere or is as the one before.
+/// Other programs may set the rectangles while streaming, and no event reports that. So a device that can compose is
+/// asked once per frame. If it does not answer, the frame fails elsewhere or keeps the rectangle of the one before.
 void Camera::Impl::look_at_visible() noexcept {
   if (!agreed->compose) [[likely]]
     return;
   if (const auto now = selection(device, V4L2_SEL_TGT_COMPOSE)) visible = *now;
 }
 
-/// The least REQBUFS gives, which also says whether somebody else has the queue. DMABUF slots cost no memory.
+/// The fewest slots that REQBUFS makes. The call also shows whether another program owns the queue. DMABUF slots cost
+/// no memory.
 Result<void> Camera::Impl::find_least() {
   auto slots = queue.request(V4L2_MEMORY_DMABUF, 1);
   if (!slots && slots.error().code() == EINVAL) slots = queue.request(V4L2_MEMORY_MMAP, 1);
@@ -311,7 +312,8 @@ bool Camera::Impl::is_still_held(const Buffer& buffer) const noexcept {
   return std::find(last->buffers().begin(), last->buffers().end(), buffer) != last->buffers().end();
 }
 
-/// Slots, with the device set as agreed. Its own buffers have theirs already, and with them the format cannot change.
+/// Requests slots, with the device set as agreed. The camera's own buffers already have slots, and the format cannot
+/// change while they exist.
 Result<void> Camera::Impl::request_slots(bool own, std::uint32_t count) {
   if (own) return agreed->check(device);
   if (auto closed = allocator.close(); !closed) return closed;
@@ -324,7 +326,7 @@ Result<void> Camera::Impl::request_slots(bool own, std::uint32_t count) {
   return {};
 }
 
-/// Slots for the buffers, paired for good, and all of them queued.
+/// Assigns each buffer a slot for the whole run, and queues all of them.
 Result<void> Camera::Impl::fill_queue(std::span<const Buffer> buffers) {
   const bool own = all_own(buffers);
   const auto count = static_cast<std::uint32_t>(buffers.size());
@@ -416,7 +418,7 @@ Result<Frame> Camera::Impl::lend(const Dequeued& done) {
   info.sequence = sequence.extend(done.sequence);
   const bool monotonic = (done.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
   info.clock = monotonic ? FrameInfo::Clock::monotonic : FrameInfo::Clock::unknown;
-  // A driver's stamp can lie ahead (vivid's planned end of exposure): no image was captured after it was taken.
+  // A driver's timestamp may lie in the future (vivid's planned end of exposure): no image is newer than now.
   info.timestamp = monotonic ? std::min(done.timestamp, Deadline::Clock::now().time_since_epoch()) : done.timestamp;
   look_at_visible();
   info.visible = visible;
@@ -426,7 +428,7 @@ Result<Frame> Camera::Impl::lend(const Dequeued& done) {
   info.field = field_of(done.field == V4L2_FIELD_ANY ? agreed->format.field : done.field);
   ended = info.is_last;
   if (output.layout.plane_count == agreed->format.planes)
-    info.bytes_used = done.bytes_used;  // else one count for several planes
+    info.bytes_used = done.bytes_used;  // else one count covers several planes
   if (info.is_last && done.bytes_used[0] == 0) {
     return std::unexpected(device.error(EPIPE, "VIDIOC_DQBUF").detail("the stream has ended"));
   }
@@ -447,32 +449,32 @@ Result<void> Camera::dispatch(short revents) {
   if (my.events && (revents & (POLLPRI | POLLERR)) != 0) my.read_events();
   if (!my.holds) return {};
   if ((revents & (POLLIN | POLLERR | POLLHUP)) != 0) my.polled = my.readable = true;
-  if (my.ending) my.readable = true;  // what is left is taken until there is no more
+  if (my.ending) my.readable = true;  // take() returns the remaining frames first
   return my.give_back_all();
 }
 
-/// Drivers put the queue into error when the signal changes: the stream is stopped anyway.
+/// True if the signal has changed: drivers then put the queue into the error state, and the stream is stopped anyway.
 bool Camera::Impl::is_change(const Error& error) noexcept {
   if (error.code() != EIO) return false;
   if (events) read_events();
   return !signal.is_steady();
 }
 
-/// False where a fence is still pending. The fences of several holders are waited for one after the other.
+/// False if a fence is still pending. The fences of several holders are waited for one after the other.
 Result<bool> Camera::Impl::give_back(const HoldSet::Returned& returned) noexcept {
   for (Fence& fence : returned.fences) {
     if (fence.is_null()) continue;
     const auto status = ended_as(fence, device, "a release fence");
     if (!status) return std::unexpected(status.error());
     if (*status == Fence::State::active) return false;
-    fence = {};  // where it failed, whoever read the buffer is gone: it may be written all the same
+    fence = {};  // if it failed, the reader is gone: the buffer may be written anyway
   }
   if (auto queued = queue.queue(slot_of_hold[returned.index]); !queued) return std::unexpected(queued.error());
   return true;
 }
 
 Result<void> Camera::Impl::give_back_returned() noexcept {
-  // Returned buffers join those that wait, then every one is tried: one that fails or is not ready stays.
+  // Returned buffers are added to the waiting ones, then each is tried: one that fails or is not ready stays.
   while (waiting.count < max_slots && holds->has_returned()) {
     const auto returned = holds->take_returned();
     if (!returned) break;
@@ -494,7 +496,8 @@ Result<void> Camera::Impl::give_back_returned() noexcept {
   return is_change(first) ? Result<void>() : std::unexpected(first);
 }
 
-/// Of the buffer that came back first: each waits for its own, and a later one may go in before it.
+/// The fence of the buffer that came back first: each buffer waits for its own, and a later one may be queued before
+/// it.
 int Camera::waiting_fence() const noexcept {
   const Impl& my = *impl_;
   for (std::uint32_t i = 0; my.holds && i < my.waiting.count; ++i) {
@@ -505,7 +508,7 @@ int Camera::waiting_fence() const noexcept {
   return -1;
 }
 
-// --- what it has
+// --- queries and settings
 
 const DeviceInfo& Camera::info() const noexcept { return impl_->device.info(); }
 Result<std::vector<Format>> Camera::formats() const { return list_formats(impl_->device); }
@@ -517,7 +520,7 @@ Result<std::vector<IntervalRange>> Camera::intervals(const Format& format, Size 
 }
 Result<std::vector<Port>> Camera::inputs() const { return ports(impl_->device); }
 
-/// For what the driver may change its format with; while started it refuses that.
+/// For calls with which the driver may change its format; it refuses them while the camera is started.
 Result<void> Camera::Impl::forget_format() noexcept {
   if (holds) return {};
   agreed.reset();
@@ -581,7 +584,7 @@ Result<Rect> Camera::compose() const { return selection(impl_->device, V4L2_SEL_
 Result<Rect> Camera::set_crop(const Rect& rect) { return impl_->set_rectangle(V4L2_SEL_TGT_CROP, rect); }
 Result<Rect> Camera::set_compose(const Rect& rect) { return impl_->set_rectangle(V4L2_SEL_TGT_COMPOSE, rect); }
 
-/// Drivers adapt either rectangle to the other, and some the format, where nothing is allocated.
+/// Drivers adapt either rectangle to the other; some also adapt the format, if nothing is allocated.
 Result<Rect> Camera::Impl::set_rectangle(std::uint32_t target, const Rect& rect) {
   auto set = set_selection(device, target, rect);
   if (!set || !agreed) return set;

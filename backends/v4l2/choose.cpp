@@ -9,7 +9,7 @@
 namespace dmaflow::v4l2 {
 namespace {
 
-/// Sets timings where they are not in force yet.
+/// Sets the timings unless they are already set.
 Result<void> apply(const Device& device, const v4l2_dv_timings& timings) noexcept {
   const auto now = current_timings(device);
   if (now && describe(now->bt) == describe(timings.bt)) return {};
@@ -21,14 +21,14 @@ bool meets(const Timings& timings, const StreamRequest& request) noexcept {
          (!request.interval || same_rate(timings.interval, *request.interval));
 }
 
-/// On a connector that sends, the timings are ours to choose.
+/// On an output connector, we choose the timings.
 Result<void> set_output_timings(const Device& device, const StreamRequest& request) {
   if (!request.size) return {};
   const auto wanted = choose_timings(list_timings(device), *request.size, request.interval);
   return wanted ? apply(device, *wanted) : Result<void>{};
 }
 
-/// On an input, the signal decides: timings of the wanted size stay only where the device then detects them.
+/// On an input, the signal decides: timings of the wanted size are kept only if the device then detects them.
 Result<void> follow_signal(const Device& device, const StreamRequest& request) {
   auto detected = detect_timings(device);
   if (!detected) return std::unexpected(detected.error());
@@ -43,7 +43,7 @@ Result<void> follow_signal(const Device& device, const StreamRequest& request) {
   return apply(device, *detected);
 }
 
-/// The current port's streams, its timings set first. @p why: the reason where there are none.
+/// The current port's streams, after its timings were set. @p why: the reason if there are none.
 std::vector<StreamConfig> on_this_port(const Device& device, const StreamRequest& request, bool has_timings,
                                        bool native_only, PortState& state, std::optional<Error>& why) {
   if (has_timings) {

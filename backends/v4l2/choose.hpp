@@ -1,4 +1,4 @@
-// Which port of a device meets a request. The rule is in <dmaflow/v4l2.hpp>, at Camera.
+// Chooses the port of a device that meets a request. The rule is documented at Camera in <dmaflow/v4l2.hpp>.
 #pragma once
 
 #include "device.hpp"
@@ -15,8 +15,9 @@ enum class Search : std::uint8_t {
   all_ports,
 };
 
-/// The streams that meet the request, best first. Leaves the device on their port, with their timings; @p state then
-/// knows what was before. Where nothing meets it, all is as before and the error (EINVAL) says what the device has.
+/// The streams that meet the request, best first. Leaves the device on their port, with their timings set; @p state
+/// records the earlier settings. If nothing meets the request, everything is restored and the error (EINVAL) says what
+/// the device has.
 Result<std::vector<StreamConfig>> choose(const Device& device, const StreamRequest& request, Search search,
                                          PortState& state);
 

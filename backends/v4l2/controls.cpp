@@ -39,7 +39,7 @@ std::vector<Control::Item> items_of(const Device& device, const v4l2_query_ext_c
     v4l2_querymenu menu{};
     menu.id = query.id;
     menu.index = static_cast<__u32>(index);
-    if (device.try_call(DMAFLOW_V4L2_OP(VIDIOC_QUERYMENU), &menu) < 0) continue;  // menus have holes
+    if (device.try_call(DMAFLOW_V4L2_OP(VIDIOC_QUERYMENU), &menu) < 0) continue;  // menus may have gaps
     const char* text = reinterpret_cast<const char*>(menu.name);
     const bool number = query.type == V4L2_CTRL_TYPE_INTEGER_MENU;
     items.push_back({index, number ? std::to_string(menu.value) : std::string(text, strnlen(text, sizeof menu.name))});
@@ -61,7 +61,7 @@ Control to_control(const v4l2_query_ext_ctrl& query, Control::Kind kind) {
   return control;
 }
 
-/// A control of 64 bits, or of 32.
+/// True for a control of 64 bits, false for one of 32.
 bool is_wide(const Device& device, std::uint32_t id) noexcept {
   v4l2_query_ext_ctrl query{};
   query.id = id;
@@ -124,7 +124,7 @@ Result<void> write(const Device& device, const Control& control, std::int64_t va
   return {};
 }
 
-/// "3", "true", "50 Hz" as the value of a control.
+/// Parses "3", "true" or "50 Hz" as the value of a control.
 std::optional<std::int64_t> read_value(const Control& control, std::string_view text) {
   for (const Control::Item& item : control.items) {
     if (same_name(item.name, text)) return item.index;
@@ -140,7 +140,7 @@ std::optional<std::int64_t> read_value(const Control& control, std::string_view 
 }  // namespace
 
 bool same_name(std::string_view a, std::string_view b) noexcept {
-  // Walks both, taking each run of other characters as one separator, and none at either end.
+  // Compares both, with each run of other characters as one separator, and none at either end.
   const auto word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
   const auto next = [&](std::string_view text, std::size_t& at, bool begun) -> int {
     const std::size_t before = at;

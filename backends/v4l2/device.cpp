@@ -16,7 +16,7 @@
 namespace dmaflow::v4l2 {
 namespace {
 
-/// The path behind a descriptor, or "fd 5".
+/// The path of a descriptor, or "fd 5".
 std::string path_of(int fd) {
   char target[256];
   const std::string link = "/proc/self/fd/" + std::to_string(fd);
@@ -25,7 +25,7 @@ std::string path_of(int fd) {
   return "fd " + std::to_string(fd);
 }
 
-/// The group that owns a device node, "video" where it cannot be told.
+/// The group that owns a device node; "video" if it cannot be determined.
 std::string group_of(const std::string& path) {
   struct stat status{};
   group entry{};
@@ -60,7 +60,7 @@ constexpr detail::Search cameras{
     .advice = "plug one in, or load a virtual one (sudo modprobe vivid), or name one by its path"};
 constexpr detail::Search outputs{.what = "video output", .nodes = "/dev/video*", .advice = cameras.advice};
 
-/// True where another program has the queue: it would refuse the stream later. With 0 buffers nothing changes.
+/// True if another program owns the queue: it would refuse the stream later. A request for 0 buffers changes nothing.
 bool is_busy(const Device& device) noexcept {
   v4l2_requestbuffers none{};
   none.type = device.buffer_type();
@@ -68,9 +68,9 @@ bool is_busy(const Device& device) noexcept {
   return device.try_call(DMAFLOW_V4L2_OP(VIDIOC_REQBUFS), &none) == -EBUSY;
 }
 
-/// @p error: of a node that could not be opened as what is looked for.
+/// @p error: why the node could not be opened as the wanted kind of device.
 detail::Unusable unusable(const std::string& node, const Error& error) {
-  // Those of the other kind, codecs, radios and nodes without a device are not what is looked for.
+  // Devices of the other direction, codecs, radios and nodes without a device are not candidates.
   const bool is_other = error.operation() == "VIDIOC_QUERYCAP" || error.code() == ENXIO || error.code() == ENODEV ||
                         error.code() == ENOENT;
   std::string why(error.detail());
@@ -87,7 +87,7 @@ int query(int fd, DeviceInfo& info) noexcept {
   v4l2_capability caps{};
   const int result = sys::ioctl(fd, VIDIOC_QUERYCAP, &caps);
   if (result < 0) return result;
-  // device_caps is this node, capabilities the whole device; drivers before 3.4 have only the latter
+  // device_caps describes this node, capabilities the whole device; drivers before 3.4 have only the latter
   const std::uint32_t bits = (caps.capabilities & V4L2_CAP_DEVICE_CAPS) != 0 ? caps.device_caps : caps.capabilities;
   info.driver = text(caps.driver);
   info.card = text(caps.card);

@@ -1,4 +1,4 @@
-// Device: an open video node of one kind, and the one way to make an ioctl on it.
+// Device: an open video node of one direction. All ioctls on it go through this class.
 #pragma once
 
 #include "sys/sys.hpp"
@@ -26,7 +26,7 @@ struct Operation {
 };
 #define DMAFLOW_V4L2_OP(request) (::dmaflow::v4l2::Operation{request, #request})
 
-/// A text of a V4L2 structure, which ends at a zero or with its field.
+/// A string field of a V4L2 structure; it ends at a zero or at the end of the field.
 template <std::size_t N>
 std::string text(const __u8 (&field)[N]) {
   const char* begin = reinterpret_cast<const char*>(field);
@@ -38,10 +38,10 @@ enum class Direction : std::uint8_t { capture, output };
 /// Owns the descriptor. Moved only before use.
 class Device {
  public:
-  /// @p path: empty = the first there is.
+  /// @p path: empty = the first suitable device.
   static Result<Device> open(std::string_view path, Direction direction);
-  /// The first of @p nodes that is what is looked for and is not in use; those that need the media controller come
-  /// last. Errors: as Camera::open() says of an empty path.
+  /// The first of @p nodes that has the direction and is not in use; those that need the media controller come last.
+  /// Errors: those of Camera::open() with an empty path.
   static Result<Device> open_first(std::span<const std::string> nodes, Direction direction);
   static Result<Device> adopt(Fd fd, Direction direction);
 
@@ -57,7 +57,7 @@ class Device {
     }
     return multiplanar() ? V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE : V4L2_BUF_TYPE_VIDEO_OUTPUT;
   }
-  /// V4L2_BUF_TYPE_* for the selection API, which on older kernels knows the single-planar names only.
+  /// V4L2_BUF_TYPE_* for the selection API; older kernels accept only the single-planar types there.
   [[nodiscard]] std::uint32_t selection_type() const noexcept;
 
   /// Makes the ioctl; the error says what each errno means on any V4L2 device.
@@ -87,7 +87,7 @@ class Device {
 /// The nodes /dev/videoN, by number.
 std::vector<std::string> video_nodes();
 
-/// QUERYCAP of a descriptor as DeviceInfo, or -errno.
+/// Fills @p info from QUERYCAP. Returns 0 or -errno.
 int query(int fd, DeviceInfo& info) noexcept;
 
 }  // namespace dmaflow::v4l2

@@ -13,9 +13,9 @@
 namespace dmaflow::v4l2 {
 namespace {
 
-constexpr std::uint32_t most_entries = 1024;  // a driver whose lists never end must not keep us here
+constexpr std::uint32_t most_entries = 1024;  // a limit for drivers whose lists never end
 
-/// One stream to be offered, before it is known whether its rate fits.
+/// A stream that may be offered, before it is known whether its rate fits.
 struct Candidate {
   Format format;
   Size size;
@@ -30,14 +30,14 @@ Result<StreamFormat> probe(const Device& device, const Format& format, Size size
   return StreamFormat::probe(device, layout, format);
 }
 
-/// Whether TRY_FMT agrees. @p why: an answer that is neither yes nor no.
+/// Whether TRY_FMT accepts the format and size. @p why: set to the first error other than EINVAL.
 bool gives(const Device& device, const Format& format, Size size, std::optional<Error>& why) {
   const auto answer = probe(device, format, size);
   if (!answer && answer.error().code() != EINVAL && !why) why = answer.error();
   return answer && answer->size == size && answer->has_full_frames();
 }
 
-/// The best interval of a stream, or nothing where the wanted rate is not there.
+/// The best interval of a stream, or nullopt if the wanted rate is not available.
 std::optional<Interval> choose_interval(const Device& device, std::uint32_t code, Size size,
                                         std::optional<Interval> wanted) {
   const std::vector<IntervalRange> ranges = list_intervals(device, code, size);
@@ -97,7 +97,8 @@ bool same_meaning(const Format& a, const Format& b) noexcept {
   return a.format == b.format && a.modifier == b.modifier && a.separate_objects == b.separate_objects;
 }
 
-/// Of codes that mean the same ("XR24", and the deprecated "BGR4"), the one to_v4l2() gives, else the first.
+/// Of codes that mean the same ("XR24", and the deprecated "BGR4"), keeps the one that to_v4l2() returns, else the
+/// first.
 std::vector<Format> without_twins(const std::vector<Format>& all) {
   std::vector<Format> result;
   for (const Format& format : all) {
@@ -126,7 +127,7 @@ std::vector<Format> formats_for(const Device& device, const StreamRequest& reque
   std::stable_sort(all.begin(), all.end(), [](const Format& a, const Format& b) {
     return std::pair(!a.known, a.compressed) < std::pair(!b.known, b.compressed);
   });
-  // Unknown codes only where there is nothing else: nobody could use them unasked.
+  // Unknown codes are offered only if there are no others: nobody could use them without asking for them.
   const bool any_known = !all.empty() && all.front().known;
   std::copy_if(all.begin(), all.end(), std::back_inserter(result),
                [&](const Format& format) { return format.known || !any_known; });
@@ -248,7 +249,7 @@ Interval set_interval(const Device& device, Interval wanted) noexcept {
     } else {
       parm.parm.output.timeperframe = time;
     }
-    // Devices without a choice answer ENOTTY, EINVAL, or with the rate they have: all the same to us, who ask next.
+    // Devices without a choice answer ENOTTY, EINVAL, or the rate they have. All are ignored: the rate is read next.
     (void)device.try_call(DMAFLOW_V4L2_OP(VIDIOC_S_PARM), &parm);
   }
   return current_interval(device);
@@ -258,7 +259,7 @@ std::vector<StreamConfig> matching(const Device& device, const StreamRequest& re
                                    std::optional<Error>& why) {
   const auto now = StreamFormat::get(device);
   const Size current = now ? now->size : Size{};
-  std::vector<std::pair<std::size_t, StreamConfig>> found;  // with the size's rank
+  std::vector<std::pair<std::size_t, StreamConfig>> found;  // with the rank of the size
   std::vector<Size> order;
   for (const Format& format : formats_for(device, request)) {
     for (const Size size : sizes_for(device, format, request, current, native_only, why)) {
@@ -286,7 +287,7 @@ std::string what_it_has(const Device& device) {
     text += " " + code.substr(0, code.find_last_not_of(' ') + 1);
     if (text.size() > enough) text += " ...";
   };
-  // The common ones first: an error has room for a few.
+  // Common formats first: an error has space for only a few.
   for (const FormatInfo& info : known_formats()) {
     if (std::any_of(formats.begin(), formats.end(),
                     [&](const Format& f) { return f.known && f.format == info.format; })) {

@@ -40,7 +40,7 @@ std::vector<DeviceInfo> list() {
     DeviceInfo info;
     info.path = path;
     if (!fd || query(fd.get(), info) < 0) continue;
-    if (info.capture != info.output) result.push_back(std::move(info));  // both: memory to memory, neither of the two
+    if (info.capture != info.output) result.push_back(std::move(info));  // both: memory-to-memory, which is neither
   }
   return result;
 }

@@ -1,5 +1,5 @@
-// Output: a V4L2 video output device as a Sink. Frames are imported, queued once their fences have signalled, and let
-// go when the device is done with them.
+// Output: a V4L2 video output device as a Sink. Frames are imported, queued once their fences have signalled, and
+// released when the device is done with them.
 #include "agreed.hpp"
 #include "choose.hpp"
 #include "device.hpp"
@@ -24,16 +24,16 @@ namespace {
 
 constexpr std::uint32_t no_slot = ~0U;
 
-/// On each buffer the device has accepted: the slot it has while streaming. Touched by the loop's thread only.
+/// Attached to each buffer that the device has accepted: its slot while streaming. Used by the loop's thread only.
 class OutputMark final : public Attachment {
  public:
   void tear_down() noexcept override {}
   std::uint32_t slot = no_slot;
-  std::uint64_t configured = 0;  ///< for which configuration it was tried
-  std::uint64_t run = 0;         ///< in which run the slot is its own
+  std::uint64_t configured = 0;  ///< the configuration it was tried for
+  std::uint64_t run = 0;         ///< the run in which it has the slot
 };
 
-/// Reports of presented frames that nobody has taken yet; the oldest give way.
+/// Reports of presented frames that were not taken yet; if there are too many, the oldest are dropped.
 class Reports {
  public:
   void add(const Presentation& report) noexcept {
@@ -69,7 +69,7 @@ struct Output::Impl {
   PortState state;
   std::uint32_t depth;
   bool fixed_port;
-  std::uint32_t port = 0;  // the one asked for
+  std::uint32_t port = 0;  // the requested one
   Queue queue{device};
   std::shared_ptr<AttachmentDomain> domain = AttachmentDomain::create();
   std::optional<Agreed> agreed;
@@ -151,7 +151,7 @@ Result<void> Output::set_input(const StreamConfig& config) {
   if (my.started) return std::unexpected(my.device.error(EBUSY, "set_input").detail("it is started: stop() it first"));
   if (auto closed = my.queue.close(); !closed) return closed;
   my.agreed.reset();
-  if (my.fixed_port) {  // stop() put back the one that was there before
+  if (my.fixed_port) {  // stop() restored the earlier one
     if (auto set = set_port(my.device, my.port); !set) return set;
   }
   if (auto known = check_input(config); !known) return known;
@@ -160,10 +160,10 @@ Result<void> Output::set_input(const StreamConfig& config) {
   request.formats = {config.layout.format};
   auto found = choose(my.device, request, my.fixed_port ? Search::this_port : Search::all_ports, my.state);
   if (!found) return std::unexpected(found.error());
-  auto code = code_for(my.device, config);  // of the connector chosen
+  auto code = code_for(my.device, config);  // for the chosen connector
   if (!code) return std::unexpected(code.error());
   if (auto set = StreamFormat::set(my.device, config.layout, *code); !set) return std::unexpected(set.error());
-  auto now = Agreed::read(my.device);  // as the camera does
+  auto now = Agreed::read(my.device);  // read back, as the camera does
   if (!now) return std::unexpected(now.error());
   const StreamFormat& set = now->format;
   auto made = set.config(my.device);
@@ -209,7 +209,7 @@ Result<void> Output::import(const Buffer& buffer) {
   return {};
 }
 
-/// As a camera does: QBUF attaches and maps with the stream off, and REQBUFS 0 undoes it.
+/// As the camera does: QBUF attaches and maps even while the stream is off, and REQBUFS 0 undoes it.
 Result<void> Output::Impl::try_import(const Buffer& buffer) {
   auto slots = request_as_agreed(device, queue, *agreed, V4L2_MEMORY_DMABUF, 1);
   if (!slots) return std::unexpected(slots.error());
@@ -229,7 +229,7 @@ Result<void> Output::start(std::span<const Buffer> buffers) {
     return std::unexpected(
         my.device.error(EINVAL, "start").detail("%zu buffers given; 1 to %u may be", buffers.size(), max_slots));
   }
-  if (!my.agreed && my.configured != 0) {  // stop() put the device back
+  if (!my.agreed && my.configured != 0) {  // stop() restored the device's settings
     if (auto again = set_input(StreamConfig(my.config)); !again) return again;
   }
   for (const Buffer& buffer : buffers) {
@@ -273,7 +273,7 @@ Result<void> Output::Impl::give_slot(std::uint32_t slot, const Buffer& buffer) {
   return {};
 }
 
-/// That of a buffer that left, else a new one.
+/// The slot of a removed buffer, else a new one.
 Result<std::uint32_t> Output::Impl::free_slot() {
   for (std::uint32_t i = 0; i < queue.slots(); ++i) {
     if (!is_taken[i]) return i;
@@ -331,8 +331,8 @@ std::uint32_t Output::Impl::slot_of(const Frame& frame) const noexcept {
   return attachment_as<OutputMark>(frame.buffer(), *domain)->slot;
 }
 
-/// A frame waits, and nothing but its fence can be in the way: neither the depth, nor its buffer being in the device
-/// still with an earlier image.
+/// True if a frame is waiting and only its fence can delay it: the depth is not reached, and its buffer is not still in
+/// the device with an earlier image.
 bool Output::Impl::has_place() const noexcept {
   return waiting && queue.queued() < depth && !in_device[slot_of(waiting)];
 }
@@ -380,7 +380,7 @@ Result<void> Output::dispatch(short revents) {
   return flush();
 }
 
-/// One DQBUF: more frames that are done make the descriptor ready again.
+/// One DQBUF per call: if more frames are done, the descriptor becomes ready again.
 Result<void> Output::Impl::collect() {
   if (queue.queued() == 0) return {};
   Dequeued done;
@@ -389,7 +389,7 @@ Result<void> Output::Impl::collect() {
   if (!*is_done) return {};
   Frame frame = std::move(in_device[done.slot]);
   Presentation report = Presentation::of(frame.info());
-  // A device that copies time stamps gives ours back; then the moment we learn of it is the best there is.
+  // A device that copies timestamps returns ours; then the current time is the best estimate.
   const bool own = (done.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
   report.presented = own ? done.timestamp : Deadline::Clock::now().time_since_epoch();
   if ((done.flags & V4L2_BUF_FLAG_ERROR) == 0) reports.add(report);
@@ -398,7 +398,7 @@ Result<void> Output::Impl::collect() {
 
 std::size_t Output::take_presented(std::span<Presentation> out) noexcept { return impl_->reports.take(out); }
 
-/// Devices like vivid keep the last frame, and show it, until another comes: it is waited for no longer than this.
+/// Devices like vivid keep and show the last frame until another comes: it is waited for no longer than this.
 Deadline Output::Impl::last_frame_deadline(Deadline deadline) const noexcept {
   constexpr auto usual = std::chrono::milliseconds(200);
   return Deadline::at(std::min(deadline.time(), Deadline::Clock::now() + usual));
@@ -411,7 +411,7 @@ Result<void> Output::drain(Deadline deadline, const Cancel* cancel) {
     const bool waits = static_cast<bool>(my.waiting);
     if (!waits && my.queue.queued() == 0) break;
     const bool is_last = !waits && my.queue.queued() == 1;
-    // An empty queue reports POLLERR: it is left out.
+    // An empty queue reports POLLERR, so it is left out.
     std::array<pollfd, 3> polls{{{.fd = my.queue.queued() > 0 ? my.device.fd() : -1, .events = POLLOUT, .revents = 0},
                                  {.fd = my.waiting_fence(), .events = POLLIN, .revents = 0},
                                  {.fd = cancel != nullptr ? cancel->poll_fd() : -1, .events = POLLIN, .revents = 0}}};

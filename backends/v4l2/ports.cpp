@@ -11,7 +11,7 @@
 namespace dmaflow::v4l2 {
 namespace {
 
-/// The status bits of an input in words, if any; colour and flip bits are no problem.
+/// The problem that the status bits of an input report, in words; empty if none. Colour and flip bits are not problems.
 std::string_view problem_of(std::uint32_t status) noexcept {
   struct Bit {
     std::uint32_t mask;
@@ -64,7 +64,7 @@ bool begins_with(std::string_view text, std::string_view beginning) noexcept {
 std::vector<Port> ports(const Device& device) {
   std::vector<Port> result;
   const std::optional<std::uint32_t> current = current_port(device);
-  constexpr std::uint32_t most = 64;  // a driver that never says EINVAL must not keep us here
+  constexpr std::uint32_t most = 64;  // a limit for drivers that never return EINVAL
   for (std::uint32_t index = 0; index < most; ++index) {
     auto port = device.direction() == Direction::capture ? input(device, index) : output(device, index);
     if (!port) break;

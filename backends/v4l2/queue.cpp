@@ -7,8 +7,7 @@
 
 namespace dmaflow::v4l2 {
 
-// The number of VIDIOC_DQBUF has the structure's size in it: 32-bit programs choose with _TIME_BITS which of two they
-// mean.
+// The ioctl number of VIDIOC_DQBUF contains the structure's size: in 32-bit programs _TIME_BITS selects one of two.
 static_assert(sizeof(v4l2_buffer{}.timestamp) == 16);
 
 Result<std::uint32_t> Queue::request(std::uint32_t memory, std::uint32_t count) noexcept {
@@ -60,7 +59,7 @@ Result<void> Queue::close() noexcept {
   memory_ = 0;
   slots_ = 0;
   queued_ = 0;
-  // A device that is gone has dropped its queue by itself.
+  // A device that is gone has already dropped its queue.
   const auto gone = [](const Result<void>& result) { return !result && result.error().code() == ENODEV; };
   if (!outcome && !gone(outcome)) return outcome;
   if (!freed && !gone(freed)) return freed;

@@ -12,7 +12,7 @@
 
 namespace dmaflow::v4l2 {
 
-/// What DQBUF gave.
+/// The result of DQBUF.
 struct Dequeued {
   std::uint32_t slot = 0;
   std::uint32_t sequence = 0;
@@ -23,7 +23,7 @@ struct Dequeued {
   std::array<std::uint32_t, max_planes> data_offset{};
 };
 
-/// Most slots a queue has here; videobuf2 gives 32 (drivers may raise it from 6.9 on).
+/// The most slots a queue may have here; videobuf2 allows 32 (drivers may raise it from 6.9 on).
 inline constexpr std::uint32_t max_slots = 64;
 
 class Queue {
@@ -33,19 +33,20 @@ class Queue {
   Queue& operator=(const Queue&) = delete;
   ~Queue() { close(); }
 
-  /// REQBUFS; returns how many slots there are now: drivers give more or fewer. EBUSY where another open file has them.
+  /// REQBUFS; returns the number of slots, which may be more or fewer than asked for. EBUSY if another open file owns
+  /// the queue.
   Result<std::uint32_t> request(std::uint32_t memory, std::uint32_t count) noexcept;
-  /// CREATE_BUFS: more of the same; returns the first new slot. @p count is what is there afterwards of those asked
-  /// for.
+  /// CREATE_BUFS: adds slots of the same kind; returns the first new one. @p count: how many to add, then how many were
+  /// added.
   Result<std::uint32_t> extend(std::uint32_t& count, const v4l2_format& format) noexcept;
-  /// STREAMOFF and REQBUFS 0. Exported buffers that are still held live on without the queue (4.20, "orphaned").
+  /// STREAMOFF and REQBUFS 0. Exported buffers that are still held stay valid without the queue (4.20, "orphaned").
   Result<void> close() noexcept;
 
-  /// Fixes the dma-bufs of a slot, for as long as the queue lives. They stay the buffer's.
+  /// Assigns the dma-bufs of a buffer to a slot until the queue is closed. The buffer still owns them.
   void pair(std::uint32_t slot, const Buffer& buffer, const StreamFormat& format) noexcept;
   /// QBUF. @p time: copied to output devices.
   Result<void> queue(std::uint32_t slot, std::chrono::nanoseconds time = {}) noexcept;
-  /// DQBUF: false where none is done. Errors: EPIPE (past the last buffer), EIO, ENODEV.
+  /// DQBUF: false if no buffer is done. Errors: EPIPE (past the last buffer), EIO, ENODEV.
   Result<bool> dequeue(Dequeued& out) noexcept;
   Result<void> stream_on() noexcept;
 
@@ -58,7 +59,7 @@ class Queue {
   [[nodiscard]] bool is_streaming() const noexcept { return streaming_; }
 
  private:
-  /// What never changes from one QBUF of a slot to the next.
+  /// What is the same in every QBUF of a slot.
   struct Slot {
     std::array<int, max_planes> fds{-1, -1, -1, -1};
     std::array<std::uint32_t, max_planes> lengths{};
@@ -77,7 +78,7 @@ class Queue {
   bool streaming_ = false;
 };
 
-/// Why a driver did not take a foreign buffer, in words; for EINVAL and others of the first QBUF.
+/// Adds to @p error why the driver did not take a foreign buffer; for EINVAL and others of the first QBUF.
 Error explain_import(Error error, const Buffer& buffer) noexcept;
 
 }  // namespace dmaflow::v4l2

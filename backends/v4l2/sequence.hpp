@@ -1,12 +1,12 @@
-// Sequence: V4L2 counts frames in 32 bits; dmaflow in 64.
+// Sequence: extends V4L2's 32-bit frame counts to dmaflow's 64 bits.
 #pragma once
 
 #include <cstdint>
 
 namespace dmaflow::v4l2 {
 
-/// Continues a 32-bit count over its wrap. It never falls: where a driver's count steps back, it stays, and goes on
-/// from there.
+/// Continues a 32-bit count when it wraps. The result never decreases: if a driver's count steps back, the result stays
+/// the same, and later steps are added to it.
 class Sequence {
  public:
   std::uint64_t extend(std::uint32_t count) noexcept {

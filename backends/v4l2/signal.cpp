@@ -7,7 +7,7 @@
 namespace dmaflow::v4l2 {
 namespace {
 
-/// Where neither timings nor the input's status can be had, a signal is taken to be there.
+/// If neither timings nor the input's status are available, a signal is assumed.
 bool has_signal(const Device& device) noexcept {
   const auto timings = detect_timings(device);
   if (timings) return true;
@@ -15,7 +15,7 @@ bool has_signal(const Device& device) noexcept {
   return !has_problem(device, current_port(device).value_or(0));
 }
 
-/// True where the timings set are those received; rates as near as a receiver measures them.
+/// True if the received timings are those that were set; rates are compared as precisely as a receiver measures them.
 bool is_as_set(const Device& device) noexcept {
   const auto detected = detect_timings(device);
   if (!detected) return !is_no_signal(detected.error());
@@ -36,7 +36,7 @@ bool Signal::follow(const Device& device) noexcept {
   subscription.type = V4L2_EVENT_SOURCE_CHANGE;
   if (input_) {
     subscription.id = *input_;
-    (void)device.try_call(DMAFLOW_V4L2_OP(VIDIOC_UNSUBSCRIBE_EVENT), &subscription);  // its events are gone with it
+    (void)device.try_call(DMAFLOW_V4L2_OP(VIDIOC_UNSUBSCRIBE_EVENT), &subscription);  // this also discards its events
     input_.reset();
   }
   subscription.id = input;

@@ -16,7 +16,8 @@ Error standard_error(const Device& device, int code, const char* operation) {
   return error;
 }
 
-/// A driver names what it sees as a set of standards.
+/// The listed standard equal to @p set, else the first one in it: drivers report what they detect as a set of
+/// standards.
 Result<Standard> first_of(const Device& device, v4l2_std_id set, const char* operation) {
   const std::vector<Standard> all = list_standards(device);
   auto found = std::find_if(all.begin(), all.end(), [&](const Standard& standard) { return standard.id == set; });
@@ -31,7 +32,7 @@ Result<Standard> first_of(const Device& device, v4l2_std_id set, const char* ope
 
 std::vector<Standard> list_standards(const Device& device) {
   std::vector<Standard> list;
-  constexpr std::uint32_t most = 256;  // a driver that never says EINVAL must not keep us here
+  constexpr std::uint32_t most = 256;  // a limit for drivers that never return EINVAL
   for (std::uint32_t index = 0; index < most; ++index) {
     v4l2_standard entry{};
     entry.index = index;

@@ -84,7 +84,7 @@ Result<StreamFormat> StreamFormat::read(const v4l2_format& raw, const Device& de
     format.bytes_per_line[0] = raw.fmt.pix.bytesperline;
     format.size_image[0] = raw.fmt.pix.sizeimage;
   }
-  // one V4L2 plane holds all of the format's, or each holds one
+  // either one V4L2 plane holds all planes of the format, or each holds one
   for (std::uint32_t i = 0; i < format.planes; ++i) format.first_plane[i] = i;
   return format;
 }
@@ -113,9 +113,9 @@ Result<StreamConfig> StreamFormat::config(const Device& device) const noexcept {
     config.constraints.min_object_size[i] = size_image[i];
   }
   if (!meaning.known || info == nullptr || info->is_opaque || !meaning.modifier.is_linear()) {
-    // Only the bytes are known: all in one plane for compressed ones, as the driver splits them otherwise.
+    // Only the sizes in bytes are known: one plane for compressed formats, else as many as the driver has.
     layout.plane_count = planes;
-    layout.opaque_bytes = size_image[0];  // the other planes' are in the constraints
+    layout.opaque_bytes = size_image[0];  // those of the other planes are in the constraints
     for (std::uint32_t i = 0; i < planes; ++i) {
       layout.planes[i] = {
           .object = i, .offset = 0, .stride = info != nullptr && info->is_opaque ? 0 : bytes_per_line[i]};

@@ -1,7 +1,7 @@
 // StreamFormat: a v4l2_format, single- or multi-planar, read as a StreamConfig and made from one.
 //
-// bytesperline and sizeimage are the driver's. Only where the planes of a format share one buffer does V4L2 leave the
-// rest to arithmetic: plane follows plane, and the strides of the others follow from the first (videodev2.h says
+// bytesperline and sizeimage come from the driver. Only if the planes of a format share one buffer is the rest
+// computed: the planes follow one another, and the strides of the others follow from the first (videodev2.h says
 // nothing; Documentation/userspace-api/media/v4l/pixfmt-yuv-planar.rst does).
 #pragma once
 
@@ -27,9 +27,9 @@ struct StreamFormat {
 
   /// G_FMT. Errors: EINVAL (the driver's answer makes no sense).
   static Result<StreamFormat> get(const Device& device) noexcept;
-  /// S_FMT: @p code, and the size of @p layout and its strides where they are not 0.
+  /// S_FMT with @p code, the size of @p layout, and those of its strides that are not 0.
   static Result<StreamFormat> set(const Device& device, const Layout& layout, const Format& code) noexcept;
-  /// TRY_FMT: what set() would give.
+  /// TRY_FMT: what set() would return.
   static Result<StreamFormat> probe(const Device& device, const Layout& layout, const Format& code) noexcept;
   /// Reads a driver's answer.
   static Result<StreamFormat> read(const v4l2_format& raw, const Device& device) noexcept;
@@ -38,15 +38,15 @@ struct StreamFormat {
   [[nodiscard]] Result<StreamConfig> config(const Device& device) const noexcept;
   /// Colour, as the driver describes it.
   [[nodiscard]] ColorInfo color(const Device& device) const noexcept;
-  /// Checks that a buffer is laid out as @p config says and is as large as the driver wants. EINVAL with both numbers.
+  /// Checks that a buffer has the layout of @p config and is as large as the driver needs. EINVAL with both numbers.
   [[nodiscard]] Result<void> check(const Buffer& buffer, const StreamConfig& config,
                                    const Device& device) const noexcept;
-  /// A buffer with one field, or two after each other, is no picture a display could show.
+  /// False if a buffer holds one field, or two fields one after the other: a display cannot show such a buffer.
   [[nodiscard]] bool has_full_frames() const noexcept {
     return field == V4L2_FIELD_NONE || field == V4L2_FIELD_ANY || field == V4L2_FIELD_INTERLACED ||
            field == V4L2_FIELD_INTERLACED_TB || field == V4L2_FIELD_INTERLACED_BT;
   }
-  /// The object of a buffer that V4L2 plane @p plane lies in.
+  /// The object of a buffer that holds V4L2 plane @p plane.
   [[nodiscard]] std::uint32_t object_of(const Buffer& buffer, std::uint32_t plane) const noexcept {
     return buffer.layout().planes[first_plane[plane]].object;
   }

@@ -9,7 +9,7 @@ namespace dmaflow::vulkan {
 namespace {
 
 constexpr VkImageUsageFlags copies = VK_IMAGE_USAGE_TRANSFER_SRC_BIT | VK_IMAGE_USAGE_TRANSFER_DST_BIT;
-/// What an image is made for, the most useful first: drivers choose the arrangement by it.
+/// The usages to try for an image, the most useful first: drivers choose the memory arrangement by the usage.
 constexpr std::array<VkImageUsageFlags, 3> uses{
     VK_IMAGE_USAGE_SAMPLED_BIT | VK_IMAGE_USAGE_STORAGE_BIT | copies,
     VK_IMAGE_USAGE_SAMPLED_BIT | VK_IMAGE_USAGE_COLOR_ATTACHMENT_BIT | copies,
@@ -35,7 +35,7 @@ bool accepts_linear(const Request& request) {
 
 bool is_multiple(std::uint64_t value, std::uint32_t of) { return of <= 1 || value % of == 0; }
 
-/// What the driver chose against what was asked.
+/// Checks what the driver chose against what was requested.
 Result<void> meets(const Layout& layout, std::uint64_t bytes, const Constraints& wanted, std::string_view device) {
   const auto refuse = [&] { return Error::os(EINVAL, "vkCreateImage", device); };
   for (std::uint32_t p = 0; p < layout.plane_count; ++p) {
@@ -178,7 +178,7 @@ Result<Buffer> MemoryAllocator::export_image(const Request& request, VkImageUsag
   VkDeviceMemory memory = VK_NULL_HANDLE;
   auto fd = allocate_and_export(needs.memoryRequirements, &dedicated, memory);
   Result<void> bound;
-  if (fd) {  // bound, because drivers may lay the memory out with it
+  if (fd) {  // bound, because drivers may arrange the memory only then
     const VkBindImageMemoryInfo bind{
         .sType = VK_STRUCTURE_TYPE_BIND_IMAGE_MEMORY_INFO, .image = image, .memory = memory, .memoryOffset = 0};
     bound = device_.checked(vk.BindImageMemory2(device_.device, 1, &bind), "vkBindImageMemory2");

@@ -6,8 +6,8 @@
 
 namespace dmaflow::vulkan {
 
-/// Belongs to the device's user's thread. What Vulkan made is destroyed once its dma-buf is exported: the dma-buf keeps
-/// the memory, and whoever uses the buffer, this device included, imports it.
+/// Used by the thread that uses the device. The Vulkan objects are destroyed once the dma-buf is exported: the dma-buf
+/// keeps the memory, and every user of the buffer, including this device, imports it.
 class MemoryAllocator final : public Allocator {
  public:
   explicit MemoryAllocator(Device::Impl& device) noexcept : device_(device) {}

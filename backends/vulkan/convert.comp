@@ -1,18 +1,19 @@
 #version 450
 #extension GL_EXT_samplerless_texture_functions : require
 
-// One pixel of the target: where it lies on the source, what is there, in the target's colours.
+// Computes one pixel of the target: its position on the source, the value there, and that value in the target's
+// colours.
 //
-// Positions are in pixels with the corner of the first at 0, so that pixel i reaches from i to i + 1. Bilinear weights are computed here,
-// not by a sampler: exact on every device, and right for packed pairs of pixels. With WHOLE defined a sampler reads them all the same:
-// tiled and compressed YUV only it can.
+// Positions are in pixels; the corner of the first pixel is at 0, so pixel i covers i to i + 1. Bilinear weights are
+// computed here, not by a sampler: this is exact on every device, and correct for packed pairs of pixels. If WHOLE is
+// defined, a sampler reads the image instead: only a sampler can read tiled and compressed YUV.
 
 layout(local_size_x = 8, local_size_y = 8) in;
 
-const int kind_rgb = 0;          // one image, colours as they are
+const int kind_rgb = 0;          // one image, colours unchanged
 const int kind_semi_planar = 1;  // luma; pairs of chroma
 const int kind_planar = 2;       // luma; chroma; chroma
-const int kind_packed = 3;       // luma, chroma, luma, chroma: two pixels a texel
+const int kind_packed = 3;       // luma, chroma, luma, chroma: two pixels per texel
 
 layout(constant_id = 0) const int kind = kind_rgb;
 layout(constant_id = 1) const int chroma_across = 1;  // pixels per chroma sample
@@ -20,7 +21,7 @@ layout(constant_id = 2) const int chroma_down = 1;
 layout(constant_id = 3) const bool scales = false;
 layout(constant_id = 4) const bool has_overlay = false;
 
-#ifdef WHOLE  // all planes as one image, brought together by a sampler with a Y'CbCr conversion
+#ifdef WHOLE  // all planes as one image, combined by a sampler with a Y'CbCr conversion
 layout(set = 0, binding = 0) uniform sampler2D whole;
 #else
 layout(set = 0, binding = 0) uniform texture2D plane0;
@@ -31,21 +32,22 @@ layout(set = 1, binding = 0) uniform writeonly image2D target;
 layout(set = 1, binding = 1) uniform texture2D overlay;
 
 layout(push_constant) uniform Parameters {
-  vec4 to_red;  // of a sample (xyz) and 1
+  vec4 to_red;  // factors for a sample (xyz), and a constant
   vec4 to_green;
   vec4 to_blue;
   vec4 steps;   // on the source, for one pixel to the right (xy) and one down (zw) on the target
-  vec2 origin;  // on the source, of the target's corner
-  ivec2 low;    // the source's visible part, from here
-  ivec2 high;   // to before here
+  vec2 origin;  // position of the target's corner on the source
+  ivec2 low;    // start of the source's visible part (included)
+  ivec2 high;   // end of the source's visible part (excluded)
   ivec2 size;   // of the source
   ivec4 inside;   // the target's part that shows the source: left, top, right, bottom
-  ivec4 picture;  // the overlay's place: left, top, right, bottom
+  ivec4 picture;  // the overlay's position: left, top, right, bottom
 } p;
 
 #ifdef WHOLE
 
-// The sampler does what luma_between() and chroma_between() do below, as well as the device can; its red is Cr, its blue Cb.
+// The sampler does the work of luma_between() and chroma_between() below, as exactly as the device can. Its red is Cr,
+// its blue Cb.
 vec4 source_value(vec2 at) {
   at = clamp(at, vec2(p.low) + 0.5, vec2(p.high) - 0.5);
   return vec4(textureLod(whole, at / vec2(p.size), 0.0).gbr, 1.0);
@@ -97,7 +99,7 @@ vec4 rgb_between(vec2 at) {
              weight.y);
 }
 
-// Chroma samples lie on every chroma_across-th column, and halfway between the rows they stand for.
+// Chroma samples lie on every chroma_across-th column, and halfway between the rows that share them.
 vec2 chroma_position(vec2 at) {
   return vec2((at.x - 0.5) / float(chroma_across) + 0.5, at.y / float(chroma_down));
 }

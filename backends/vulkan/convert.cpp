@@ -67,7 +67,7 @@ const Histogram& Convert::turnaround() const noexcept { return impl_->turnaround
 
 // --- Negotiation -----------------------------------------------------------------------------------------------------
 
-/// How a stream is read, where it can be.
+/// How a stream is read, if it can be.
 Result<Reading> Convert::Impl::reading_of(const StreamConfig& config) const {
   const Layout& layout = config.layout;
   const auto refuse = [&](int code) { return Error::os(code, "vulkan::Convert::check_input", name); };
@@ -107,7 +107,7 @@ Result<void> Convert::import(const Buffer& buffer) {
   return {};
 }
 
-// The GPU's own arrangements before LINEAR: both it and the display are quicker with them.
+// The GPU's own arrangements before LINEAR: both the GPU and the display are faster with them.
 Result<std::vector<StreamConfig>> Convert::offers(const StreamRequest& request) {
   const Size size = request.size.value_or(impl_->target_size());
   std::vector<StreamConfig> offers;
@@ -194,7 +194,7 @@ Result<void> Convert::Impl::start_pools() {
 
 Result<void> Convert::Impl::start_shader(std::size_t output_count) {
   const bool by_sampler = reading.by == Sampling::sampler;
-  overlay = std::make_unique<OverlayImage>(gpu);  // a descriptor must have one, also where nothing is drawn on top
+  overlay = std::make_unique<OverlayImage>(gpu);  // a descriptor needs one, even if nothing is drawn on top
   const Picture nothing{.size = {1, 1}, .rgba = {0, 0, 0, 0}};
   if (auto made = overlay->create(options.overlay.value_or(nothing), commands, Deadline::after(gpu_patience)); !made)
     return made;
@@ -203,7 +203,7 @@ Result<void> Convert::Impl::start_shader(std::size_t output_count) {
     if (auto made = sampler->create(reading); !made) return made;
   }
   shader = std::make_unique<ConvertShader>(gpu);
-  // A frame whose visible part is not the whole is scaled even where the sizes agree: the general way does for both.
+  // A frame whose visible part is not the whole is scaled even if the sizes agree; the same shader is used for both.
   const Size source_size = input.layout.size;
   const Placement whole{.visible = {0, 0, source_size.width, source_size.height},
                         .target = output.layout.size,
@@ -217,7 +217,7 @@ Result<void> Convert::Impl::start_shader(std::size_t output_count) {
                         most_inputs, static_cast<std::uint32_t>(output_count));
 }
 
-/// Makes a place that of this buffer. What is made so far is destroyed by clear() or stop().
+/// Assigns a buffer to a place. On an error, clear() or stop() destroys what was created so far.
 Result<void> Convert::Impl::fill(Input& place, const Buffer& buffer) {
   place.buffer = buffer;
   for (std::uint32_t i = 0; i < reading.source.plane_count; ++i) {
@@ -234,7 +234,7 @@ Result<void> Convert::Impl::fill(Input& place, const Buffer& buffer) {
   return {};
 }
 
-/// The GPU is not at work in it. Its descriptor set and its command buffers are kept for the next buffer.
+/// The GPU must not be using it. Its descriptor set and its command buffers are kept for the next buffer.
 void Convert::Impl::clear(Input& place) const noexcept {
   for (VkImageView& view : place.views)
     gpu.vk.DestroyImageView(gpu.device, std::exchange(view, VK_NULL_HANDLE), nullptr);
@@ -341,7 +341,7 @@ Result<void> Convert::Impl::record_all() {
   return {};
 }
 
-/// Places for the work of that many more pairs.
+/// Allocates command buffers for @p more pairs.
 Result<void> Convert::Impl::allocate_pairs(std::size_t more) {
   const auto count = static_cast<std::uint32_t>(more);
   const VkCommandBufferAllocateInfo wanted{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
@@ -386,7 +386,7 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
   }
   barriers[count++] = device.acquire_to_overwrite(to.image, VK_IMAGE_LAYOUT_GENERAL, VK_ACCESS_SHADER_WRITE_BIT);
 
-  // An output may come back before the display looked at it, while this very work is still under way: another frame.
+  // An output may come back before the display has read it, while this work is still executing for an earlier frame.
   const VkCommandBufferBeginInfo begin{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
                                        .flags = VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT};
   if (auto begun = gpu.checked(vk.BeginCommandBuffer(record.commands, &begin), "vkBeginCommandBuffer"); !begun) {
@@ -394,7 +394,7 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
   }
   vk.CmdPipelineBarrier(record.commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, 0,
                         0, nullptr, 0, nullptr, count, barriers.data());
-  if (times != VK_NULL_HANDLE) {  // behind the barrier, so that the wait for the frame is not counted
+  if (times != VK_NULL_HANDLE) {  // after the barrier, so that the wait for the frame is not counted
     vk.CmdResetQueryPool(record.commands, times, 2 * pair, 2);
     vk.CmdWriteTimestamp(record.commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, times, 2 * pair);
   }
@@ -421,12 +421,12 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
 
 // --- Frames ----------------------------------------------------------------------------------------------------------
 
-// A frame that came while every place is taken would grow old here: whoever has it may get a newer one.
+// False while all slots are busy: a frame would only become outdated here, and its holder may still get a newer one.
 bool Convert::ready() const noexcept {
   return impl_->started && !impl_->pending && !impl_->finished && !impl_->slots[impl_->next_slot].busy;
 }
 
-// Inlined to its end: what a frame costs is written down in bench/README.md.
+// Fully inlined: bench/README.md records what a frame costs.
 [[gnu::flatten]] Result<void> Convert::accept(Frame frame) {
   if (auto alive = impl_->gpu.alive("vulkan::Convert::accept"); !alive) return alive;
   if (auto reclaimed = impl_->reclaim(); !reclaimed) return reclaimed;
@@ -463,7 +463,7 @@ int Convert::waiting_fence() const noexcept {
   return impl.slots[impl.next_slot].busy ? impl.slots[impl.next_slot].end.poll_fd() : -1;
 }
 
-/// Submits what is pending where that is possible. True where it was. On an error the frame is let go.
+/// Submits the pending frame if possible; true if it was submitted. On an error the frame is released.
 Result<bool> Convert::Impl::advance() {
   auto reclaimed = reclaim();
   if (reclaimed) return submit_pending();
@@ -485,14 +485,14 @@ Result<bool> Convert::Impl::try_submit() {
   Slot& slot = slots[next_slot];
   if (auto may = may_submit(); !may || !*may) return may;
   auto target = pool->acquire(pending.info());
-  if (!target) return false;  // its followers hold them all: later
+  if (!target) return false;  // all outputs are held downstream: try again later
   if (auto submitted = submit(slot, std::move(*target)); !submitted) return std::unexpected(submitted.error());
   next_slot = (next_slot + 1) % options.in_flight;
   return true;
 }
 
-/// The frame's own fence, and those on its memory where its producer has only these. Where one has failed, that one:
-/// may_submit() lets the frame go.
+/// The frame's own fence, merged with those on its memory if its producer has only these. If one has failed, returns
+/// that one: may_submit() then releases the frame.
 Result<Fence> Convert::Impl::fence_of(const Frame& frame) const {
   auto ready = frame.ready().dup();
   if (!ready || !frame.info().has_implicit_fences) return ready;
@@ -508,7 +508,7 @@ Result<Fence> Convert::Impl::fence_of(const Frame& frame) const {
   return merged;
 }
 
-/// Whether the frame's fence can be left to the GPU or is over. A frame whose fence has failed is let go.
+/// True if the frame's fence has signalled or can be left to the GPU. A frame whose fence has failed is released.
 Result<bool> Convert::Impl::may_submit() {
   if (filled.is_null()) return true;
   auto state = filled.state();
@@ -527,8 +527,8 @@ Result<bool> Convert::Impl::may_submit() {
 
 namespace {
 
-/// Which of the inputs or outputs a frame's buffer is, or their number where it is none. Nearly always the frame's slot
-/// in its source.
+/// The index of a frame's buffer among the inputs or outputs; their number if it is none of them. Nearly always the
+/// frame's slot in its source.
 template <typename Sides>
 std::size_t place_of(const Sides& sides, const Frame& frame) noexcept {
   const Buffer& buffer = frame.buffer();
@@ -553,7 +553,7 @@ Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
   const Size size = input.layout.size;
   const Rect visible = info.visible.width != 0 ? info.visible : Rect{0, 0, size.width, size.height};
   if (visible != pairs[pair].visible || info.color != pairs[pair].color) {
-    if (auto done = wait_idle(Deadline::after(gpu_patience)); !done) return done;  // it may be under way
+    if (auto done = wait_idle(Deadline::after(gpu_patience)); !done) return done;  // it may still be executing
     if (auto done = record(pair, visible, info.color); !done) return done;
   }
 
@@ -582,7 +582,7 @@ Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
     if (!exported) return after_work(slot, exported.error());
     done = std::move(*exported);
   } else if (auto ended = wait_for(gpu, slot.fence, Deadline::after(gpu_patience)); !ended) {
-    return ended;  // no fences to give on: the work is waited for
+    return ended;  // no fences to pass on, so the work is waited for
   }
   if (options.implicit_fences) {
     if (auto put = import_fence(target.buffer(), done, Access::write); !put) return after_work(slot, put.error());
@@ -597,15 +597,16 @@ Result<void> Convert::Impl::submit(Slot& slot, Frame target) {
   return {};
 }
 
-/// Fails, but not before the GPU is done with the frames, which go back without a fence.
+/// Fails, but only after the GPU is done with the frames, which are returned without a fence.
 Result<void> Convert::Impl::after_work(const Slot& slot, const Error& error) {
   static_cast<void>(wait_for(gpu, slot.fence, Deadline::after(gpu_patience)));
   return std::unexpected(error);
 }
 
-/// The frame that was read goes back to its source with the fence of the reading.
+/// Returns the frame that was read to its source, with the fence of the read.
 void Convert::Impl::give_back(Slot& slot, const Fence& done) {
-  // Somebody may have to wait for this place where the GPU is slower than the loop: then its end costs a descriptor.
+  // If the GPU is slower than the loop, the loop may have to wait for this slot: then a descriptor of its fence is
+  // needed.
   const auto others_busy = std::ranges::count_if(std::span(slots).first(options.in_flight), &Slot::busy) > 1;
   if (others_busy || options.in_flight == 1) {
     if (auto end = done.dup()) slot.end = std::move(*end);
@@ -614,7 +615,7 @@ void Convert::Impl::give_back(Slot& slot, const Fence& done) {
   if (release) {
     pending.release(std::move(*release));
   } else {
-    slot.held = std::move(pending);  // no descriptor left: it goes back when the place is free
+    slot.held = std::move(pending);  // no descriptor left: it is returned when the slot is free
   }
 }
 
@@ -675,8 +676,8 @@ Result<void> Convert::stop() noexcept {
   return {};
 }
 
-// Where the GPU does not end in time, or is lost, what it may still use is destroyed all the same: Vulkan allows that
-// for a lost device, and for a hung one there is nothing better.
+// If the GPU does not finish in time, or is lost, what it may still use is destroyed anyway: Vulkan allows that for a
+// lost device, and for one that hangs there is no better way.
 void Convert::Impl::stop() noexcept {
   if (!started) return;
   if (gpu.device != VK_NULL_HANDLE) {

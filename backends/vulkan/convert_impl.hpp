@@ -1,5 +1,5 @@
-// The inside of vulkan::Convert: its buffers, the recorded work from each input to each output, and the places in
-// flight.
+// The implementation of vulkan::Convert: its buffers, the work recorded from each input to each output, and the slots
+// in flight.
 #pragma once
 
 #include "convert_sampler.hpp"
@@ -19,10 +19,10 @@ namespace dmaflow::vulkan {
 
 struct Convert::Impl {
   static constexpr std::uint32_t most_in_flight = 8;
-  /// Buffers that frames may come in.
+  /// The most buffers that frames may come in.
   static constexpr std::uint32_t most_inputs = HoldSet::max_buffers;
 
-  /// An input with what the shader reads of it.
+  /// An input and what the shader reads from it.
   struct Input {
     Buffer buffer;
     std::array<Image, 3> images{};
@@ -44,16 +44,16 @@ struct Convert::Impl {
     ColorInfo color{};
   };
 
-  /// One of the places in flight.
+  /// A slot for one frame in flight.
   struct Slot {
-    VkSemaphore acquired = VK_NULL_HANDLE;  // what the frame's fence is imported into
-    VkSemaphore done = VK_NULL_HANDLE;      // what the output's fence is exported from
-    VkFence fence = VK_NULL_HANDLE;         // when the place is free again
+    VkSemaphore acquired = VK_NULL_HANDLE;  // the frame's fence is imported into it
+    VkSemaphore done = VK_NULL_HANDLE;      // the output's fence is exported from it
+    VkFence fence = VK_NULL_HANDLE;         // signals when the slot is free again
     bool busy = false;
     std::uint32_t pair = 0;
     Deadline::Clock::time_point submitted{};
-    Frame held;  // the frame itself, where no fence could be given to its source
-    Fence end;   // to wait for in poll, where all places are taken
+    Frame held;  // the frame itself, if no fence could be passed to its source
+    Fence end;   // to wait for in poll, if all slots are busy
   };
 
   explicit Impl(Device::Impl& gpu_impl, Device& gpu_device) : gpu(gpu_impl), device(gpu_device) {}
@@ -71,7 +71,7 @@ struct Convert::Impl {
   bool started = false;
   std::uint64_t dropped = 0;  // frames whose fence failed
   Reading reading;
-  std::unique_ptr<YuvSampler> sampler;  // where all planes are read as one image
+  std::unique_ptr<YuvSampler> sampler;  // if all planes are read as one image
   std::unique_ptr<ConvertShader> shader;
   std::unique_ptr<OverlayImage> overlay;
   VkCommandPool commands = VK_NULL_HANDLE;
@@ -82,17 +82,17 @@ struct Convert::Impl {
   std::array<Slot, most_in_flight> slots;
   std::uint32_t next_slot = 0;
   std::optional<Pool> pool;
-  Frame pending;                      // taken, not yet submitted
-  Fence filled;                       // from when it may be read
-  Frame finished;                     // submitted, not yet given on
-  Deadline::Clock::time_point now{};  // of this turn: looked at once for all that is measured
+  Frame pending;                      // accepted, not yet submitted
+  Fence filled;                       // signals when it may be read
+  Frame finished;                     // submitted, not yet taken
+  Deadline::Clock::time_point now{};  // read once per iteration, for all measurements
   Histogram gpu_time;
   Histogram turnaround;
   Histogram waited;
 
   [[nodiscard]] Size target_size() const noexcept;
   [[nodiscard]] Result<Reading> reading_of(const StreamConfig& config) const;
-  /// Software devices run what is submitted when its fence is asked for: with a fence still pending they would block.
+  /// Software devices execute submitted work when its fence is exported: with a pending fence, that would block.
   [[nodiscard]] bool gpu_waits() const noexcept { return gpu.imports_sync_fd && !gpu.is_software; }
   [[nodiscard]] Result<void> start(std::span<const Buffer> given, std::vector<Buffer> made);
   [[nodiscard]] Result<void> start_pools();

@@ -11,7 +11,7 @@ struct PackedOrder {
   Order order{};
 };
 
-// Of the four bytes of two pixels, where luma, Cb, luma and Cr are.
+// The positions of luma, Cb, luma and Cr among the four bytes of two pixels.
 constexpr PackedOrder packed_orders[] = {
     {PixelFormat::of('Y', 'U', 'Y', 'V'), {0, 1, 2, 3}},
     {PixelFormat::of('Y', 'V', 'Y', 'U'), {0, 3, 2, 1}},
@@ -23,7 +23,7 @@ bool is_any(PixelFormat format, std::initializer_list<PixelFormat> of) noexcept 
   return std::ranges::find(of, format) != of.end();
 }
 
-/// Chroma pairs stored Cr first.
+/// True if Cr is stored before Cb.
 bool is_swapped(PixelFormat format) noexcept {
   return is_any(format, {PixelFormat::of('N', 'V', '2', '1'), PixelFormat::of('N', 'V', '6', '1'),
                          PixelFormat::of('N', 'V', '4', '2'), PixelFormat::of('Y', 'V', '1', '2'),
@@ -52,7 +52,7 @@ std::optional<SourceFormat> yuv_source(const FormatInfo& info) noexcept {
     if (is_swapped(info.format)) source.orders[1] = {1, 0, 2, 3};
     return source;
   }
-  if (info.plane_count != 3 || bytes != 1) return std::nullopt;  // deeper ones have their bits at the low end
+  if (info.plane_count != 3 || bytes != 1) return std::nullopt;  // deeper formats have their bits at the low end
   source.kind = SourceKind::planar;
   if (is_swapped(info.format)) source.planes = {0, 2, 1};
   return source;
@@ -77,7 +77,7 @@ Weights weights_of(ColorInfo::Matrix matrix) noexcept {
   }
 }
 
-/// How a sample as the GPU reads it becomes a number of 0 to 1, or of -0.5 to 0.5 for chroma: factor * sample + offset.
+/// Converts a sample as the GPU reads it to 0 to 1, or for chroma to -0.5 to 0.5: factor * sample + offset.
 struct Scale {
   double factor;
   double offset;
@@ -89,9 +89,9 @@ struct Scales {
 };
 
 Scales scales_of(int bits, bool is_limited) noexcept {
-  // The GPU reads n of 8 bits as n / 255, and of more as a 16-bit word with the bits at its high end. (A sampler that
-  // takes P010's ten bits for n / 1023, as Vulkan's text has it, would give a thousandth more. lavapipe's takes the
-  // word.)
+  // The GPU reads an 8-bit value n as n / 255, and a deeper one as a 16-bit word with the bits at its high end. (A
+  // sampler that reads P010's ten bits as n / 1023, as the Vulkan specification has it, would give a thousandth more.
+  // lavapipe's reads the word.)
   const double unit = bits > 8 ? 65535.0 / std::exp2(16 - bits) : 255.0;
   const double step = std::exp2(bits - 8);
   const double whole = std::exp2(bits) - 1;
@@ -169,15 +169,15 @@ Rect inside_of(const Placement& placement) noexcept {
           static_cast<std::int32_t>((target.height - shown.height) / 2), shown.width, shown.height};
 }
 
-// A point (x, y) of the turned source, of size W' x H', lies on the source at: none (x, y); by 90 degrees, where the
-// right edge becomes the top, (W - y, x); by 180 (W - x, H - y); by 270 (y, H - x).
+// Where a point (x, y) of the rotated source, of size W' x H', lies on the source: without rotation at (x, y); by 90
+// degrees, when the right edge becomes the top, at (W - y, x); by 180 at (W - x, H - y); by 270 at (y, H - x).
 void place(const Placement& placement, Parameters& parameters) noexcept {
   const Rect inside = inside_of(placement);
   const Rect visible = placement.visible;
   const Size source = turned({visible.width, visible.height}, placement.rotation);
-  const double across = double{1} * source.width / inside.width;  // steps on the turned source
+  const double across = double{1} * source.width / inside.width;  // steps on the rotated source
   const double down = double{1} * source.height / inside.height;
-  const double left = -inside.x * across;  // the target's corner on the turned source
+  const double left = -inside.x * across;  // the target's corner on the rotated source
   const double top = -inside.y * down;
   double x = 0;
   double y = 0;

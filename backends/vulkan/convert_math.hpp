@@ -1,5 +1,5 @@
-// The arithmetic of a conversion, without Vulkan: which samples a format has, how they become RGB, and where on the
-// source each pixel of the target lies.
+// The arithmetic of a conversion, without Vulkan: which samples a format has, how they are converted to RGB, and where
+// on the source each pixel of the target lies.
 #pragma once
 
 #include <dmaflow/error.hpp>
@@ -24,24 +24,25 @@ using Order = std::array<std::uint8_t, 4>;
 struct SourceFormat {
   SourceKind kind = SourceKind::rgb;
   std::uint32_t plane_count = 1;
-  std::array<std::uint32_t, 3> planes{0, 1, 2};  ///< of the layout
+  std::array<std::uint32_t, 3> planes{0, 1, 2};  ///< indices in the layout
   std::array<Order, 3> orders{{{0, 1, 2, 3}, {0, 1, 2, 3}, {0, 1, 2, 3}}};
   std::uint32_t chroma_across = 1;
   std::uint32_t chroma_down = 1;
 };
 
-/// Nothing for formats that the shader cannot read.
+/// nullopt for formats that the shader cannot read.
 [[nodiscard]] std::optional<SourceFormat> source_format(PixelFormat format) noexcept;
 
-/// Rows for red, green and blue: each of a sample's three values as the GPU reads them (0 to 1), and a constant.
+/// One row each for red, green and blue: factors for a sample's three values as the GPU reads them (0 to 1), and a
+/// constant.
 using ColorMatrix = std::array<std::array<double, 4>, 3>;
 
-/// Colour with what nobody said filled in: limited BT.601 below 720 lines, else BT.709; RGB full range.
+/// @p color with unstated values filled in: limited BT.601 below 720 lines, else BT.709; RGB full range.
 [[nodiscard]] ColorInfo with_defaults(const ColorInfo& color, PixelFormat format, Size size) noexcept;
 /// ITU-R BT.601, BT.709, BT.2020 (non-constant luminance), SMPTE 240M.
 [[nodiscard]] ColorMatrix color_matrix(PixelFormat format, Size size, const ColorInfo& color) noexcept;
 
-/// What the shader is given with each frame, as it lies in the shader's block.
+/// What the shader gets with each frame, in the arrangement of its push constants.
 struct Parameters {
   std::array<std::array<float, 4>, 3> matrix{};
   std::array<float, 4> steps{};
@@ -52,7 +53,7 @@ struct Parameters {
   std::array<std::int32_t, 4> inside{};
   std::array<std::int32_t, 4> picture{};
 };
-static_assert(sizeof(Parameters) == 128);  // what every device has room for
+static_assert(sizeof(Parameters) == 128);  // every device supports that many bytes
 
 /// Where a source lies on a target.
 struct Placement {
@@ -62,9 +63,9 @@ struct Placement {
   Rotation rotation = Rotation::none;
 };
 
-/// A size turned.
+/// The size after the rotation.
 [[nodiscard]] Size turned(Size size, Rotation rotation) noexcept;
-/// The target's part that shows the source.
+/// The part of the target that shows the source.
 [[nodiscard]] Rect inside_of(const Placement& placement) noexcept;
 /// Fills steps, origin, low, high and inside.
 void place(const Placement& placement, Parameters& parameters) noexcept;

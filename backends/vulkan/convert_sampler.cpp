@@ -5,7 +5,7 @@
 namespace dmaflow::vulkan {
 namespace {
 
-/// Where chroma lies between luma, best of what the device can: MPEG-2's and H.264's place is wanted.
+/// The location of chroma between luma: @p wanted, which is that of MPEG-2 and H.264, or else what the device supports.
 VkChromaLocation location(VkFormatFeatureFlags features, VkChromaLocation wanted) noexcept {
   const bool can_cosited = (features & VK_FORMAT_FEATURE_COSITED_CHROMA_SAMPLES_BIT) != 0;
   const bool can_midpoint = (features & VK_FORMAT_FEATURE_MIDPOINT_CHROMA_SAMPLES_BIT) != 0;
@@ -24,7 +24,7 @@ VkFilter filter(VkFormatFeatureFlags features) noexcept {
 YuvSampler::~YuvSampler() {
   const Functions& vk = device_.vk;
   VkDevice device = device_.device;
-  if (device == VK_NULL_HANDLE) return;  // detached: gone with its owner
+  if (device == VK_NULL_HANDLE) return;  // detached: destroyed by the device's owner
   vk.DestroySampler(device, sampler_, nullptr);
   vk.DestroySamplerYcbcrConversion(device, conversion_, nullptr);
 }
@@ -33,13 +33,13 @@ Result<void> YuvSampler::create(const Reading& reading) {
   const VkFormatFeatureFlags features = reading.whole.features;
   const bool swap = reading.is_cr_first;
   const VkFilter between = filter(features);
-  // The nearest sample of those on every other column would be two at once for every other pixel.
+  // With cosited chroma, every other pixel would have two nearest samples, on the columns to its left and right.
   const bool nearest = between == VK_FILTER_NEAREST;
   const VkSamplerYcbcrConversionCreateInfo conversion{
       .sType = VK_STRUCTURE_TYPE_SAMPLER_YCBCR_CONVERSION_CREATE_INFO,
       .format = reading.whole.vk_format,
       .ycbcrModel = VK_SAMPLER_YCBCR_MODEL_CONVERSION_RGB_IDENTITY,
-      .ycbcrRange = VK_SAMPLER_YCBCR_RANGE_ITU_FULL,  // of no effect with this model
+      .ycbcrRange = VK_SAMPLER_YCBCR_RANGE_ITU_FULL,  // has no effect with this model
       .components = {.r = swap ? VK_COMPONENT_SWIZZLE_B : VK_COMPONENT_SWIZZLE_IDENTITY,
                      .b = swap ? VK_COMPONENT_SWIZZLE_R : VK_COMPONENT_SWIZZLE_IDENTITY},
       .xChromaOffset = location(features, nearest ? VK_CHROMA_LOCATION_MIDPOINT : VK_CHROMA_LOCATION_COSITED_EVEN),
@@ -55,7 +55,7 @@ Result<void> YuvSampler::create(const Reading& reading) {
   const VkSamplerYcbcrConversionInfo with = use();
   const VkSamplerCreateInfo sampler{.sType = VK_STRUCTURE_TYPE_SAMPLER_CREATE_INFO,
                                     .pNext = &with,
-                                    .magFilter = between,  // another than chroma's needs a feature of its own
+                                    .magFilter = between,  // one that differs from chroma's needs a separate feature
                                     .minFilter = between,
                                     .mipmapMode = VK_SAMPLER_MIPMAP_MODE_NEAREST,
                                     .addressModeU = VK_SAMPLER_ADDRESS_MODE_CLAMP_TO_EDGE,

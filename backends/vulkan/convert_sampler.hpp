@@ -5,9 +5,10 @@
 
 namespace dmaflow::vulkan {
 
-/// A sampler with a Y'CbCr conversion that brings chroma to the place asked for and leaves the values as they are (the
-/// model RGB_IDENTITY): colour is the shader's, with the same matrix whatever the sampler, and may change from frame to
-/// frame. Goes after the shader that has it and after its views; the GPU must be done.
+/// A sampler with a Y'CbCr conversion that interpolates chroma to the wanted location and leaves the values unchanged
+/// (the model RGB_IDENTITY). The shader converts the colour, with the same matrix for every sampler; the colour may
+/// change from frame to frame. Must be destroyed after the shader that uses it and after its views, when the GPU is
+/// done.
 class YuvSampler {
  public:
   explicit YuvSampler(Device::Impl& device) noexcept : device_(device) {}
@@ -15,7 +16,7 @@ class YuvSampler {
   YuvSampler& operator=(const YuvSampler&) = delete;
   ~YuvSampler();
 
-  /// For images of a Reading by a sampler. Errors: Vulkan's own.
+  /// For images of a Reading with Sampling::sampler. Errors: Vulkan's own.
   [[nodiscard]] Result<void> create(const Reading& reading);
   [[nodiscard]] VkSampler sampler() const noexcept { return sampler_; }
   /// A view that only this sampler may read. The caller destroys it.

@@ -23,7 +23,7 @@ constexpr std::uint32_t planes_bound = 3;
 ConvertShader::~ConvertShader() {
   const Functions& vk = device_.vk;
   VkDevice device = device_.device;
-  if (device == VK_NULL_HANDLE) return;  // detached: gone with its owner
+  if (device == VK_NULL_HANDLE) return;  // detached: destroyed by the device's owner
   vk.DestroyDescriptorPool(device, pool_, nullptr);
   vk.DestroyPipeline(device, pipeline_, nullptr);
   vk.DestroyPipelineLayout(device, layout_, nullptr);
@@ -53,7 +53,7 @@ Result<void> ConvertShader::create_layouts(const Kind& kind) {
   const std::array planes{binding(0, VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE), binding(1, VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE),
                           binding(2, VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE)};
   std::array whole{binding(0, VK_DESCRIPTOR_TYPE_COMBINED_IMAGE_SAMPLER)};
-  whole[0].pImmutableSamplers = &kind.whole;  // a conversion must be known to the pipeline
+  whole[0].pImmutableSamplers = &kind.whole;  // the pipeline must know a conversion
   const std::array output{binding(0, VK_DESCRIPTOR_TYPE_STORAGE_IMAGE), binding(1, VK_DESCRIPTOR_TYPE_SAMPLED_IMAGE)};
   if (auto made = reads_whole_ ? make(whole, input_layout_) : make(planes, input_layout_); !made) return made;
   if (auto made = make(output, output_layout_); !made) return made;
@@ -144,7 +144,7 @@ Result<VkDescriptorSet> ConvertShader::describe_input(std::span<const VkImageVie
   std::array<VkDescriptorImageInfo, planes_bound> images{};
   std::array<VkWriteDescriptorSet, planes_bound> writes{};
   const std::uint32_t bound = reads_whole_ ? 1 : planes_bound;
-  for (std::uint32_t i = 0; i < bound; ++i) {  // those that the format has not are never read, but must be there
+  for (std::uint32_t i = 0; i < bound; ++i) {  // missing planes are never read, but must be bound
     images[i] = {.imageView = planes[i < planes.size() ? i : 0],
                  .imageLayout = VK_IMAGE_LAYOUT_SHADER_READ_ONLY_OPTIMAL};
     writes[i] = {
@@ -182,7 +182,7 @@ Result<VkImageView> make_view(Device::Impl& device, const Image& image, const Or
                               const VkSamplerYcbcrConversionInfo* conversion) {
   constexpr std::array swizzles{VK_COMPONENT_SWIZZLE_R, VK_COMPONENT_SWIZZLE_G, VK_COMPONENT_SWIZZLE_B,
                                 VK_COMPONENT_SWIZZLE_A, VK_COMPONENT_SWIZZLE_ONE};
-  const bool plain = order == Order{0, 1, 2, 3};  // storage images may have no other
+  const bool plain = order == Order{0, 1, 2, 3};  // storage images allow no other
   const auto from = [&](std::size_t i) { return plain ? VK_COMPONENT_SWIZZLE_IDENTITY : swizzles[order[i]]; };
   const VkImageViewCreateInfo info{
       .sType = VK_STRUCTURE_TYPE_IMAGE_VIEW_CREATE_INFO,
@@ -198,7 +198,7 @@ Result<VkImageView> make_view(Device::Impl& device, const Image& image, const Or
   return view;
 }
 
-// Vulkan cannot wait for a fence and a descriptor at once: with a Cancel it waits in short stretches.
+// Vulkan cannot wait for a fence and a descriptor at once: with a Cancel, this waits in short intervals.
 Result<void> wait_for(Device::Impl& device, VkFence fence, Deadline deadline, const Cancel* cancel) noexcept {
   constexpr std::chrono::nanoseconds stretch = std::chrono::milliseconds(10);
   while (true) {

@@ -1,4 +1,4 @@
-// The Vulkan objects of a conversion: everything that is made once, before the first frame.
+// The Vulkan objects of a conversion: everything that is created once, before the first frame.
 #pragma once
 
 #include "convert_math.hpp"
@@ -6,7 +6,7 @@
 
 namespace dmaflow::vulkan {
 
-/// The pipeline with its layouts, and the overlay's image. Destroyed with it; the GPU must be done.
+/// The pipeline with its layouts and descriptor sets, destroyed with this object; the GPU must be done.
 class ConvertShader {
  public:
   /// What the shader is specialised for.
@@ -14,8 +14,8 @@ class ConvertShader {
     SourceFormat source{};
     bool scales = false;
     bool has_overlay = false;
-    VkSampler whole = VK_NULL_HANDLE;     ///< that reads all planes as one image; null = they are read one by one
-    std::uint32_t whole_descriptors = 1;  ///< that such an image takes
+    VkSampler whole = VK_NULL_HANDLE;     ///< reads all planes as one image; null = they are read one by one
+    std::uint32_t whole_descriptors = 1;  ///< the number that such an image takes
   };
 
   explicit ConvertShader(Device::Impl& device) noexcept : device_(device) {}
@@ -24,8 +24,8 @@ class ConvertShader {
   ~ConvertShader();
 
   [[nodiscard]] Result<void> create(const Kind& kind, std::uint32_t inputs, std::uint32_t outputs);
-  /// The sets of one buffer each, valid until this object goes. @p planes: those of the source, or the one of all.
-  /// @p again: a set that is written anew instead, which the GPU does not use now.
+  /// A descriptor set for one buffer, valid until this object is destroyed. @p planes: the views of the source's
+  /// planes, or the one of all. @p again: a set to be written again instead of a new one; the GPU must not be using it.
   [[nodiscard]] Result<VkDescriptorSet> describe_input(std::span<const VkImageView> planes,
                                                        VkDescriptorSet again = VK_NULL_HANDLE);
   [[nodiscard]] Result<VkDescriptorSet> describe_output(VkImageView target, VkImageView overlay);
@@ -48,7 +48,7 @@ class ConvertShader {
   VkDescriptorPool pool_ = VK_NULL_HANDLE;
 };
 
-/// A picture in the GPU's memory, uploaded once. Destroyed with it.
+/// A picture in the GPU's memory, uploaded once and destroyed with this object.
 class OverlayImage {
  public:
   explicit OverlayImage(Device::Impl& device) noexcept : device_(device) {}
@@ -74,7 +74,7 @@ class OverlayImage {
   VkDeviceMemory staging_memory_ = VK_NULL_HANDLE;
 };
 
-/// A view of an image whose texels the shader sees in this order.
+/// A view of an image; the shader sees its texels' components in @p order.
 [[nodiscard]] Result<VkImageView> make_view(Device::Impl& device, const Image& image, const Order& order,
                                             const VkSamplerYcbcrConversionInfo* conversion = nullptr);
 

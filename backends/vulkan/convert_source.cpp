@@ -8,7 +8,7 @@ namespace {
 
 constexpr const char* operation = "vulkan::Convert::check_input";
 
-/// The same bytes with Cb where Cr is: Vulkan has formats for these only.
+/// Formats with the same bytes but Cb and Cr exchanged: Vulkan has only those with Cb first.
 struct Twin {
   PixelFormat cr_first;
   PixelFormat cb_first;

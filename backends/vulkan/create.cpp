@@ -1,5 +1,5 @@
-// A device for programs that have none: looks at every physical device, says why each is not used, takes the first
-// that is.
+// Creates a device for programs that have none: checks every physical device, records why it is not suitable, and takes
+// the first that is.
 #include "impl.hpp"
 
 #include "log.hpp"
@@ -34,7 +34,7 @@ constexpr VkDebugUtilsMessengerCreateInfoEXT messenger_info{
                    VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
     .pfnUserCallback = say};
 
-/// An instance that is destroyed where nobody takes it over.
+/// An instance that is destroyed unless it is taken over.
 struct Instance {
   Functions vk;
   PFN_vkGetInstanceProcAddr get = nullptr;
@@ -49,7 +49,7 @@ struct Instance {
   void listen() noexcept;
 };
 
-/// A physical device with what creating a device on it needs.
+/// A physical device and what is needed to create a device on it.
 struct Found {
   VkPhysicalDevice handle = VK_NULL_HANDLE;
   PhysicalDevice seen;
@@ -128,7 +128,7 @@ bool contains(std::string_view text, std::string_view part) {
   return part.empty() || !std::ranges::search(text, part, same).empty();
 }
 
-/// Whether a path is one of the device's nodes, also through links such as /dev/dri/by-path.
+/// Whether a path is one of the device's nodes, directly or through a link such as those in /dev/dri/by-path.
 bool is_node(const std::string& path, const VkPhysicalDeviceDrmPropertiesEXT& drm) {
   const int fd = sys::open(path.c_str(), O_PATH);
   if (fd < 0) return false;
@@ -143,7 +143,7 @@ bool is_node(const std::string& path, const VkPhysicalDeviceDrmPropertiesEXT& dr
 
 Error refuse(const Found& found, const char* operation) { return Error::os(ENODEV, operation, found.seen.name); }
 
-/// The compute queue family, best one with graphics too, or nothing.
+/// A queue family with compute, preferably with graphics too; nullopt if there is none.
 std::optional<std::uint32_t> queue_family_of(const Functions& vk, VkPhysicalDevice device) {
   std::uint32_t count = 0;
   vk.GetPhysicalDeviceQueueFamilyProperties(device, &count, nullptr);
@@ -158,7 +158,7 @@ std::optional<std::uint32_t> queue_family_of(const Functions& vk, VkPhysicalDevi
   return std::nullopt;
 }
 
-/// What it lacks, and what it has of what may be used.
+/// Collects the required and optional extensions that the driver has; a missing required one becomes the refusal.
 void look_at_extensions(const Functions& vk, Found& found) {
   std::uint32_t count = 0;
   vk.EnumerateDeviceExtensionProperties(found.handle, nullptr, &count, nullptr);
@@ -203,7 +203,7 @@ Found look_at(const Functions& vk, VkPhysicalDevice handle, const CreateOptions&
   VkPhysicalDeviceDrmPropertiesEXT drm{.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRM_PROPERTIES_EXT};
   VkPhysicalDeviceDriverProperties driver{.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES, .pNext = &drm};
   VkPhysicalDeviceProperties2 properties{.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &driver};
-  vk.GetPhysicalDeviceProperties2(handle, &properties);  // what the driver does not know stays zero
+  vk.GetPhysicalDeviceProperties2(handle, &properties);  // fields that the driver does not know stay zero
   found.seen = {.name = properties.properties.deviceName,
                 .driver = driver.driverName,
                 .node = drm_node(drm),
@@ -316,7 +316,7 @@ Result<std::unique_ptr<Device>> Device::create(const CreateOptions& options) {
   auto handle = make_device(instance.vk, *found);
   if (!handle) return std::unexpected(handle.error());
   auto impl = std::make_unique<Impl>();
-  impl->owns_device = true;  // from here on, impl destroys both
+  impl->owns_device = true;  // from here on, impl destroys the instance and the device
   impl->instance = instance.handle;
   impl->get_instance_proc_addr = instance.get;
   impl->validation = std::exchange(instance.messenger, VK_NULL_HANDLE);

@@ -83,7 +83,7 @@ Result<void> Device::Impl::prepare(const Existing& existing) {
   is_software = properties.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
   max_image = properties.properties.limits.maxImageDimension2D;
   vk.GetPhysicalDeviceMemoryProperties(physical_device, &memory);
-  // Part of Vulkan 1.2, where programs need not name it.
+  // Part of Vulkan 1.2, so programs need not name it there.
   const bool has_format_lists = properties.properties.apiVersion >= VK_API_VERSION_1_2;
   for (const char* extension : required) {
     if (has(existing.extensions, extension)) continue;
@@ -128,7 +128,7 @@ Result<void> Device::Impl::submit(const VkSubmitInfo& info, VkFence fence) noexc
 }
 
 void Device::Impl::tear_down() noexcept {
-  const std::lock_guard lock(import_mutex);  // nobody is importing meanwhile
+  const std::lock_guard lock(import_mutex);  // no import may be under way
   domain->detach();
   device = VK_NULL_HANDLE;
 }

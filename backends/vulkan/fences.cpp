@@ -1,4 +1,4 @@
-// Fences in and out of the GPU's queue, timelines, and the barriers that hand images over.
+// Import and export of fences and timelines, and the barriers that transfer images to and from the GPU.
 #include "impl.hpp"
 
 #include "sys/sys.hpp"
@@ -18,7 +18,7 @@ Error cannot(const char* operation, std::string_view device, const char* what) n
   return Error::os(ENOTSUP, operation, device).detail("the device %s", what);
 }
 
-/// Whether a descriptor is a drm_syncobj: its link in /proc says what it is of.
+/// Whether a descriptor is a drm_syncobj: its link in /proc names its type.
 bool is_syncobj(int fd) noexcept {
   std::array<char, 64> link{};
   std::array<char, 64> path{};
@@ -65,9 +65,9 @@ Result<void> Device::import_fence(Fence& fence, VkSemaphore semaphore) {
                                         .semaphore = semaphore,
                                         .flags = VK_SEMAPHORE_IMPORT_TEMPORARY_BIT,
                                         .handleType = sync_file,
-                                        .fd = fence.poll_fd()};  // -1 for null: signalled already
+                                        .fd = fence.poll_fd()};  // -1 for a null fence: already signalled
   auto imported = impl_->checked(impl_->vk.ImportSemaphoreFdKHR(impl_->device, &info), "vkImportSemaphoreFdKHR");
-  if (imported) static_cast<void>(std::move(fence).take_fd().release());  // Vulkan's now
+  if (imported) static_cast<void>(std::move(fence).take_fd().release());  // Vulkan owns it now
   return imported;
 }
 
@@ -127,8 +127,7 @@ Result<VkSemaphore> Device::import_timeline(Fd& fd) {
     return std::unexpected(
         Error::os(EINVAL, "vkImportSemaphoreFdKHR", impl_->name).detail("descriptor %d is no drm_syncobj", fd.get()));
   }
-  // A driver whose own timelines are no drm_syncobjs would take the descriptor for something else: it is tried out
-  // first.
+  // A driver whose own timelines are not drm_syncobjs would misinterpret the descriptor, so this is tested first.
   auto own = create_timeline();
   if (!own) return own;
   auto kind = export_timeline(*own);
@@ -146,14 +145,14 @@ Result<VkSemaphore> Device::import_timeline(Fd& fd) {
     impl_->vk.DestroySemaphore(impl_->device, *own, nullptr);
     return std::unexpected(imported.error());
   }
-  static_cast<void>(fd.release());  // Vulkan's now
+  static_cast<void>(fd.release());  // Vulkan owns it now
   return own;
 }
 
 VkImageMemoryBarrier Device::acquire(const Image& image, VkImageLayout layout, VkAccessFlags access) const noexcept {
   VkImageMemoryBarrier taken = barrier(image);
   taken.dstAccessMask = access;
-  taken.oldLayout = VK_IMAGE_LAYOUT_GENERAL;  // as whoever is outside leaves it
+  taken.oldLayout = VK_IMAGE_LAYOUT_GENERAL;  // the layout in which external users leave it
   taken.newLayout = layout;
   taken.srcQueueFamilyIndex = impl_->outside();
   taken.dstQueueFamilyIndex = impl_->queue_family;
@@ -164,7 +163,7 @@ VkImageMemoryBarrier Device::acquire_to_overwrite(const Image& image, VkImageLay
                                                   VkAccessFlags access) const noexcept {
   VkImageMemoryBarrier taken = barrier(image);
   taken.dstAccessMask = access;
-  taken.oldLayout = VK_IMAGE_LAYOUT_UNDEFINED;  // nothing is kept, so nothing is to be handed over
+  taken.oldLayout = VK_IMAGE_LAYOUT_UNDEFINED;  // the contents are discarded, so no ownership transfer is needed
   taken.newLayout = layout;
   taken.srcQueueFamilyIndex = VK_QUEUE_FAMILY_IGNORED;
   taken.dstQueueFamilyIndex = VK_QUEUE_FAMILY_IGNORED;

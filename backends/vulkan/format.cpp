@@ -1,6 +1,6 @@
-// DRM names a little-endian word from its highest bits down; Vulkan names bytes in memory, or with _PACK a word from
-// its highest bits down. Sources: drm_fourcc.h; Vulkan specification, "Compatible Formats of Planes" and "Packed
-// Formats".
+// DRM's format names list the components of a little-endian word from its highest bits down; Vulkan's list bytes in
+// memory, or with _PACK those of a word from its highest bits down. Sources: drm_fourcc.h; Vulkan specification,
+// "Compatible Formats of Planes" and "Packed Formats".
 #include <dmaflow/vulkan.hpp>
 
 #include <algorithm>
@@ -17,7 +17,7 @@ constexpr PixelFormat code(const char (&text)[5]) noexcept {
   return PixelFormat::of(text[0], text[1], text[2], text[3]);
 }
 
-// Of twins, the one with alpha first: from_vulkan() gives that.
+// Of two formats with the same VkFormat, the one with alpha is first: from_vulkan() returns that one.
 constexpr Row table[] = {
     {formats::argb8888, VK_FORMAT_B8G8R8A8_UNORM},
     {formats::xrgb8888, VK_FORMAT_B8G8R8A8_UNORM},

@@ -14,7 +14,7 @@ Result<void> missing(const char* name) noexcept {
 
 }  // namespace
 
-// A member's name stands for itself: no parentheses. NOLINTBEGIN(bugprone-macro-parentheses)
+// A member's name cannot be parenthesized. NOLINTBEGIN(bugprone-macro-parentheses)
 #define DMAFLOW_VK_LOAD(getter, object, function)                                \
   function = reinterpret_cast<PFN_vk##function>(getter(object, "vk" #function)); \
   if (function == nullptr) return missing("vk" #function);
@@ -42,7 +42,7 @@ Result<PFN_vkGetInstanceProcAddr> load_library() noexcept {
   void* const library = dlopen("libvulkan.so.1", RTLD_NOW | RTLD_LOCAL);
   void* const function = library == nullptr ? nullptr : dlsym(library, "vkGetInstanceProcAddr");
   if (function == nullptr) {
-    const char* const why = dlerror();  // of this thread. NOLINT(concurrency-mt-unsafe)
+    const char* const why = dlerror();  // thread-local. NOLINT(concurrency-mt-unsafe)
     return std::unexpected(Error::os(ENOENT, "dlopen", "libvulkan.so.1")
                                .detail("%s: install Vulkan's loader (Debian: libvulkan1) and a driver",
                                        why == nullptr ? "not loaded" : why));

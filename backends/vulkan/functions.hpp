@@ -1,4 +1,4 @@
-// Vulkan's functions, fetched from the program's own vkGetInstanceProcAddr: no loader is linked.
+// Vulkan's functions, loaded through the program's own vkGetInstanceProcAddr: no loader is linked.
 #pragma once
 
 #include <dmaflow/error.hpp>
@@ -6,7 +6,7 @@
 #include <vulkan/vulkan_core.h>
 
 // clang-format off
-// Those that need no instance, those of an instance, those of a device, and those of a device that may be missing.
+// Global functions, those of an instance, those of a device, and those of a device that may be missing.
 #define DMAFLOW_VK_GLOBAL(X)                                                                        \
   X(CreateInstance) X(EnumerateInstanceVersion) X(EnumerateInstanceExtensionProperties)            \
   X(EnumerateInstanceLayerProperties)
@@ -48,7 +48,7 @@ struct Functions {
 #undef DMAFLOW_VK_MEMBER
   // NOLINTEND(readability-identifier-naming)
 
-  /// Errors of all three: VK_ERROR_INITIALIZATION_FAILED with the name of a function that is not there.
+  /// Errors of all three: VK_ERROR_INITIALIZATION_FAILED with the name of a function that is missing.
   [[nodiscard]] Result<void> load_global(PFN_vkGetInstanceProcAddr get) noexcept;
   [[nodiscard]] Result<void> load_instance(PFN_vkGetInstanceProcAddr get, VkInstance instance) noexcept;
   [[nodiscard]] Result<void> load_device(VkDevice device) noexcept;

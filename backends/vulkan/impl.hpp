@@ -12,20 +12,21 @@ namespace dmaflow::vulkan {
 
 class MemoryAllocator;
 
-/// The device's node by number: "/dev/dri/renderD128", its primary one where it has no other, or nothing.
+/// The path of the device's render node, "/dev/dri/renderD128"; its primary node if it has no other; empty if it has
+/// none.
 [[nodiscard]] std::string drm_node(const VkPhysicalDeviceDrmPropertiesEXT& drm);
-/// Ends what create() listens with; 0 = nothing.
+/// Destroys the messenger that create() made; 0 = none.
 void destroy_messenger(PFN_vkGetInstanceProcAddr get, VkInstance instance, VkDebugUtilsMessengerEXT messenger) noexcept;
 
-/// A descriptor that Vulkan made, or -1. Some drivers (lavapipe) make them without CLOEXEC.
+/// Owns a descriptor that Vulkan made, or -1, and sets CLOEXEC: some drivers (lavapipe) do not.
 [[nodiscard]] Fd owned(int fd) noexcept;
 
-/// Memory that was imported and what was made on it. Plain handles: destroyed by Device::Impl.
+/// Imported memory and the object created on it. Plain handles: destroyed by Device::Impl.
 struct Imported {
   std::uint32_t first_plane = 0;
   std::uint32_t plane_count = 0;     // 0 = a VkBuffer on an object, whose index is first_plane
-  Image image{};                     // or
-  VkBuffer buffer = VK_NULL_HANDLE;  // this one
+  Image image{};                     // either an image
+  VkBuffer buffer = VK_NULL_HANDLE;  // or a buffer
   VkBufferUsageFlags buffer_usage = 0;
   std::array<VkDeviceMemory, max_planes> memory{};
   std::uint32_t memory_count = 0;
@@ -50,7 +51,7 @@ struct Device::Impl {
   PFN_vkGetInstanceProcAddr get_instance_proc_addr = nullptr;
   bool owns_device = false;  // and the instance
   VkDevice owned_device = VK_NULL_HANDLE;
-  VkDebugUtilsMessengerEXT validation = VK_NULL_HANDLE;  // where create() made one
+  VkDebugUtilsMessengerEXT validation = VK_NULL_HANDLE;  // if create() made one
 
   std::string name;
   std::string node;
@@ -62,7 +63,7 @@ struct Device::Impl {
   bool imports_sync_fd = false;
   bool exports_sync_fd = false;
   std::uint32_t max_image = 0;  // pixels
-  float timestamp_period = 0;   // nanoseconds a tick; 0 = the queue has no timestamps
+  float timestamp_period = 0;   // nanoseconds per tick; 0 = the queue has no timestamps
   VkPhysicalDeviceMemoryProperties memory{};
 
   std::mutex own_queue_mutex;
@@ -78,9 +79,9 @@ struct Device::Impl {
 
   /// Fetches functions and properties for the handles above.
   [[nodiscard]] Result<void> prepare(const Existing& existing);
-  /// Of a call that failed; notes a lost device.
+  /// The error of a failed call; records a lost device.
   [[nodiscard]] Error error(VkResult result, const char* operation) noexcept;
-  /// Positive results (VK_INCOMPLETE, VK_TIMEOUT) are the caller's to look at.
+  /// Positive results (VK_INCOMPLETE, VK_TIMEOUT) are no errors here: the caller checks them.
   [[nodiscard]] Result<void> checked(VkResult result, const char* operation) noexcept {
     if (result >= 0) return {};
     return std::unexpected(error(result, operation));
@@ -102,12 +103,13 @@ struct Device::Impl {
                                                    VkImageUsageFlags usage) const;
   /// A plane of a linear layout as an image of its own.
   [[nodiscard]] Result<ImagePlan> plan_plane(const Layout& layout, std::uint32_t plane, VkImageUsageFlags usage) const;
-  /// The arrangement, as the device has it. Errors: those of Device::import_image() that need no buffer to be seen.
+  /// What the device supports for the arrangement. Errors: those of Device::import_image() that do not depend on a
+  /// buffer.
   [[nodiscard]] Result<FormatSupport> can_import(const Layout& layout, const ImagePlan& plan) const;
 
   [[nodiscard]] Result<Imported*> import(const Buffer& buffer, const ImagePlan& plan);
   [[nodiscard]] Result<Imported> make_image(const Buffer& buffer, const ImagePlan& plan);
-  /// For images in the device's own linear tiling: whether that is the layout's.
+  /// For images in the device's own linear tiling: checks that its offsets and strides are the layout's.
   [[nodiscard]] Result<void> has_own_strides(const Layout& layout, const ImagePlan& plan, VkImage image) const;
   [[nodiscard]] Result<void> bind_image(const Buffer& buffer, const ImagePlan& plan, bool disjoint, Imported& made);
   [[nodiscard]] Result<Imported> make_buffer(const Buffer& buffer, std::uint32_t object, VkBufferUsageFlags usage);
@@ -116,7 +118,7 @@ struct Device::Impl {
                                                      const VkMemoryRequirements& needs, const void* dedicated);
   void destroy(Imported& imported) const noexcept;
 
-  /// The types of @p bits in the order to try them: the GPU's own first.
+  /// The memory types in @p bits in the order to try them: device-local ones first.
   [[nodiscard]] std::vector<std::uint32_t> memory_types(std::uint32_t bits) const;
 
   [[nodiscard]] Result<void> submit(const VkSubmitInfo& info, VkFence fence) noexcept;

@@ -1,4 +1,4 @@
-// Buffers as images and as memory of the GPU. What is made hangs on the buffer, one attachment with all its forms.
+// Imports buffers as images and as memory of the GPU. All imported forms of a buffer are kept on it, in one attachment.
 #include "impl.hpp"
 
 #include "sys/sys.hpp"
@@ -17,7 +17,7 @@ class Imports final : public Attachment {
     for (Imported& one : forms) device_.destroy(one);
     forms.clear();
   }
-  std::deque<Imported> forms;  // grows without moving what is there
+  std::deque<Imported> forms;  // grows without moving its elements
 
  private:
   Device::Impl& device_;
@@ -27,7 +27,7 @@ VkImageAspectFlagBits memory_plane(std::uint32_t plane) noexcept {
   return static_cast<VkImageAspectFlagBits>(VK_IMAGE_ASPECT_MEMORY_PLANE_0_BIT_EXT << plane);
 }
 
-/// The format of a single plane, taken as samples without meaning.
+/// The format of a single plane, read as samples without meaning.
 VkFormat plane_format(const FormatInfo& info, std::uint32_t plane) noexcept {
   if (info.plane_count == 1 && !info.is_yuv) return to_vulkan(info.format);
   const PlaneInfo& one = info.planes[plane];
@@ -66,7 +66,7 @@ std::vector<std::uint32_t> Device::Impl::memory_types(std::uint32_t bits) const 
   return types;
 }
 
-/// Whether the number still is the dma-buf it was: some drivers (lavapipe) map whatever they are given.
+/// Whether the descriptor is still a dma-buf: some drivers (lavapipe) map whatever they get.
 Result<void> Device::Impl::check_object(const Buffer& buffer, std::uint32_t object) const noexcept {
   const int is_dma_buf = sys::is_dma_buf(buffer.fd(object));
   if (is_dma_buf == 1) return {};
@@ -76,7 +76,7 @@ Result<void> Device::Impl::check_object(const Buffer& buffer, std::uint32_t obje
                   buffer.fd(object), object, is_dma_buf < 0 ? "is not open" : "is not a dma-buf"));
 }
 
-// Vulkan takes the descriptor with a successful vkAllocateMemory and not otherwise, so each try has its own.
+// Vulkan takes ownership of the descriptor only if vkAllocateMemory succeeds, so each attempt has its own.
 Result<VkDeviceMemory> Device::Impl::import_object(const Buffer& buffer, std::uint32_t object,
                                                    const VkMemoryRequirements& needs, const void* dedicated) {
   if (needs.size > buffer.size(object)) {
@@ -91,7 +91,7 @@ Result<VkDeviceMemory> Device::Impl::import_object(const Buffer& buffer, std::ui
   const VkResult asked = vk.GetMemoryFdPropertiesKHR(device, VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT,
                                                      buffer.fd(object), &properties);
   if (asked == VK_ERROR_DEVICE_LOST) return std::unexpected(error(asked, "vkGetMemoryFdPropertiesKHR"));
-  // Some drivers (lavapipe) report none and import all the same: then what the image takes decides.
+  // Some drivers (lavapipe) report none but can import: then only the image's memory types count.
   const bool told = asked == VK_SUCCESS && properties.memoryTypeBits != 0;
   const std::uint32_t bits = needs.memoryTypeBits & (told ? properties.memoryTypeBits : ~0U);
   Error refused = Error::os(ENOTSUP, "vkGetMemoryFdPropertiesKHR", name)
@@ -137,7 +137,7 @@ Result<void> Device::Impl::bind_image(const Buffer& buffer, const ImagePlan& pla
     const VkMemoryDedicatedAllocateInfo dedicated{.sType = VK_STRUCTURE_TYPE_MEMORY_DEDICATED_ALLOCATE_INFO,
                                                   .image = made.image.image};
     auto object = import_object(buffer, layout.planes[plan.first_plane + i].object, needs.memoryRequirements,
-                                disjoint ? nullptr : &dedicated);  // several memories: dedicated is not allowed
+                                disjoint ? nullptr : &dedicated);  // with several memories, dedicated is not allowed
     if (!object) return std::unexpected(object.error());
     made.memory[made.memory_count++] = *object;
     plane_infos[i] = {.sType = VK_STRUCTURE_TYPE_BIND_IMAGE_PLANE_MEMORY_INFO, .planeAspect = memory_plane(i)};
@@ -215,7 +215,7 @@ Result<Imported> Device::Impl::make_image(const Buffer& buffer, const ImagePlan&
   made.image.extent = plan.extent;
   made.image.usage = plan.usage;
   auto bound = bind_image(buffer, plan, disjoint, made);
-  if (bound && by_tiling) bound = has_own_strides(layout, plan, made.image.image);  // lavapipe knows once it is bound
+  if (bound && by_tiling) bound = has_own_strides(layout, plan, made.image.image);  // lavapipe knows after binding
   if (!bound) {
     destroy(made);
     return std::unexpected(bound.error());
@@ -276,7 +276,7 @@ void Device::Impl::destroy(Imported& imported) const noexcept {
 
 namespace {
 
-/// The form made before that can do what is asked, or nullptr.
+/// An existing form that can do what is asked, or nullptr.
 template <typename Fits>
 Imported* find(Imports* imports, const Fits& fits) {
   if (imports == nullptr) return nullptr;

@@ -1,5 +1,5 @@
-// What the device can do with a format, asked of the driver: the list of its modifiers, and for each whether images of
-// the wanted use can be imported and exported as dma-bufs.
+// What the driver supports for a format: the list of its modifiers, and for each whether images of the wanted usage can
+// be imported and exported as dma-bufs.
 #include "impl.hpp"
 
 #include <algorithm>
@@ -20,8 +20,8 @@ VkFormatFeatureFlags needed(VkImageUsageFlags usage) noexcept {
   return features;
 }
 
-/// What the driver answers for images in one arrangement: a modifier, or without one its own linear tiling. Nothing
-/// where there are no such images.
+/// What the driver supports for images with a modifier, or without one in its own linear tiling. nullopt if there are
+/// no such images.
 std::optional<FormatSupport> ask(const Device::Impl& device, VkFormat format, VkImageUsageFlags usage,
                                  std::optional<Modifier> modifier) {
   VkPhysicalDeviceImageDrmFormatModifierInfoEXT arrangement{
@@ -86,7 +86,7 @@ std::vector<FormatSupport> Device::Impl::support(PixelFormat format, VkFormat vk
     auto features = listed.drmFormatModifierTilingFeatures;
     if ((features & needed(usage)) != needed(usage)) continue;
     auto one = ask(*this, vk_format, usage, modifier);
-    if (!one && modifier.is_linear()) {  // lavapipe lists it for NV12 and has no such images
+    if (!one && modifier.is_linear()) {  // lavapipe lists it for NV12 but has no such images
       features = properties.formatProperties.linearTilingFeatures;
       if ((features & needed(usage)) == needed(usage)) one = ask(*this, vk_format, usage, std::nullopt);
     }
