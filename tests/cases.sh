@@ -1,18 +1,18 @@
 # shellcheck shell=bash
-# Sourced by tests that are scripts. check NAME command... is one test: PASS or FAIL and its name on stdout, which tests/run
-# counts; of a failed one also its output. DMAFLOW_FILTER is an extended regular expression; tests whose name does not match
-# are not run.
+# Sourced by tests that are scripts. check NAME command... runs one test: it prints PASS or FAIL and its name to stdout,
+# which tests/run counts, and the output of a failed test. DMAFLOW_FILTER is an extended regular expression; tests whose
+# name does not match it are not run.
 
 CASES_FAILED=0
 
-# wanted NAME: whether the filter lets it run.
+# wanted NAME: whether the filter selects this test.
 wanted() { [[ -z ${DMAFLOW_FILTER:-} || $1 =~ $DMAFLOW_FILTER ]]; }
 
 check() {
   local name=$1 output status=0
   shift
   wanted "$name" || return 0
-  # In a subshell with set -e of its own: `||` would switch it off.
+  # In a subshell with its own set -e: `||` would disable it.
   set +e
   output=$( (set -e; "$@") 2>&1 </dev/null)
   status=$?
@@ -26,5 +26,5 @@ check() {
   fi
 }
 
-# The last line of a script of tests.
+# The last line of each script of tests.
 cases_end() { ((CASES_FAILED == 0)); }

@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# Sourced by every command that a person starts (examples/demo, tests/run, tests/lab/run). It gives them two things:
+# Sourced by every command that a person starts (examples/demo, tests/run, tests/lab/run). It provides two functions:
 #   step "What is being done" command...   one line with the time it took; the command's output goes to a log
-#   need_packages package...               installs those that are missing, and is quick when none is
-# Nothing here asks a question, and nothing is installed that is already there.
+#   need_packages package...               installs those that are missing; fast if none is
+# Nothing here asks a question, and nothing that is already there is installed.
 
 DMAFLOW_CACHE=${DMAFLOW_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/dmaflow}
 DMAFLOW_LOGS=${DMAFLOW_LOGS:-$DMAFLOW_CACHE/logs}
 export DMAFLOW_CACHE DMAFLOW_LOGS
-# A user's PATH on Debian lacks these, and depmod and others live there.
+# A Debian user's PATH lacks these directories, which contain depmod and others.
 PATH=$PATH:/usr/sbin:/sbin
 
-# Package groups. Whoever needs one writes: need_packages "${PACKAGES_BUILD[@]}"
+# Package groups. A script that needs one calls: need_packages "${PACKAGES_BUILD[@]}"
 # shellcheck disable=SC2034  # used by the scripts that source this file
 PACKAGES_BUILD=(g++ cmake ninja-build pkg-config git ca-certificates libdrm-dev libgbm-dev libvulkan-dev libgtest-dev
   libgmock-dev libbenchmark-dev libcli11-dev libfmt-dev nlohmann-json3-dev glslang-tools)
@@ -27,8 +27,8 @@ PACKAGES_LAB=(qemu-system-x86 python3-minimal libpython3-stdlib)
 # shellcheck disable=SC2034
 PACKAGES_LAB_IMAGE=(mmdebstrap erofs-utils kmod cpio zstd xz-utils ca-certificates debian-archive-keyring)
 
-# kernel_line KERNEL: which of the lab's three kinds a kernel is of: 6.1 (Debian 12's), 6.12 (Debian 13's) or backports (newer ones).
-# KERNEL is one of these, or a release of Debian 13's archive: 6.12.107, 7.2.12+deb13. Fails for anything else.
+# kernel_line KERNEL: prints to which of the lab's three lines a kernel belongs: 6.1 (Debian 12's), 6.12 (Debian 13's) or backports
+# (newer ones). KERNEL is one of these, or a release in Debian 13's archive: 6.12.107, 7.2.12+deb13. Fails for anything else.
 kernel_line() {
   case $1 in
     6.1 | 6.12 | backports) echo "$1" ;;
@@ -37,7 +37,7 @@ kernel_line() {
   esac
 }
 
-# as_root command...: runs it as root, through sudo where that is needed.
+# as_root command...: runs it as root, through sudo if necessary.
 as_root() {
   if ((EUID == 0)); then
     "$@"
@@ -49,16 +49,16 @@ as_root() {
   fi
 }
 
-# Tenths of a second since some fixed point, without starting a process.
+# Prints the time since a fixed point in tenths of a second, without starting a process.
 _tenths() { local us=${EPOCHREALTIME/[.,]/}; echo $((us / 100000)); }
 
 _step_line() { # tenths text [carriage return first]
   printf '%s[%4d.%ds] %s' "${3:-}" $(($1 / 10)) $(($1 % 10)) "$2" >&2
 }
 
-# step TEXT command...: says TEXT and the time it took in one line on stderr, and hides the command's output in a log. On a terminal
-# the time runs along. When the command fails, its last lines and the log's path are shown and its status is returned.
-# The command runs in a subshell: it cannot set variables of the caller.
+# step TEXT command...: prints TEXT and the time it took as one line on stderr, and writes the command's output to a log. On a
+# terminal the time is updated while it runs. If the command fails, its last lines and the log's path are printed and its status is
+# returned. The command runs in a subshell, so it cannot set variables of the caller.
 step() {
   local text=$1 log start status=0 ticker='' keep_e=''
   shift
@@ -66,7 +66,7 @@ step() {
   log=$DMAFLOW_LOGS/$(printf '%s' "$text" | tr -cs 'A-Za-z0-9.-' '-' | cut -c1-60)-$$.log
   start=$(_tenths)
   if [[ -t 2 ]]; then
-    # The pid of this shell, so that the ticker ends also when we are killed and cannot stop it.
+    # Checks the pid of this shell, so that the ticker also ends if we are killed and cannot stop it.
     (
       sleep 2
       while kill -0 "$$" 2>/dev/null; do
@@ -76,12 +76,12 @@ step() {
     ) &
     ticker=$!
   fi
-  # `if step ...` and `step || ...` switch off set -e inside; the subshell switches it on again for the command.
+  # `if step ...` and `step || ...` disable set -e inside; the subshell enables it again for the command.
   [[ $- == *e* ]] && keep_e=1
   set +e
   (
     [[ -n $keep_e ]] && set -e
-    # Nothing may wait for an answer from the terminal.
+    # Nothing may wait for input from the terminal.
     "$@"
   ) >"$log" 2>&1 </dev/null
   status=$?
@@ -93,7 +93,7 @@ step() {
   fi
   if ((status == 0)); then
     _step_line $(($(_tenths) - start)) "$text"$'\n'
-    # Logs of what went well are only kept for a while.
+    # Logs are deleted after a week.
     find "$DMAFLOW_LOGS" -name '*.log' -mtime +7 -delete 2>/dev/null || true
   else
     _step_line $(($(_tenths) - start)) "$text: failed (status $status). The end of $log:"$'\n'
@@ -107,7 +107,7 @@ missing_packages() {
   local package state
   local -A installed=()
   while read -r package state; do
-    # With several architectures a package is listed once for each.
+    # With several architectures a package is listed once for each of them.
     [[ $state == *installed && $state != *not-installed ]] && installed[$package]=1
   done < <(dpkg-query -W -f='${Package} ${db:Status-Status}\n' "$@" 2>/dev/null || true)
   for package; do
@@ -121,15 +121,16 @@ _apt_get() {
 }
 
 _install() {
-  # The lists may be absent (fresh machine) or so old that the versions in them are gone from the mirror: first try what is there.
+  # The package lists may be missing (fresh machine) or so old that the mirror no longer has their versions. First try with them.
   _apt_get install --no-install-recommends "$@" || { _apt_get update && _apt_get install --no-install-recommends "$@"; }
 }
 
-# need_packages package...: after it, all of them are installed.
+# need_packages package...: installs those that are missing.
 need_packages() {
   local missing
   mapfile -t missing < <(missing_packages "$@")
   ((${#missing[@]} == 0)) && return 0
-  # Two commands started at once would both install; apt's lock makes the second wait, and it then finds them installed.
+  # Two commands that start at once would both install; apt's lock makes the second one wait, and it then finds
+  # everything installed.
   step "Installing ${#missing[@]} packages (${missing[*]:0:4}$( ((${#missing[@]} > 4)) && echo ' ...'))" _install "${missing[@]}"
 }

@@ -1,4 +1,4 @@
-// Any bytes as a datagram of the connector: the parsers stay inside them and end.
+// Parses arbitrary bytes as a datagram of the connector: the parsers stay within them and terminate.
 #include <dmaflow/connector_message.hpp>
 #include <dmaflow/process_events.hpp>
 
@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-// The first byte of the input says whether the datagram was cut; the rest is the datagram.
+// The first byte of the input says whether the datagram was truncated; the rest is the datagram.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace dmaflow::connector;
   if (size == 0) return 0;

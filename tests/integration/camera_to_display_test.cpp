@@ -1,6 +1,6 @@
-// The promise as a whole, on real drivers: camera frames reach the screen, in order, without a copy, at the promised
-// cost. What a process costs is counted from outside it: the tests start themselves again as a child that streams, and
-// look at it with strace, /proc, an allocation counter and pictures taken outside the guest.
+// The complete promise on real drivers: camera frames reach the screen, in order, without a copy, at the promised cost.
+// The cost of a process is measured from outside it: the tests start themselves again as a child that streams, and
+// observe it with strace, /proc, an allocation counter and screenshots taken outside the guest.
 #include "screens.hpp"
 #include "support.hpp"
 
@@ -39,7 +39,6 @@ const char* get(const char* variable, const char* otherwise) {
 }
 
 // --- The child
-// ---------------------------------------------------------------------------------------------------------
 
 /// Streams as the environment says, then prints "captured presented dropped bytes_copied". Started by the tests below.
 TEST(Child, DISABLED_Streams) {
@@ -90,7 +89,7 @@ class Process {
   Process& operator=(const Process&) = delete;
 
   [[nodiscard]] pid_t pid() const { return pid_; }
-  /// The exit status, or -1 where it did not end in time.
+  /// The exit status, or -1 if it did not end in time.
   int wait(seconds limit) {
     const auto end = std::chrono::steady_clock::now() + limit;
     int status = 0;
@@ -125,8 +124,8 @@ std::vector<std::string> child_command(std::vector<std::string> prefix = {}) {
 
 std::string temporary(const std::string& name) { return ::testing::TempDir() + "dmaflow-" + name; }
 
-/// Waits until the process streams: it has printed its plan, and now waits for its devices. A wait alone does not say
-/// so: preparing tries each memory through a mapping, and waits there for devices that are at work in it.
+/// Waits until the process streams: it has printed its plan and now waits for its devices. A wait alone is not enough,
+/// because prepare() tries each memory through a mapping, and may wait there for devices that still use it.
 bool wait_until_streaming(const Process& process) {
   const auto end = std::chrono::steady_clock::now() + seconds(30);
   while (std::chrono::steady_clock::now() < end) {
@@ -143,25 +142,24 @@ bool wait_until_streaming(const Process& process) {
   return false;
 }
 
-// --- What a frame costs
-// ------------------------------------------------------------------------------------------------
+// --- The cost of a frame
 
 struct Cost {
   std::uint64_t frames = 0;
   std::uint64_t calls = 0;
-  std::uint64_t refused = 0;                     ///< commits that found the display not done with the one before
+  std::uint64_t refused = 0;                     ///< commits that failed because the previous flip was pending
   std::map<std::string, std::uint64_t> by_name;  ///< "poll", "VIDIOC_QBUF", ...
-  std::vector<std::string> reads_and_writes;     ///< of anything but the display's events
+  std::vector<std::string> reads_and_writes;     ///< all except those of the display's events
 };
 
-/// The call that a line of strace's is of, an ioctl by its request; empty for what is no call. By hand: with regular
-/// expressions this took longer than the run, in the lab.
+/// The name of the call in a line of strace's output, or of its request if it is an ioctl; empty if the line has no
+/// call. Parsed by hand: in the lab, regular expressions took longer than the run.
 std::string call_in(std::string_view line) {
   const auto word = [](std::string_view text) {
     const auto ends = [](char c) { return !std::isalnum(static_cast<unsigned char>(c)) && c != '_'; };
     return text.substr(0, static_cast<std::size_t>(std::ranges::find_if(text, ends) - text.begin()));
   };
-  line.remove_prefix(std::min(line.find_first_not_of("0123456789 "), line.size()));  // the thread
+  line.remove_prefix(std::min(line.find_first_not_of("0123456789 "), line.size()));  // the thread's number
   const std::string_view name = word(line);
   if (name.empty() || !line.substr(name.size()).starts_with('(')) return {};
   const auto request = line.find(", ");
@@ -169,7 +167,7 @@ std::string call_in(std::string_view line) {
   return std::string(word(line.substr(request + 2)));
 }
 
-/// What strace saw between STREAMON and STREAMOFF, in all threads.
+/// The calls that strace recorded between STREAMON and STREAMOFF, in all threads.
 Cost read_trace(const std::string& path) {
   Cost cost;
   std::ifstream file(path);
@@ -217,9 +215,9 @@ Cost cost_on(const std::string& driver, const Shape& shape) {
   return read_trace(trace);
 }
 
-// A frame costs four calls. One that finds the display not done with the one before costs three more: the refused
-// commit, and the poll and the read that bring the flip (docs/architecture.md, "One frame's cost"). How often that
-// happens is the machine's affair, and how busy it is: printed.
+// A frame costs four calls. If its commit is refused because the previous flip is pending, it costs three more: the
+// refused commit, and the poll and the read that receive the flip event (docs/architecture.md, "One frame's cost"). How
+// often that happens depends on the machine and its load, so it is only printed.
 TEST_P(FrameCost, FourSystemCallsAndThreeWhereItWaitsForTheDisplayNoImportNoMappingNoCopy) {
   if (!in_lab()) GTEST_SKIP() << "streams vivid";
   for (const std::string& driver : shared_screens()) {
@@ -278,13 +276,12 @@ TEST(CameraToDisplay, NothingOfAFrameIsMappedWhileItStreams) {
   EXPECT_EQ(child.wait(seconds(20)), 0) << child.output();
 }
 
-// --- What is seen
-// ------------------------------------------------------------------------------------------------------
+// --- What a viewer sees
 
 TEST(CameraToDisplay, PicturesFromOutsideShowTheBarsAndTheCounterRising) {
   if (!in_lab()) GTEST_SKIP() << "pictures are taken outside the lab's guest";
   for (const std::string& driver : shared_screens()) {
-    const std::string display = driver == "virtio_gpu" ? "virtio" : "bochs";  // its name outside
+    const std::string display = driver == "virtio_gpu" ? "virtio" : "bochs";  // QEMU's name for it
     Process child(child_command(), {"CHILD_DISPLAY=" + card_path(driver), "CHILD_FRAMES=100000"}, temporary("log"));
     ASSERT_TRUE(wait_until_streaming(child)) << child.output();
     std::this_thread::sleep_for(seconds(1));
@@ -357,12 +354,11 @@ TEST(CameraToDisplay, FramesAreShownInOrderEachOnceAndNeverEarly) {
     collect();
     EXPECT_EQ(shown.size() + displaced, taken) << driver;
     for (std::size_t i = 0; i < shown.size(); ++i) {
-      // A driver that simulates its refresh by a timer (virtio-gpu since Linux 7) reports when the timer was due. Where
-      // it runs late, that is before the commit, by less than a refresh.
+      // A driver that simulates its refresh by a timer (virtio-gpu since Linux 7) reports when the timer was due. If
+      // the timer runs late, that time is before the commit, by less than a refresh period.
       EXPECT_GT(shown[i].presented + std::chrono::nanoseconds(seconds(1)) / 50, shown[i].captured)
           << "shown before it was there";
-      if (i == 0)
-        continue;  // not greater: at 60 a second vivid gives some numbers twice. The count above finds repeats.
+      if (i == 0) continue;  // at 60 a second vivid uses some numbers twice; the count above finds repeats
       EXPECT_GE(shown[i].sequence, shown[i - 1].sequence);
     }
     must(camera->stop());
@@ -370,8 +366,7 @@ TEST(CameraToDisplay, FramesAreShownInOrderEachOnceAndNeverEarly) {
   }
 }
 
-// --- Bad luck
-// ----------------------------------------------------------------------------------------------------------
+// --- Failures
 
 TEST(CameraToDisplay, SignalsInMidStreamEndItCleanly) {
   if (!in_lab()) GTEST_SKIP() << "streams vivid";
@@ -459,8 +454,7 @@ TEST(CameraToDisplay, ASignalThatChangesInMidStreamIsPlannedAnew) {
   must(camera->set_control("DV Timings Signal Mode", "Current DV Timings"));
 }
 
-// --- Several at once
-// ---------------------------------------------------------------------------------------------------
+// --- Several branches at once
 
 TEST(CameraToDisplay, OneCameraFeedsADisplayAndASlowRecorderAtOnce) {
   if (!in_lab()) GTEST_SKIP() << "streams vivid";
@@ -480,7 +474,7 @@ TEST(CameraToDisplay, OneCameraFeedsADisplayAndASlowRecorderAtOnce) {
   const StreamStats& stats = pipeline.stats().streams.front();
   for (const BranchStats& branch : stats.branches) {
     EXPECT_GT(branch.presented, 0U) << branch.name;
-    // A video output device keeps the last frame it was given, and never reports it.
+    // A video output device keeps the last frame it was given, and does not report it as presented.
     EXPECT_GE(branch.presented + branch.dropped.total(), stats.captured - (branch.name == "recorder" ? 1 : 0))
         << branch.name;
   }
@@ -490,7 +484,7 @@ TEST(CameraToDisplay, WithoutAZeroCopyPlanItSaysSoAndCopiesOnlyWhenAsked) {
   if (!in_lab()) GTEST_SKIP() << "needs a camera and a display that cannot share";
   const LeakCheck leaks;
   const auto camera = must(v4l2::Camera::open("/dev/video2"));         // needs contiguous memory
-  const auto card = must(kms::Device::open(card_path("virtio_gpu")));  // shows only its own
+  const auto card = must(kms::Device::open(card_path("virtio_gpu")));  // shows only its own memory
   Pipeline pipeline;
   must(pipeline.connect(*camera, *must(must(card->output())->plane())));
   const auto refused = pipeline.prepare({.size = Size{1280, 720}, .formats = {formats::xrgb8888}});

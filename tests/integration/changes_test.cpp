@@ -1,5 +1,6 @@
-// What an app does to a running pipeline, on real drivers: branches come and go beside a camera on its display, and the
-// buffers of other libraries come and go while they are shown, output and converted.
+// Changes that an app makes to a running pipeline, on real drivers: branches are added and removed while a camera
+// streams to its display, and buffers of other libraries are added and removed while they are shown, output and
+// converted.
 #include "screens.hpp"
 #include "v4l2_support.hpp"
 #include "vulkan_support.hpp"
@@ -17,7 +18,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-/// Steps until it is true, or half a minute is over.
+/// Steps until the condition is true, for at most half a minute.
 template <typename Condition>
 ::testing::AssertionResult step_until(Pipeline& pipeline, Condition is_true) {
   const auto end = Deadline::after(30s);
@@ -106,7 +107,7 @@ TEST(Changes, ACamerasSizeChangesWhileAnotherStreams) {
 
 // --- Buffers of other libraries
 
-/// A stream in buffers that come one by one, as a decoder's do.
+/// A stream in buffers that are added one by one, as a decoder does.
 class Foreign {
  public:
   explicit Foreign(PixelFormat format = formats::xrgb8888, Size size = {640, 480}) : format_(format), size_(size) {
@@ -120,7 +121,7 @@ class Foreign {
   [[nodiscard]] Buffer make() {
     return must(heap_->allocate({.size = size_, .format = format_, .constraints = {.stride_alignment = 64}})).front();
   }
-  /// Each buffer again and again, all of its frames delivered.
+  /// Pushes frames in each buffer in turn, and waits until each frame is delivered.
   void show(Pipeline& pipeline, std::span<const Buffer> buffers, std::uint64_t count) {
     const BranchStats& branch = pipeline.stats().streams[0].branches[0];
     for (std::uint64_t i = 0; i < count; ++i) {
@@ -169,7 +170,7 @@ TEST(Changes, BuffersThatComeLaterAndLeaveAreOutputByV4l2) {
     must(pipeline.connect(*decoder.source, *output, "output", {.policy = Policy::wait_when_full}));
     must(pipeline.prepare());
     must(pipeline.start());
-    for (int generation = 0; generation < 3; ++generation) {  // those of the next take the slots of those that left
+    for (int generation = 0; generation < 3; ++generation) {  // each generation takes the slots of the one before
       const std::vector<Buffer> buffers{decoder.make(), decoder.make(), decoder.make(), decoder.make()};
       decoder.show(pipeline, buffers, 8);
       for (const Buffer& buffer : buffers) decoder.source->forget(buffer);
@@ -235,7 +236,8 @@ TEST(Changes, AFrameIsShownAtTheRefreshNearestToItsTime) {
   EXPECT_TRUE(step_until(pipeline, [&] { return seen.size() + branch.dropped.late >= 12; }));
   for (const Presentation& one : seen) {
     EXPECT_EQ(one.target, begin + *one.pts);
-    // Half a refresh is what it aims at; where a driver dates a flip by its timer, a whole one more.
+    // The display aims for within half a refresh period of the target. If a driver reports a flip by its timer, the
+    // time may be one more period early.
     EXPECT_GE(one.presented, one.target - 50ms) << "early";
   }
   must(pipeline.stop(Deadline::after(5s)));

@@ -1,4 +1,4 @@
-// Every Source and Sink of the library, on real devices, through the checks that users run on theirs.
+// Every Source and Sink of the library, on real devices, with the checks that users run on their own.
 #include "kms_support.hpp"
 #include "v4l2_support.hpp"
 

@@ -1,4 +1,4 @@
-// Who holds the buffers: forks, execs and ends of holders, with process events and without.
+// Who holds the buffers: fork, exec and exit of holders, with process events and without.
 #include "allocator_checks.hpp"
 #include "count_new.hpp"
 
@@ -24,7 +24,7 @@ using test::allocations;
 using test::must;
 using Kind = HolderEvent::Kind;
 
-/// A child that does what it is told, a byte at a time.
+/// A child process that follows commands of one byte each.
 class Puppet {
  public:
   explicit Puppet(const std::function<void(char)>& act) {
@@ -62,7 +62,7 @@ void act(char order) {
     if (pid == 0) ::_exit(0);
     ::waitpid(pid, nullptr, 0);
   }
-  if (order == 'd') ::raise(SIGSTOP);  // done: the test waits for it
+  if (order == 'd') ::raise(SIGSTOP);  // done: the test waits for the stop
   if (order == 'g' && ::fork() == 0) {
     if (::fork() != 0) ::_exit(0);
     ::pause();
@@ -157,14 +157,14 @@ TEST_F(Holders, ChildrenThatComeAndGoCostNoAllocation) {
   const Puppet puppet(act);
   must(watch_->add(puppet.pid()));
   constexpr int children = 50;
-  // An exit may be told after the fork of the next: the parent is woken before.
+  // An exit may be reported after the next fork, because the parent is woken before.
   const auto hear_of_all = [&] {
     int forked = 0;
     int gone = 0;
     while (forked + gone < 2 * children) ++(next().kind == Kind::forked ? forked : gone);
     return forked == children && gone == children;
   };
-  // All of them wait in the queue once, so that it has been as long as it can become here.
+  // All events are in the queue once, so that it has had its greatest length.
   for (int i = 0; i < children; ++i) puppet.tell('s');
   puppet.tell('d');
   ::waitpid(puppet.pid(), nullptr, WUNTRACED);

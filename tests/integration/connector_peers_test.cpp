@@ -1,4 +1,5 @@
-// The connector's other peers in the kernel: 1-wire, with requests, replies and events; and the kernel's own sample.
+// The connector's other peers in the kernel: 1-wire (requests, replies and events), the kernel's sample and
+// dm-log-userspace.
 #include "allocator_checks.hpp"
 #include "connector_support.hpp"
 
@@ -45,7 +46,7 @@ std::string status_text(unsigned status) {
   return status == 0 ? "0" : name != nullptr ? name : std::to_string(status);
 }
 
-/// Dispatches until something is so.
+/// Dispatches until a condition is true.
 template <typename Condition>
 bool dispatch_until(Client& client, Condition condition) {
   const Deadline deadline = soon();
@@ -58,7 +59,7 @@ bool dispatch_until(Client& client, Condition condition) {
 
 // --- 1-wire ----------------------------------------------------------------------------------------------------------
 
-/// The bus of i2c-stub, which passes for a chip that is a 1-wire master.
+/// The bus of i2c-stub, which emulates a chip that is a 1-wire master.
 std::string stub_bus() {
   for (const auto& entry : std::filesystem::directory_iterator("/sys/bus/i2c/devices")) {
     std::string name;
@@ -72,13 +73,13 @@ void run(const std::string& command) {
   ASSERT_EQ(std::system(command.c_str()), 0) << command;  // NOLINT(concurrency-mt-unsafe)
 }
 
-/// What the emulated chip answers. The driver (drivers/w1/masters/ds2482.c) writes a command, with or without a
-/// parameter, and reads bytes; i2c-stub takes the command for the number of a register, gives that one where there was
-/// no parameter and the next one where there was, and then those that follow.
+/// The answers of the emulated chip. The driver (drivers/w1/masters/ds2482.c) writes a command, with or without a
+/// parameter, and reads bytes. i2c-stub takes the command as the number of a register. It returns that register if
+/// there was no parameter, and the next one if there was; then those that follow.
 class Chip {
  public:
   explicit Chip(const std::string& bus) : bus_(Fd::adopt(::open(("/dev/" + bus).c_str(), O_RDWR | O_CLOEXEC))) {
-    // Forced: the driver has the address.
+    // Forced, because the driver owns the address.
     EXPECT_EQ(::ioctl(bus_.get(), I2C_SLAVE_FORCE, 0x18), 0) << std::strerror(errno);
   }
   void set(std::uint8_t reg, std::uint8_t value) const {
@@ -88,9 +89,9 @@ class Chip {
   }
   /// Whether slaves answer the reset (0xb4) with a presence pulse.
   void set_presence(bool is_there) const { set(0xb4, is_there ? 0x02 : 0); }
-  /// What every byte read is: the read pointer is set to the data by 0xe1 with a parameter.
+  /// The value of every byte that is read: 0xe1 with a parameter sets the read pointer to the data.
   void set_data(std::uint8_t value) const { set(0xe2, value); }
-  /// What every step of a search meets (0x78 with a parameter), so that only these can be found.
+  /// The result of every step of a search (0x78 with a parameter), so that only these devices can be found.
   enum class OnBus : std::uint8_t { nobody = 0x60, zeros = 0x40, ones = 0xa0 };
   void set_found(OnBus found) const { set(0x79, static_cast<std::uint8_t>(found)); }
 
@@ -105,7 +106,7 @@ class W1 : public testing::Test {
     run("modprobe wire && modprobe i2c-stub chip_addr=0x18 && modprobe i2c-dev && modprobe ds2482");
     const std::string bus = stub_bus();
     ASSERT_NE(bus, "");
-    // The chip's status register, which its driver looks at: reset, not busy, device there.
+    // The chip's status register, which its driver checks: reset, not busy, device present.
     run("i2cset -y " + bus.substr(bus.rfind('-') + 1) + " 0x18 0xf0 0x18 b");
   }
   void SetUp() override {
@@ -117,7 +118,7 @@ class W1 : public testing::Test {
     chip_->set_presence(false);
     chip_->set_found(Chip::OnBus::nobody);
   }
-  /// A file of the master's in sysfs.
+  /// Writes to one of the master's files in sysfs.
   static void write_to_master(const char* file, const std::string& text) {
     std::ofstream stream(std::string("/sys/bus/w1/devices/w1_bus_master1/") + file);
     stream << text << std::flush;
@@ -142,11 +143,11 @@ class W1 : public testing::Test {
     return masters.at(0);
   }
 
-  /// To a master or a slave, with what it answers: what each reply holds after the command, and the last one's status.
+  /// The answer of a master or a slave: the data of each reply after the command, and the status of the last one.
   struct Answer {
     std::vector<test::Bytes> data;
     unsigned status = 0;
-    /// All data, however many messages it came in.
+    /// All data, from any number of messages.
     [[nodiscard]] test::Bytes bytes() const {
       test::Bytes all;
       for (const test::Bytes& part : data) all.insert(all.end(), part.begin(), part.end());
@@ -170,12 +171,12 @@ class W1 : public testing::Test {
   Answer answer_of_master(w1::Command command, std::span<const std::byte> data = {}) {
     return answer_to(w1::Type::master_command, master(), command, data);
   }
-  /// Hears what comes and goes, as "+slave ID " and so on.
+  /// Subscribes to additions and removals, recorded as "+slave ID " and so on.
   Subscription hear(std::string& heard) {
     must(client_->socket().join(ids::w1.idx));
     return client_->subscribe(ids::w1, [&heard](const Message& message) {
       const auto header = w1::parse_header(message.payload);
-      if (!header) return;  // the stray one
+      if (!header) return;  // the stray message
       EXPECT_EQ(message.origin.group, 3U);
       EXPECT_TRUE(message.origin.is_kernel());
       const char* const names[] = {"+slave", "-slave", "+master", "-master"};
@@ -187,7 +188,7 @@ class W1 : public testing::Test {
     });
   }
 
-  // Family 0x28, number 0x0123456789ab, and the checksum, which the kernel looks at.
+  // Family 0x28, number 0x0123456789ab, and the checksum, which the kernel verifies.
   static constexpr std::uint64_t slave = 0x5a0123456789ab28;
   static test::Bytes bytes_of_id(std::uint64_t id) {
     test::Bytes bytes;
@@ -415,7 +416,7 @@ TEST(ConnectorSocket, TheReceiveBufferInEffectIsReported) {
   EXPECT_TRUE(as_root.is_as_asked);
   EXPECT_GE(as_root.bytes, 8U << 20U);
   EXPECT_EQ(as_root.bytes, must(socket.receive_buffer()));
-  std::uint64_t most = 0;  // what a user without privilege may ask for; the kernel doubles it
+  std::uint64_t most = 0;  // what an unprivileged user may ask for; the kernel doubles it
   std::ifstream("/proc/sys/net/core/rmem_max") >> most;
   test::observe("net.core.rmem_max", std::to_string(most), page);
   if (most == 0 || most * 4 > 1U << 30U) GTEST_SKIP() << "more than net.core.rmem_max cannot be asked for";
@@ -444,7 +445,7 @@ class CnTest : public testing::Test {
  protected:
   void SetUp() override {
     if (!test::in_lab()) GTEST_SKIP() << "needs the lab's cn_test";
-    // Debian leaves it out, and so tests/lab/modules builds it where it can be built.
+    // Debian leaves it out, so tests/lab/modules builds it for the kernels for which it can be built.
     if (std::system("modprobe -n -q cn_test") != 0) {  // NOLINT(concurrency-mt-unsafe)
       GTEST_SKIP() << "this kernel has no module cn_test";
     }
@@ -485,7 +486,7 @@ TEST_F(CnTest, WhatItIsToldItHears) {
 
 // --- dm-log-userspace: the kernel asks, the program answers ---------------------------------------------------------
 
-/// An ioctl on /dev/mapper/control about the device `name`, with a table of one target where there is one.
+/// An ioctl on /dev/mapper/control for the device `name`; with a table of one target if `type` is set.
 int dm(unsigned long request, const std::string& name, const std::string& type = "", const std::string& parameters = "",
        std::uint64_t sectors = 0, std::uint64_t* device = nullptr) {
   alignas(8) std::array<char, 4096> room{};
@@ -532,7 +533,7 @@ class DmLog : public testing::Test {
   void TearDown() override {
     for (const char* name : {"mirrored", "leg0", "leg1"}) dm(DM_DEV_REMOVE, name);
   }
-  /// Does something in another thread, for the kernel waits there for the answers that are given here.
+  /// Runs @p action in another thread, because the kernel waits there for the answers that are given here.
   int serve(const std::function<int()>& action) {
     std::atomic<int> result = -1;
     std::thread other([&] { result = action(); });
@@ -572,7 +573,7 @@ TEST_F(DmLog, TheKernelsQuestionIsRefusedWithTheErrnoOfTheProgram) {
 TEST_F(DmLog, TheKernelsQuestionIsAnswered) {
   std::string types;
   const auto token = client_->respond<answer::DmLog>(ids::dm_log, [&](const Message& question, const Answerer& to) {
-    // The answer is the question with its error and data changed: its seq is what the kernel knows it by.
+    // The answer is the question with its error and data changed: the kernel identifies it by its seq.
     std::vector<std::byte> reply(question.payload.begin(), question.payload.begin() + sizeof(dm_ulog_request));
     const auto type =
         read_at<std::uint32_t>(reply, offsetof(dm_ulog_request, request_type)).value() & DM_ULOG_REQUEST_MASK;

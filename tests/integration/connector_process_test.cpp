@@ -1,4 +1,4 @@
-// Process events against the kernel itself: every field is compared with what the test did.
+// Process events from the kernel itself: every field is compared with what the test did.
 #include "allocator_checks.hpp"
 #include "process_support.hpp"
 
@@ -26,7 +26,7 @@
 namespace dmaflow::connector {
 namespace {
 
-// --- What the kernel tells, field by field ---------------------------------------------------------------------------
+// --- Each event, field by field --------------------------------------------------------------------------------------
 
 TEST_F(ConnectorProcess, ForkAndExitWithTheirParentAndCode) {
   const pid_t pid = child([] { ::_exit(7); });
@@ -144,7 +144,7 @@ TEST_F(ConnectorProcess, AFirstThreadThatEndsEarlyIsNotTheEndOfTheProcess) {
     ::close(ends[1]);
     std::thread([&] {
       char byte = 0;
-      (void)!::read(ends[0], &byte, 1);  // until the test says so
+      (void)!::read(ends[0], &byte, 1);  // until the test closes the pipe
       ::_exit(3);
     }).detach();
     ::syscall(SYS_exit, 0);  // this thread alone
@@ -175,13 +175,13 @@ TEST_F(ConnectorProcess, AnExecByAnotherThreadEndsNoProcess) {
   });
   bool has_thread_ended = false;
   bool has_execed = false;
-  while (!has_execed || !has_thread_ended) {  // which of them comes first is open
+  while (!has_execed || !has_thread_ended) {  // they may come in either order
     const auto event = must(events_->wait(Deadline::after(20s)));
     const auto change = table.apply(event);
     const auto* exit = event.as<Exit>();
     const auto* exec = event.as<Exec>();
     has_execed = has_execed || (exec != nullptr && exec->task == Task{pid, pid});
-    if (exit != nullptr && exit->task.tgid == pid) {  // the first thread, by its own number or by the other's
+    if (exit != nullptr && exit->task.tgid == pid) {  // the first thread, with its own number or the other's
       has_thread_ended = true;
       EXPECT_NE(change, ProcessTable::Change::ended);
     }
@@ -197,7 +197,7 @@ TEST_F(ConnectorProcess, APidThatCameBackIsNotTheProcessItWas) {
   const pid_t pid = child([] { ::_exit(0); });
   ProcessId id = must(identify(pid));
   reap(pid);
-  id.start += 1;  // as if another had the pid now
+  id.start += 1;  // as if another process had the pid now
   EXPECT_TRUE(test::fails_with(Process::open(id), ESRCH));
   const ProcessId other{.pid = ::getpid(), .start = id.start};
   EXPECT_TRUE(test::fails_with(Process::open(other), ESRCH));
@@ -259,14 +259,14 @@ TEST_P(ConnectorFiltered, OnlyWhatWasAskedForComes) {
 INSTANTIATE_TEST_SUITE_P(By, ConnectorFiltered,
                          testing::Values(ProcessEventsOptions::Filter::automatic, ProcessEventsOptions::Filter::bpf));
 
-// --- Who may ---------------------------------------------------------------------------------------------------------
+// --- Privileges ------------------------------------------------------------------------------------------------------
 
 std::string open_and_say() {
   const auto events = ProcessEvents::open({}, Deadline::after(2s));
   return events ? "opened" : events.error().message();
 }
 
-/// The same in a child that did @p prepare.
+/// The same in a child process that has run @p prepare.
 std::string say_after(const std::function<bool()>& prepare, bool is_forked_again = false) {
   return test::as_user(0, {0}, [&] {
     if (!prepare()) return std::string("cannot prepare");
@@ -274,7 +274,7 @@ std::string say_after(const std::function<bool()>& prepare, bool is_forked_again
   });
 }
 
-/// A refusal for lack of privilege says so, and which one helps.
+/// A refusal for lack of privilege says so, and names the privilege that is needed.
 void expect_privilege_named(const std::string& said) {
   EXPECT_NE(said.find("EPERM"), std::string::npos) << said;
   EXPECT_NE(said.find("CAP_NET_ADMIN"), std::string::npos) << said;
@@ -313,7 +313,7 @@ TEST_F(ConnectorProcess, AForeignUserNamespaceIsNamed) {
   });
   test::observe("process events come into another user namespace", said == "opened", page);
   if (said.find("EPERM") != std::string::npos) {
-    expect_privilege_named(said);  // the kernel refuses before it looks at the namespace
+    expect_privilege_named(said);  // the kernel refuses before it checks the namespace
   } else if (said != "opened") {
     EXPECT_NE(said.find("user namespace"), std::string::npos) << said;
   }
@@ -346,7 +346,7 @@ TEST_F(ConnectorProcess, EveryFailingCallLeavesNothingBehind) {
   }
 }
 
-// --- Several of them -------------------------------------------------------------------------------------------------
+// --- Several listeners -----------------------------------------------------------------------------------------------
 
 TEST_F(ConnectorProcess, OneOfTwoListenersLeavingTakesNothingFromTheOther) {
   auto second = must(ProcessEvents::open());
@@ -398,7 +398,7 @@ TEST_F(ConnectorProcess, ForgedEventsAreRejectedAndCounted) {
   sockaddr_nl group{};
   group.nl_family = AF_NETLINK;
   group.nl_groups = 1;
-  // Multicast also goes to the kernel's own socket, which refuses it where nobody has this port.
+  // Multicast also reaches the kernel's own socket, which refuses it if no socket has this port.
   for (int i = 0; i < 3; ++i) {
     const ssize_t sent =
         ::sendto(forger.get(), datagram.data(), datagram.size(), 0, reinterpret_cast<sockaddr*>(&group), sizeof group);

@@ -1,4 +1,4 @@
-// Storms of process events, and losses: nothing is lost in silence, and nothing costs more calls than it must.
+// Storms of process events, and losses: every loss is reported, and no unnecessary calls are made.
 #include "count_new.hpp"
 #include "process_support.hpp"
 
@@ -27,18 +27,18 @@ namespace {
 
 using test::allocations;
 
-/// Events as fast as one thread can make them.
+/// Makes events as fast as one thread can.
 void rename_often(unsigned times) {
   for (unsigned i = 0; i < times; ++i) ::prctl(PR_SET_NAME, i % 2 == 0 ? "even" : "odd");
 }
 
 class ConnectorStorm : public ConnectorProcess {
  protected:
-  /// Of small room: most kernels' default. That of this one may be larger.
+  /// With a small buffer: most kernels' default. The default of this kernel may be larger.
   ProcessEventsOptions options() const override {
     return {.events = ProcessEventMask::name, .receive_buffer = 212'992};
   }
-  /// Another stream, with room for all that the tests do here.
+  /// Another stream, with room for all events of these tests.
   static std::unique_ptr<ProcessEvents> roomy() {
     return must(ProcessEvents::open({.events = ProcessEventMask::name, .receive_buffer = 16U << 20U}));
   }
@@ -117,7 +117,7 @@ TEST_F(ConnectorStorm, WhoOnlyWaitsMakesTwoCallsAWakeUp) {
 }
 
 TEST_F(ConnectorStorm, ALossCostsFewCalls) {
-  // Counted by events and by losses: how many events fit between two losses is the kernel's affair.
+  // Counted per event and per loss, because the number of events between two losses depends on the kernel.
   const auto events = must(ProcessEvents::open({.events = ProcessEventMask::name, .receive_buffer = 1U << 20U}));
   constexpr unsigned times = 50'000;
   unsigned seen = 0;
@@ -157,7 +157,7 @@ TEST_F(ConnectorStorm, CallbacksOfAClientAreCalledWithoutAllocation) {
   EXPECT_TRUE(pending.is_active());
 }
 
-/// A process that makes others, which end at once, as fast as the first processor can.
+/// A process that creates others, which exit at once, as fast as the first processor can.
 pid_t storm_of_processes(unsigned processes) {
   return child([processes] {
     cpu_set_t first;
@@ -192,7 +192,7 @@ TEST_F(ConnectorProcess, AStormOfShortProcessesLosesNoneWith8MiB) {
   EXPECT_EQ(must(events_->drops()), 0U);
 }
 
-/// Reads as a plain program does, an event with each call, until nothing is left. Says how many calls that took.
+/// Reads as a simple program does, one event per call, until nothing is left. Returns the number of calls.
 unsigned calls_of_a_recv_loop(int socket, unsigned& seen) {
   std::array<std::byte, 128> datagram;  // NOLINT(cppcoreguidelines-pro-type-member-init): the kernel fills it
   unsigned calls = 1;
@@ -221,12 +221,12 @@ TEST_F(ConnectorProcess, ADeepQueueCostsA32ndOfTheCallsOfARecvLoop) {
   EXPECT_LE(ours * 32, theirs);
 }
 
-/// Two readers of one storm, where one has so little room that it must lose: what the other saw is what happened.
+/// Two readers of one storm. The buffer of one is so small that it must lose events; the other sees all that happened.
 class ConnectorForcedLoss : public ConnectorProcess {
  protected:
   static constexpr ProcessEventMask mask = ProcessEventMask::fork | ProcessEventMask::exit;
   ProcessEventsOptions options() const override { return {.events = mask}; }
-  /// Until both have read the same: processes of the machine's own come and go meanwhile.
+  /// Repeats until both have read the same, because other processes of the machine start and end meanwhile.
   void read_all(ProcessEvents& other) {
     do {
       while (must(events_->take())) {
@@ -238,7 +238,7 @@ class ConnectorForcedLoss : public ConnectorProcess {
 };
 
 TEST_F(ConnectorForcedLoss, WhatIsSeenAndWhatIsLostIsAllThereWas) {
-  // Reads as fast as it can, now and then, and not before the storm is over.
+  // Reads continuously, at intervals, and only after the storm.
   for (const auto pause : {0ms, 20ms, -1ms}) {
     auto small = must(ProcessEvents::open({.events = mask, .receive_buffer = 4096}));
     read_all(*small);
@@ -287,9 +287,9 @@ std::set<pid_t> processes_in(const ProcessTable& table) {
   return pids;
 }
 
-/// Checks that the table, which is kept by events alone, names the processes that /proc shows. Retries for a while: the
-/// kernel starts and ends threads of its own between the two reads, and a process that ended is a zombie before its
-/// exit event comes. A table that is wrong stays wrong.
+/// Checks that the table, which is updated by events alone, lists the processes that /proc shows. Retries for a while:
+/// the kernel starts and ends threads of its own between the two reads, and a process that ended is a zombie before its
+/// exit event arrives. A wrong table stays wrong.
 void expect_truth(ProcessTable& table, ProcessEvents& events) {
   const Deadline deadline = Deadline::after(20s);
   while (true) {
@@ -306,7 +306,7 @@ void expect_truth(ProcessTable& table, ProcessEvents& events) {
 
 TEST_F(ConnectorProcess, AfterALossOfHalfTheTableIsTheTruthOfProc) {
   if (!test::in_lab()) GTEST_SKIP() << "other programs come and go";
-  // Room for a tenth of what is to come. The other stream has room for all of it, and says how much it was.
+  // The buffer has room for a tenth of the events. The other stream has room for all of them, and counts them.
   auto events = must(ProcessEvents::open({.receive_buffer = 1U << 16U}));
   ProcessTable table;
   must(table.resync(*events, Deadline::after(20s)));
@@ -350,7 +350,7 @@ TEST_F(ConnectorProcess, AfterALossOfHalfTheTableIsTheTruthOfProc) {
   EXPECT_FALSE(table.contains(staying[3]));
   EXPECT_EQ(lost, must(events->drops()));
 
-  // And it stays true from then on, by events alone.
+  // From then on it stays correct by events alone.
   for (const pid_t pid : staying) ::kill(pid, SIGKILL), ::waitpid(pid, nullptr, 0);
   expect_truth(table, *events);
 }
@@ -371,7 +371,7 @@ TEST_F(ConnectorProcess, ATableMadeWhileProcessesComeAndGoIsTrue) {
     must(table.resync(*events_, Deadline::after(20s)));
     reap(storm);
     expect_truth(table, *events_);
-    // What was left behind sleeps.
+    // The remaining processes are sleeping.
     table.for_each([&](const ProcessTable::Entry& entry) {
       if (entry.parent == storm) ::kill(entry.id.pid, SIGKILL);
     });

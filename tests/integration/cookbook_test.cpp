@@ -1,4 +1,4 @@
-// The programs of docs/cookbook.md, as they are, on the lab's devices.
+// The programs of docs/cookbook.md, unchanged, on the lab's devices.
 #include "said_by.hpp"
 #include "v4l2_support.hpp"
 

@@ -1,5 +1,5 @@
-// Fence, merge() and waiting, with fences of the kernel's own sw_sync, which signal when the test says so, or fail.
-// Runs in the lab.
+// Fence, merge() and waiting, with fences of the kernel's own sw_sync, which signal or fail when the test wants. Runs
+// in the lab.
 #include "fence_support.hpp"
 
 #include "uapi/sync_file.hpp"
@@ -28,7 +28,7 @@ std::atomic<std::uint64_t> allocations{0};
 
 }  // namespace
 
-// Counts every allocation of this program. Not inlined: GCC 14 would then take free() for a mismatch of new.
+// Counts every allocation of this program. Not inlined: otherwise GCC 14 reports a mismatch of new and free().
 [[gnu::noinline]] void* operator new(std::size_t size) {
   ++allocations;
   if (void* memory = std::malloc(size)) return memory;
@@ -47,7 +47,7 @@ using enum Fence::State;
 Deadline soon() { return Deadline::after(20s); }
 constexpr const char* page = "docs/synchronization.md";
 
-/// SIGALRM every millisecond, with a handler that interrupts system calls.
+/// Sends SIGALRM every millisecond, with a handler that interrupts system calls.
 class Signals {
  public:
   Signals() {
@@ -236,7 +236,7 @@ TEST(RealWait, UnderSignalsEveryMillisecondItEndsNeitherEarlyNorWithEintr) {
   SwSync device;
   const Fence fence = device.fence(1);
   const Signals signals;
-  // Longer where the machine was too busy to send signals.
+  // Repeated with a longer wait if the machine was too busy to send enough signals.
   for (std::chrono::milliseconds length = 200ms; Signals::count() <= 10; length *= 2) {
     ASSERT_LT(length, 10s) << "it was not interrupted";
     const Deadline deadline = Deadline::after(length);
@@ -385,7 +385,7 @@ TEST(RealMerge, AFenceThatFailedBeforeIsTheErrorThoughTheKernelForgetsIt) {
   EXPECT_EQ(must(inputs[0].state()), active) << "still the caller's";
   EXPECT_EQ(must(inputs[1].state()), failed);
 
-  // What the kernel would have made of it, and why merge() looks first.
+  // The kernel's own result, which is the reason why merge() checks the states first.
   sync_merge_data data{};
   data.fd2 = inputs[1].poll_fd();
   ASSERT_EQ(::ioctl(inputs[0].poll_fd(), SYNC_IOC_MERGE, &data), 0);
@@ -421,7 +421,7 @@ TEST(RealMerge, AClosedInputIsAnErrorAndNothingOfTheOthersIsLost) {
   EXPECT_TRUE(fails_with(merge(inputs), EBADF));
   EXPECT_EQ(must(inputs[0].state()), active);
   EXPECT_EQ(must(inputs[2].state()), active);
-  static_cast<void>(std::move(inputs[1]).take_fd().release());  // closed already
+  static_cast<void>(std::move(inputs[1]).take_fd().release());  // it is already closed
 }
 
 TEST(RealMerge, WithoutDescriptorsLeftEveryInputIsStillTheCallers) {
@@ -437,7 +437,8 @@ TEST(RealMerge, WithoutDescriptorsLeftEveryInputIsStillTheCallers) {
   EXPECT_FALSE(must(merge(inputs)).is_null());
 }
 
-/// Fences of a few timelines, merged at random, against sets of {timeline, value}: the state must always be the same.
+/// Fences of a few timelines, merged at random, compared with a model of sets of {timeline, value}: the state must
+/// always be the same.
 class MergeModel {
  public:
   explicit MergeModel(unsigned seed) : random_(seed) {
@@ -475,7 +476,7 @@ class MergeModel {
   struct Timeline {
     std::unique_ptr<SwSync> device;
     std::uint32_t now = 0;
-    std::uint32_t failed_after = ~0U;  // fences of higher values ended with an error
+    std::uint32_t failed_after = ~0U;  // fences with higher values failed
   };
   struct Part {
     std::size_t timeline;
@@ -543,7 +544,7 @@ class MergeModel {
     drop_earlier(parts);
     all_.push_back({std::move(*merged), std::move(parts)});
   }
-  /// Of one timeline the kernel keeps the latest.
+  /// Of several fences of one timeline the kernel keeps only the latest.
   static void drop_earlier(std::vector<Part>& parts) {
     std::vector<Part> latest;
     for (const Part& part : parts) {
@@ -590,7 +591,7 @@ TEST(RealFence, AHundredThousandOfThemLeaveNoDescriptor) {
   }
 }
 
-/// Each image with a fence it is ready by, and one more for each of its two holders.
+/// Each frame has a ready fence, and a release fence for each of its two holders.
 TEST(RealFence, AHundredThousandFramesWithFencesLeaveNoDescriptor) {
   const LeakCheck leaks;
   const auto heap = must(heap::Allocator::open("system"));

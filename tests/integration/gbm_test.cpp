@@ -1,4 +1,4 @@
-// GBM on the lab's real drivers, under Mesa's software driver: which knows no modifiers, and answers INVALID.
+// GBM on the lab's real drivers, with Mesa's software driver, which knows no modifiers and reports INVALID.
 #include "allocator_checks.hpp"
 #include "kms_support.hpp"
 #include "screen_support.hpp"
@@ -20,7 +20,7 @@ namespace {
 int bos_from_lists = 0;
 }
 
-// Counts, and hands on to libgbm's own.
+// Counts the calls, and forwards them to libgbm.
 extern "C" gbm_bo* gbm_bo_create_with_modifiers2(gbm_device* device, std::uint32_t width, std::uint32_t height,
                                                  std::uint32_t format, const std::uint64_t* modifiers, unsigned count,
                                                  std::uint32_t flags) {
@@ -54,7 +54,7 @@ Request with_modifiers(std::vector<Modifier> modifiers, PixelFormat format = for
 
 Buffer one(Allocator& allocator, const Request& request) { return must(allocator.allocate(request), "allocate")[0]; }
 
-/// The number that the next handle of this file gets. The kernel gives the lowest that is free: 1 where none is in use.
+/// The number that the next handle of this file gets. The kernel uses the lowest free one: 1 if none is in use.
 std::uint32_t next_handle(int fd, const Buffer& own_or_importable) {
   drm_prime_handle prime{.handle = 0, .flags = 0, .fd = own_or_importable.fd(0)};
   EXPECT_EQ(ioctl(fd, DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime), 0);
@@ -189,7 +189,7 @@ TEST(GbmOpen, EveryFailingCallLeavesNothingBehind) {
       break;
     }
   }
-  // Whatever failed, no mastership was left behind.
+  // Whichever call failed, mastership was not kept.
   EXPECT_TRUE(is_master(must(kms::Device::open(path))->fd()));
 }
 
@@ -215,7 +215,7 @@ TEST(GbmAllocator, BuffersAreWhatWasAskedForAndWritable) {
         EXPECT_TRUE(ids.insert(buffer.id(0)).second);
         EXPECT_EQ(::fcntl(buffer.fd(0), F_GETFL) & O_ACCMODE, O_RDWR);
         EXPECT_EQ(::fcntl(buffer.fd(0), F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
-        paint(buffer, {1, 2, 3, 4});  // the bo is gone; the memory is there
+        paint(buffer, {1, 2, 3, 4});  // the bo is destroyed; the memory remains
       }
     }
   }
@@ -265,7 +265,7 @@ TEST(GbmAllocator, AListThatTheDriverAnswersWithInvalidIsTriedOnceForAllBuffers)
     EXPECT_EQ(must(device->allocator().allocate(request), driver.c_str()).size(), 4U);
     EXPECT_EQ(must(device->allocator().allocate(request), driver.c_str()).size(), 4U);
     EXPECT_EQ(bos_from_lists, 1) << driver;
-    // Another use is another question.
+    // A different usage is checked separately.
     request.usage = {.scanout = true, .render = true};
     EXPECT_EQ(must(device->allocator().allocate(request), driver.c_str()).size(), 4U);
     EXPECT_EQ(bos_from_lists, 2) << driver;
@@ -307,7 +307,7 @@ TEST(GbmAllocator, FormatsThatTheDriverLacksAreRefusedInWords) {
       EXPECT_TRUE(mentions(nv12.error(), "NV12") && mentions(nv12.error(), "does not know this format"))
           << nv12.error().message();
     }
-    // virtio-gpu has said that it has R8, and makes 32 bits only.
+    // virtio-gpu reports R8, but creates only buffers of 32 bits per pixel.
     const auto r8 = device->allocator().allocate(with_modifiers({Modifier::linear()}, formats::r8));
     observe("GBM on " + driver + " makes R8", r8.has_value(), "docs/gbm.md");
     if (r8) continue;
@@ -355,7 +355,7 @@ TEST(GbmAllocator, ConstraintsThatCannotBeMetAreRefused) {
   Request wide = with_modifiers({Modifier::linear()});
   wide.constraints.min_stride[0] = 1'000'000'000;
   refused(wide, "rows of 5120 bytes");
-  Request implicit = with_modifiers({Modifier::implicit()});  // a wider one is another arrangement
+  Request implicit = with_modifiers({Modifier::implicit()});  // a wider one may have another tiling
   implicit.constraints.min_stride[0] = 8192;
   refused(implicit, "rows of 5120 bytes");
 }
@@ -418,7 +418,7 @@ TEST(GbmAllocator, EveryFailingCallLeavesNothingBehind) {
     EXPECT_EQ(next_handle(device->fd(), probe), 1U) << "call " << n << " left a handle";
     if (made < n) break;
   }
-  EXPECT_GE(failures, 12U);  // an export and the checks of Buffer::create, three times
+  EXPECT_GE(failures, 12U);  // an export and the checks of Buffer::create, three times each
 }
 
 TEST(GbmAllocator, BuffersOutliveTheirDevice) {
@@ -459,7 +459,7 @@ TEST(GbmImport, BuffersOfOthersAreTakenOrRefusedInWords) {
     }
     const Buffer own = one(device->allocator(), with_modifiers({Modifier::linear()}));
     EXPECT_TRUE(device->import(own)) << driver;
-    if (driver == "vgem") continue;  // has no dumb buffers of kms::Device, being no display
+    if (driver == "vgem") continue;  // not a display, so it has no dumb buffers of kms::Device
     const auto display = must(kms::Device::open(card_path(driver)));
     const Buffer dumb = one(*display->allocator(), with_modifiers({Modifier::linear()}));
     EXPECT_TRUE(device->import(dumb)) << driver;
@@ -498,7 +498,7 @@ TEST(GbmImport, TheBoEndsWithItsBufferOrItsDevice) {
   std::set<std::uint32_t> handles;
   for (const Buffer& buffer : buffers) handles.insert(gbm_bo_get_handle(must(device->import(buffer))).u32);
   EXPECT_EQ(handles, (std::set<std::uint32_t>{1, 2, 3}));
-  std::thread([&] { buffers.erase(buffers.begin()); }).join();  // any thread
+  std::thread([&] { buffers.erase(buffers.begin()); }).join();  // in any thread
   EXPECT_EQ(next_handle(device->fd(), probe), 1U) << "the first buffer's handle is free again";
   EXPECT_TRUE(is_handle_alive(device->fd(), 2) && is_handle_alive(device->fd(), 3));
   device.reset();
@@ -537,7 +537,7 @@ TEST(GbmImport, WhatGbmRefusesLeavesNoHandleAndTheBufferAsItWas) {
     layout.modifier = Modifier::from_value(0x0100000000000001);
     Fd memory = must(Fd::dup_of(probe.fd(0)));
     refused(must(Buffer::create(layout, memory, {.is_protected = false, .origin = "test"})), "0x0100000000000001");
-    // Fits its dma-buf to the last pixel, but not to the end of the last row, which GBM wants.
+    // It fits its dma-buf up to the last pixel, but not to the end of the last row, which GBM requires.
     layout = *Layout::linear(formats::xrgb8888, size_720p, {.min_stride = {12288}});
     Fd small = must(Fd::dup_of(one(*heap,
                                    [] {
@@ -596,7 +596,7 @@ struct GbmDestroy {
 };
 using GbmPointer = std::unique_ptr<gbm_device, GbmDestroy>;
 
-/// A display, and GBM on the display's own file.
+/// A display, and a GBM device on the display's own file.
 struct Shared {
   std::unique_ptr<kms::Device> display;
   kms::Plane* plane = nullptr;
@@ -628,7 +628,7 @@ TEST(GbmShared, NeitherSideClosesAHandleUnderTheOthersFeet) {
       const std::uint32_t handle = gbm_bo_get_handle(must(shared.gbm->import(buffer))).u32;
       if (gbm_first) must(shared.plane->import(buffer));
       EXPECT_TRUE(is_handle_alive(shared.display->fd(), handle)) << driver;
-      {  // another buffer of the same dma-buf, of which only the display knows
+      {  // another buffer with the same dma-buf, which only the display imports
         Fd again = must(Fd::dup_of(buffer.fd(0)));
         const Buffer other = must(Buffer::create(buffer.layout(), again, {}));
         must(shared.plane->import(other));
@@ -648,7 +648,7 @@ TEST(GbmShared, EitherDeviceMayGoFirst) {
     must(shared.plane->import(buffer));
     const std::uint32_t handle = gbm_bo_get_handle(must(shared.gbm->import(buffer))).u32;
     if (display_first) {
-      // The file is the display's: who shares it lets go first of all that needs the file.
+      // The display owns the file. Whoever shares it must first release everything that needs the file.
       shared.gbm->detach();
       shared.raw.reset();
       shared.display.reset();
@@ -729,7 +729,7 @@ TEST(GbmShared, ThreadsThatImportOnBothSidesLeaveNoHandle) {
   EXPECT_EQ(next_handle(shared.display->fd(), probe), 1U);
 }
 
-// --- what the others make of it --------------------------------------------------------------------------------------
+// --- imports by other devices ----------------------------------------------------------------------------------------
 
 TEST(GbmScreen, WhatIsWrittenToGbmsMemoryIsWhatIsSeen) {
   for (const auto& [driver, display] : {std::pair{"virtio_gpu", "virtio"}, std::pair{"bochs-drm", "bochs"}}) {
@@ -770,7 +770,7 @@ TEST(GbmScreen, MemoryThatADisplayMovesIsFoundWhoeverMadeIt) {
     must(plane->import(buffer), driver.c_str());
     const bool moves = plane->moves(buffer);
     observe(driver + " moves the memory that it shows", moves, "docs/kms.md");
-    // The display's own memory is moved as GBM's is.
+    // The display's own memory is moved just as GBM's is.
     display.reset();
     display = must(kms::Device::open(card_path(driver)));
     plane = must(must(display->output())->plane());

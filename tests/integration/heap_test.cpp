@@ -84,7 +84,7 @@ TEST_F(Heap, BuffersOutliveTheAllocator) {
   EXPECT_TRUE(test::is_all_zero(buffers[0]));
 }
 
-// The heap exports with the access that the caller of the ioctl asks for.
+// The heap exports with the access mode that the caller of the ioctl asks for.
 TEST_F(Heap, AReadOnlyDmaBufIsReadAndNotWritten) {
   const test::LeakCheck leaks;
   const Fd device = Fd::adopt(::open("/dev/dma_heap/system", O_RDONLY | O_CLOEXEC));

@@ -1,5 +1,5 @@
-// The implicit fences of a buffer: who waits for whom. Pending fences are vgem's, attached as a driver attaches them,
-// and sw_sync's, brought in by import_fence(). Runs in the lab.
+// The implicit fences of a buffer, and which users wait for which. Pending fences are vgem's, attached as a driver
+// attaches them, and sw_sync's, added by import_fence(). Runs in the lab.
 #include "fence_support.hpp"
 #include "uapi/sync_file.hpp"
 
@@ -20,7 +20,7 @@ using namespace std::chrono_literals;
 
 Deadline soon() { return Deadline::after(8s); }  // vgem signals by itself after ten
 
-/// What is going on in the buffer, and whether somebody who comes to read or to write must wait for it.
+/// The pending accesses to the buffer, and whether a new reader or writer must wait for them.
 struct Row {
   const char* going_on;
   std::vector<Access> on_the_list;
@@ -216,13 +216,13 @@ TEST(ImplicitFences, ADeadlineHintIsTakenOrRefusedInWords) {
   observe("the kernel takes deadline hints", hinted.has_value());
   if (!hinted) is_refused_in_words(hinted);
   {
-    const FailNth old(1, ENOTTY, "ioctl", SYNC_IOC_SET_DEADLINE);  // what a kernel before 6.6 answers
+    const FailNth old(1, ENOTTY, "ioctl", SYNC_IOC_SET_DEADLINE);  // the result of a kernel before 6.6
     is_refused_in_words(fence.hint_deadline(soon()));
   }
   vgem.signal(number);
 }
 
-// --- the CPU as one of those who wait
+// --- The CPU waits as well
 
 class CpuWaits : public testing::Test {
  protected:
@@ -239,7 +239,7 @@ TEST_F(CpuWaits, ForWritersToReadAndForEverybodyToWrite) {
     const LeakCheck leaks;
     for (const Access access : {Access::read, Access::write, Access::read_write}) {
       const bool waits = access == Access::read ? row.reader_waits : row.writer_waits;
-      // Where there is something to wait for, DMA_BUF_IOCTL_SYNC would wait for ever: it is kept from doing so.
+      // If there is something to wait for, DMA_BUF_IOCTL_SYNC would block for ever, so it is made to fail.
       const FailNth syncs(waits ? 1 : 100, EIO, "ioctl", DMA_BUF_IOCTL_SYNC);
       const auto begun = CpuAccess::begin(memory.buffer, access, Deadline::after(2ms));
       EXPECT_TRUE(waits ? fails_with(begun, ETIMEDOUT) : testing::AssertionResult(bool{begun})) << row.going_on;

@@ -1,4 +1,4 @@
-// A monitor that one CRTC drives and another is to: a card with two CRTCs and one connector, which vkms makes to order.
+// Moving a monitor from one CRTC to another: a card with two CRTCs and one connector, which vkms creates on request.
 // Kernel interface: Documentation/gpu/vkms.rst, configfs; only newer kernels have it.
 #include "kms_support.hpp"
 
@@ -30,7 +30,7 @@ bool can_make_cards() {
   return fs::exists(std::string(configfs) + "/vkms");
 }
 
-/// Two CRTCs with a primary plane each, and one connector that either may drive.
+/// Two CRTCs with a primary plane each, and one connector that either can drive.
 class TwoCrtcs {
  public:
   TwoCrtcs() {
@@ -90,7 +90,7 @@ TEST(KmsCrtc, AMonitorIsTakenFromARunningCrtcAndGivenBack) {
   if (!can) GTEST_SKIP() << "this kernel's vkms has no configfs, and no other card here has two CRTCs";
   const TwoCrtcs card;
   const auto first = must(kms::Device::open(card.path()));
-  auto before = must(Screen::on(*must(first->output()), {800, 600}));  // whoever had the monitor
+  auto before = must(Screen::on(*must(first->output()), {800, 600}));  // the previous user of the monitor
   must(before.show());
   const std::uint32_t theirs = before.output->crtc_id();
   const Shown was = read_crtc(first->fd(), theirs);

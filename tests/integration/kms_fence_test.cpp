@@ -1,4 +1,4 @@
-// Fences and displays: nothing is shown before it is ready, and nothing waits that need not.
+// Fences and displays: nothing is shown before it is ready, and nothing waits unnecessarily.
 #include "fence_support.hpp"
 #include "kms_support.hpp"
 
@@ -68,7 +68,7 @@ TEST(KmsFence, WhereTheDriverRefusesFencesTheFrameWaitsHereAndTheLoopGoesOn) {
       EXPECT_EQ(refuses.count(DRM_IOCTL_MODE_ATOMIC), has_closefb(driver) ? 1U : 0U);
     }
     EXPECT_GE(screen.plane->waiting_fence(), 0) << driver;
-    offer(screen, frame_of(screen, {}));  // finished before the one in front of it
+    offer(screen, frame_of(screen, {}));  // finished before the frame in front of it
     EXPECT_FALSE(screen.plane->ready());
     const std::uint64_t commits = screen.output->commits();
     must(screen.plane->dispatch(0));
@@ -80,7 +80,7 @@ TEST(KmsFence, WhereTheDriverRefusesFencesTheFrameWaitsHereAndTheLoopGoesOn) {
     must(screen.plane->drain(Screen::soon()));
     const std::vector<std::uint64_t> in_order{screen.sequence - 1, screen.sequence};
     EXPECT_EQ(shown_by(*screen.plane), in_order) << driver;
-    // Once refused, the next is not tried with a fence again.
+    // After a refusal, the next frame is not tried with a fence again.
     Recorder calls;
     offer(screen, frame_of(screen, work.fence(2)));
     EXPECT_EQ(calls.count(DRM_IOCTL_MODE_ATOMIC), 0U) << driver;
@@ -109,7 +109,7 @@ TEST(KmsFence, SlowerThanTheSourceStillShowsFrames) {
   SwSync work;
   offer(screen, frame_of(screen, work.fence(1)));
   const std::uint64_t first = screen.sequence;
-  for (std::uint32_t i = 2; i < 20; ++i) {  // frames keep coming: they displace each other, not the one that waits
+  for (std::uint32_t i = 2; i < 20; ++i) {  // further frames displace each other, not the waiting one
     must(screen.plane->accept(frame_of(screen, work.fence(i)))).release();
     must(screen.plane->flush());
   }
@@ -168,7 +168,7 @@ TEST(KmsFence, ImplicitFencesAreWaitedForWhereTheProducerHasThose) {
   }
 }
 
-// Linux before 6.0: ENOTTY at the seam, for no kernel here is that old.
+// As Linux before 6.0: ENOTTY at the seam, because no kernel here is that old.
 TEST(KmsFence, ImplicitFencesAreWaitedForByPollWhereTheKernelGivesNoneOut) {
   auto screen = lit("vkms");
   SwSync work;
@@ -218,7 +218,7 @@ TEST(KmsOutFence, NeitherTriesNorRefusalsNorFramesWithoutATakerLeakOne) {
     must(screen.output->want_out_fences(true));
     must(screen.show());
     const auto before = open_fds();
-    for (int i = 0; i < 50; ++i) must(screen.show());  // each drops the one before
+    for (int i = 0; i < 50; ++i) must(screen.show());  // each closes the out-fence of the one before
     EXPECT_TRUE(screen.plane->check_input(stream_of({1024, 768}))) << "tries with the driver (TEST_ONLY)";
     EXPECT_EQ(open_fds(), before) << driver;
     {
@@ -231,7 +231,7 @@ TEST(KmsOutFence, NeitherTriesNorRefusalsNorFramesWithoutATakerLeakOne) {
   }
 }
 
-/// A picture in a frame on the screen, and what comes back of it.
+/// Shows a frame with a picture, and checks that the capture returns that picture.
 void expect_the_picture_back(Screen& screen) {
   const auto formats = screen.output->capture_formats();
   ASSERT_NE(std::ranges::find(formats, formats::xrgb8888), formats.end());
@@ -283,13 +283,13 @@ void expect_it_says_what_can(Screen& screen, const Result<Fence>& refused) {
   EXPECT_TRUE(screen.stream()) << "frames flow as before";
 }
 
-// A check of 6.12.31 and later refuses that on vkms, whose encoders did not say that they go together until later.
+// A check in 6.12.31 and later refuses that on vkms, whose encoders were declared as possible clones only later.
 TEST(KmsCapture, BesideAMonitorTooWhereTheDriverCanAndElseItSaysWhatCan) {
   auto screen = lit("vkms");
   const Buffer target =
       must(screen.plane->input_allocator()->allocate({.size = {1024, 768}, .format = formats::xrgb8888})).front();
   {
-    const FailNth refuses(1, EINVAL, "ioctl", DRM_IOCTL_MODE_ATOMIC);  // a driver that cannot, whatever this one can
+    const FailNth refuses(1, EINVAL, "ioctl", DRM_IOCTL_MODE_ATOMIC);  // like a driver that cannot do it
     expect_it_says_what_can(screen, screen.output->capture(target));
   }
   auto captured = screen.output->capture(target);
@@ -326,7 +326,8 @@ TEST(KmsCapture, WhatCannotBeIsRefusedAndSaysWhatCould) {
   }
 }
 
-/// Work on each frame that takes longer than frames do to come, as of a GPU: frames go on at once, with a fence.
+/// Work on each frame that takes longer than the frame interval, like that of a GPU. Frames are passed on at once, with
+/// a fence.
 class SlowWork final : public Stage {
  public:
   ~SlowWork() { stop_thread(); }
@@ -349,7 +350,7 @@ class SlowWork final : public Stage {
   [[nodiscard]] Result<void> dispatch(short) override { return {}; }
   [[nodiscard]] Result<void> start(std::span<const Buffer>, std::vector<Buffer>) override {
     thread_ = std::jthread([this](const std::stop_token& token) {
-      while (!token.stop_requested()) {  // each fence signals some 25 ms after the one before
+      while (!token.stop_requested()) {  // each fence signals about 25 ms after the one before
         std::this_thread::sleep_for(milliseconds(25));
         work_.advance();
         ++done_;
@@ -359,7 +360,7 @@ class SlowWork final : public Stage {
   }
   [[nodiscard]] bool ready() const noexcept override { return !frame_; }
   [[nodiscard]] Result<void> accept(Frame frame) override {
-    const std::uint32_t number = done_ + 1;  // over when the thread next counts
+    const std::uint32_t number = done_ + 1;  // signals at the thread's next step
     must(frame.set_info(frame.info(), work_.fence(number + 1)));
     ++given_;
     frame_ = std::move(frame);

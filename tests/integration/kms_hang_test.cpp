@@ -1,7 +1,7 @@
 // Displays that never finish: every call ends by its deadline, and the program can always be ended.
 //
-// What might hang runs in a child, and the fences belong to the parent, which signals them whatever happened: the
-// machine is as before afterwards.
+// Whatever might hang runs in a child process. The fences belong to the parent, which signals them in any case, so that
+// the machine is as before afterwards.
 #include "fence_support.hpp"
 #include "kms_support.hpp"
 
@@ -26,10 +26,10 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using Clock = std::chrono::steady_clock;
 
-/// Far more than the deadlines inside take together, on a slow machine too.
+/// Far more than all the deadlines inside together, also on a slow machine.
 constexpr seconds patience{40};
 
-/// In the child: tells what was not so, and goes on.
+/// In the child: prints the checks that failed, and continues.
 class Checks {
  public:
   void that(bool is_so, const char* what) {
@@ -52,7 +52,7 @@ bool has_ended(pid_t child, seconds within, int& status) {
   }
 }
 
-/// The kernel waits for fences only where it can let go of framebuffers.
+/// The kernel is asked to wait for fences only if it can release framebuffers.
 const std::vector<std::string>& displays_that_hang() {
   static const bool can = has_closefb("vkms");
   static const std::vector<std::string> none;
@@ -60,7 +60,7 @@ const std::vector<std::string>& displays_that_hang() {
   return can ? displays() : none;
 }
 
-/// Screens stay as they are where a flip did not end: here they are turned off, for the tests that follow.
+/// If a flip did not end, a screen stays as it is. Here all are turned off, for the tests that follow.
 void turn_screens_off() {
   for (const std::string& driver : displays()) {
     const Fd card = Fd::adopt(::open(card_path(driver).c_str(), O_RDWR | O_CLOEXEC));
@@ -77,7 +77,7 @@ void turn_screens_off() {
   }
 }
 
-/// Runs @p work in a child, which has to end by itself, and if not, by SIGKILL. Then all fences of @p timeline signal.
+/// Runs @p work in a child process, which must end by itself, or else by SIGKILL; then signals @p timeline's fences.
 void expect_the_program_ends(SwSync& timeline, const std::string& name, const std::function<void(Checks&)>& work) {
   const pid_t child = fork();
   ASSERT_GE(child, 0);
@@ -101,8 +101,8 @@ void expect_the_program_ends(SwSync& timeline, const std::string& name, const st
   turn_screens_off();
 }
 
-/// A file of the card that is not the child's, as a session manager has one: the kernel then does not put its console
-/// back when the child closes the card.
+/// Another open file of the card, as a session manager has one. It keeps the kernel from restoring its console when the
+/// child closes the card.
 Fd held_open(const std::string& driver) {
   Fd fd = Fd::adopt(::open(card_path(driver).c_str(), O_RDWR | O_CLOEXEC));
   EXPECT_TRUE(fd);
@@ -132,7 +132,7 @@ Result<Screen> lit(const std::string& driver, const kms::PlaneOptions& options =
   return screen;
 }
 
-/// A screen with a flip that does not end; nothing where that failed, which is noted.
+/// A screen with a flip that does not end; nullopt if that failed, which is recorded.
 std::optional<Screen> hung(Checks& so, Result<Screen> screen, SwSync& timeline) {
   so.that(screen.has_value(), screen ? "a screen" : screen.error().message().c_str());
   if (!screen) return std::nullopt;
@@ -335,7 +335,7 @@ TEST(KmsHang, AwayToAnotherVtWhileAFlipHangs) {
   ASSERT_EQ(::ioctl(console.get(), VT_ACTIVATE, 1), 0);
 }
 
-// ---- at the seam: what no kernel here does ----
+// ---- at the seam: behaviour that no kernel here shows ----
 
 bool commits(const Recorder::Entry& entry) {
   return entry.request == DRM_IOCTL_MODE_ATOMIC && (entry.value & DRM_MODE_ATOMIC_TEST_ONLY) == 0;
@@ -410,7 +410,7 @@ TEST(KmsHang, ADisplayThatIsAlwaysBusyIsAnErrorAtTheDeadline) {
   EXPECT_EQ(screen.holds->lent(), 0U);
 }
 
-// ---- what a plane tells the pipeline ----
+// ---- what a plane reports to the pipeline ----
 
 TEST(KmsPlane, SaysWhatItNeedsOfBuffers) {
   for (const std::string& driver : displays()) {

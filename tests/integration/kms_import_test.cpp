@@ -1,4 +1,4 @@
-// Framebuffers and memory handles: made once, found again for nothing, ended exactly once.
+// Framebuffers and memory handles: made once, found again at no cost, released exactly once.
 #include "kms_support.hpp"
 
 #include <dmaflow/kms.hpp>
@@ -27,7 +27,7 @@ Buffer heap_buffer(Size size, PixelFormat format = formats::xrgb8888) {
   return must(Buffer::create(layout, memory, {.is_protected = false, .origin = "heap:system"}));
 }
 
-/// The error of a display that cannot show foreign memory: whose memory it was, and what to use instead.
+/// The error of a display that cannot show foreign memory states whose memory it was and what to use instead.
 void expect_says_what_helps(const Error& error) {
   EXPECT_EQ(error.operation(), "DRM_IOCTL_PRIME_FD_TO_HANDLE") << error.message();
   EXPECT_NE(error.detail().find("display's own allocator"), std::string_view::npos) << error.message();
@@ -88,8 +88,8 @@ TEST(KmsImport, ForeignBuffersAreTakenOrRefusedWithWhatWouldHelp) {
     const auto done = screen.plane->import(buffer);
     observe(driver + " shows memory of the system heap", done ? "yes" : outcome(done.error()), "docs/kms.md");
     if (!done) expect_says_what_helps(done.error());
-    // The same driver, turned round: it takes foreign memory where it took none, and refuses it where it took some.
-    // Only the second can be played at the seam.
+    // The same driver with the opposite behaviour: one that accepts foreign memory refuses it. Only this direction can
+    // be simulated at the seam.
     const Buffer other = heap_buffer({1024, 768});
     for (const int answer : {ENODEV, EINVAL, EOPNOTSUPP}) {
       const FailNth refuses(1, answer, "ioctl", DRM_IOCTL_PRIME_FD_TO_HANDLE);
@@ -266,7 +266,7 @@ TEST(KmsImport, EveryFailingCallLeavesNothingBehind) {
 
 TEST(KmsAllocator, MemoryIsZeroed) {
   const auto device = must(kms::Device::open(card_path("virtio_gpu")));
-  {  // written to and given back, so that the kernel would have it at hand
+  {  // used and freed, so that the kernel has it available for reuse
     auto dirty = dumb_buffers(*device, 4);
     (void)dirty;
   }

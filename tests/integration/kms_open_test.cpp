@@ -1,4 +1,4 @@
-// Finding, opening and giving back displays. Runs in the lab, on its virtio-gpu, bochs, vkms and vgem cards.
+// Finding, opening and closing displays. Runs in the lab, on its virtio-gpu, bochs, vkms and vgem cards.
 #include "kms_support.hpp"
 
 #include <dmaflow/kms.hpp>
@@ -20,7 +20,7 @@ using namespace dmaflow::test;
 
 std::string detail_of(const Error& error) { return std::string(error.detail()); }
 
-/// Fails every n-th call of an operation in turn until none fails any more; each time nothing may be left behind.
+/// Makes each call of an operation fail in turn, until there are no more calls; each time nothing may be leaked.
 void fail_each_call(const std::function<bool()>& operation) {
   for (std::size_t n = 1; n < 2000; ++n) {
     const LeakCheck leaks;
@@ -188,7 +188,7 @@ TEST(KmsAdopt, AnEndedDeviceAnswersWithErrors) {
   EXPECT_TRUE(fails_with(screen.device->hotplug(), ENODEV));
 }
 
-/// Unplugs or plugs in a connector as a user of sysfs can, and makes the kernel report a change as drivers do.
+/// Unplugs or plugs in a connector through sysfs, and makes the kernel report a change as drivers do.
 void plug(const std::string& path, const std::string& connector, const char* state) {
   const std::string card = "/sys/class/drm/" + path.substr(9);
   std::ofstream(card + "-" + connector + "/status") << state << std::flush;

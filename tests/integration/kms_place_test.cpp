@@ -1,4 +1,4 @@
-// Finding the mode, the plane and the place: what each driver can do, and how it is refused what it cannot.
+// Finding the mode, the plane and the position: what each driver can do, and the refusals of what it cannot.
 #include "kms_support.hpp"
 
 #include <dmaflow/kms.hpp>
@@ -55,7 +55,7 @@ TEST(KmsPlace, OddSizesOfSubsampledFormatsAreRefused) {
 TEST(KmsPlace, FormatsTheDisplayLacksAreRefusedWithThoseItHas) {
   for (const std::string& driver : displays()) {
     const auto screen = open_plane(driver);
-    int refused = 0;  // which a driver lacks changes; none has all of these
+    int refused = 0;  // the formats that a driver lacks change over time; no driver has all of these
     for (const PixelFormat format : {formats::uyvy, formats::yuyv, formats::nv16, formats::bgr888, formats::r8}) {
       const auto result = screen.plane->check_input(stream_of({640, 480}, format));
       if (result) continue;
@@ -105,7 +105,7 @@ TEST(KmsPlace, AModeOfTheFramesSizeIsPreferred) {
 }
 
 TEST(KmsPlace, ModesAreChosenAsTold) {
-  // Of a size that has several rates each is chosen by the nearest number.
+  // If a size has several rates, the nearest one is chosen.
   std::vector<kms::Mode> modes;
   for (const kms::Mode& mode : open_plane("vkms").output->modes()) {
     if (mode.size == Size{800, 600}) modes.push_back(mode);

@@ -1,4 +1,5 @@
-// What a viewer sees, read from outside the machine: proof by no code of ours that a frame arrived on the screen.
+// What a viewer sees, read from outside the machine without any code of the library: proof that a frame arrived on the
+// screen.
 #include "kms_support.hpp"
 #include "screen_support.hpp"
 

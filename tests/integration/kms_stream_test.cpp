@@ -1,5 +1,4 @@
-// Frames on their way to the screen: order, holds, flip events, the price of a frame, and what happens when things go
-// wrong.
+// The path of frames to the screen: order, holds, flip events, the cost of a frame, and failures.
 #include "fence_support.hpp"
 #include "kms_support.hpp"
 
@@ -17,7 +16,7 @@ std::atomic<std::uint64_t> allocations{0};
 
 }  // namespace
 
-// Counts every allocation of this program. Not inlined: GCC 14 would then take free() for a mismatch of new.
+// Counts every allocation of this program. Not inlined: otherwise GCC 14 reports a mismatch of new and free().
 [[gnu::noinline]] void* operator new(std::size_t size) {
   ++allocations;
   if (void* memory = std::malloc(size)) return memory;
@@ -39,7 +38,7 @@ std::vector<Presentation> take_all(kms::Plane& plane) {
   return all;
 }
 
-/// Offers frames faster than a display shows them, until one must wait; false where none ever does.
+/// Offers frames faster than the display shows them, until one must wait; returns false if none ever does.
 bool park_one(Screen& screen) {
   const Deadline deadline = Screen::soon();
   while (screen.plane->poll_events() == 0 && deadline.remaining().count() > 0) {
@@ -149,7 +148,7 @@ TEST(KmsStream, AFrameCostsOneCommitAndEventsAreReadInBatches) {
       must(screen.plane->accept(screen.next())).release();
       must(screen.plane->flush());
       ++flushes;
-      while (screen.plane->poll_events() != 0) {  // its frame is shown by the event, at a price of poll and read
+      while (screen.plane->poll_events() != 0) {  // the event shows its frame, at the cost of a poll and a read
         ++busy;
         const int ready = sys::wait(screen.plane->poll_fd(), POLLIN, Screen::soon());
         ASSERT_GT(ready, 0);
@@ -181,7 +180,7 @@ TEST(KmsStream, InStepWithItsSourceFramesGoOnTheirWayWithTheNextOneAndNoneIsLost
     };
     const auto flip = [&] { return sys::wait(screen.device->fd(), POLLIN, Screen::soon()); };
     offer(0);
-    for (int refused = 1; refused <= 3; ++refused) {  // the display is found not done with the one before
+    for (int refused = 1; refused <= 3; ++refused) {  // the previous flip is pending
       offer(EBUSY);
       const bool is_in_step = refused == 3;
       EXPECT_EQ(screen.plane->poll_events(), is_in_step ? 0 : POLLIN) << driver;
@@ -196,12 +195,12 @@ TEST(KmsStream, InStepWithItsSourceFramesGoOnTheirWayWithTheNextOneAndNoneIsLost
       EXPECT_EQ(screen.output->commits(), before + 1) << driver;
       EXPECT_EQ(calls.entries().size(), 1U) << driver << ": one commit, no wait, no event";
       EXPECT_LE(screen.holds->lent(), screen.plane->max_held());
-      // Done: a commit is taken once the flip is over, as at the next frame of a camera.
+      // The flip has ended before the next commit, as with a camera's next frame.
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
     ASSERT_TRUE(screen.plane->wake_by()) << driver;
     std::this_thread::sleep_until(screen.plane->wake_by()->time());
-    must(screen.plane->dispatch(0));  // no other frame comes: the last goes on its way all the same
+    must(screen.plane->dispatch(0));  // no other frame arrives: the last one is presented nevertheless
     EXPECT_TRUE(screen.plane->ready());
     must(screen.plane->drain(Screen::soon()));
     const auto shown = take_all(*screen.plane);
@@ -212,7 +211,7 @@ TEST(KmsStream, InStepWithItsSourceFramesGoOnTheirWayWithTheNextOneAndNoneIsLost
 
 TEST(KmsStream, UnreadEventsNeverFillTheKernelsRoomForThem) {
   auto screen = must(Screen::open("virtio_gpu", {1280, 720}));
-  for (int i = 0; i < 400; ++i) {  // 128 fit
+  for (int i = 0; i < 400; ++i) {  // the kernel's event queue has room for 128
     must(screen.plane->accept(screen.next())).release();
     const auto flushed = screen.plane->flush();
     ASSERT_TRUE(flushed) << i << ": " << flushed.error().message();
@@ -338,7 +337,7 @@ TEST(KmsPause, WithoutMastershipFramesAreReplacedAndAfterwardsTheNewestIsShown) 
   for (const std::string& driver : displays()) {
     auto screen = must(Screen::open(driver, {1024, 768}));
     must(screen.show());
-    ASSERT_EQ(ioctl(screen.device->fd(), DRM_IOCTL_DROP_MASTER, 0), 0);  // as a switch of the VT does
+    ASSERT_EQ(ioctl(screen.device->fd(), DRM_IOCTL_DROP_MASTER, 0), 0);  // as a VT switch does
     for (int i = 0; i < 20; ++i) {
       must(screen.plane->accept(screen.next())).release();
       EXPECT_TRUE(screen.plane->flush()) << "no error: the frames wait";
@@ -366,7 +365,7 @@ TEST(KmsPause, WhatAnotherMasterLeftIsOverwrittenByResume) {
     must(other.show());
     EXPECT_TRUE(fails_with(screen.device->resume(), EBUSY)) << "still another's";
   }
-  must(screen.device->resume());  // nothing new was accepted: the old frame is shown again
+  must(screen.device->resume());  // nothing new was accepted, so the old frame is shown again
   must(screen.plane->drain(Screen::soon()));
   drm_mode_crtc crtc{};
   crtc.crtc_id = screen.output->crtc_id();
@@ -378,7 +377,7 @@ TEST(KmsPause, WhatAnotherMasterLeftIsOverwrittenByResume) {
 
 TEST(KmsRestore, StopPutsBackWhatWasThereBefore) {
   for (const std::string& driver : displays()) {
-    auto before = must(Screen::open(driver, {800, 600}));  // whoever had the screen first
+    auto before = must(Screen::open(driver, {800, 600}));  // the previous user of the screen
     must(before.show());
     const Shown was = read_crtc(before.device->fd(), before.output->crtc_id());
     EXPECT_EQ(was.width, 800U);
@@ -423,7 +422,7 @@ TEST(KmsRestore, WhatIsGoneIsNotPutBackAndTheScreenIsOff) {
   must(before->device->pause());
   auto screen = must(Screen::open("vkms", {1024, 768}));
   must(screen.show());
-  before.reset();  // its framebuffers end with it, once no state of the past refers to them
+  before.reset();  // its framebuffers are destroyed with it, once no earlier state refers to them
   for (int i = 0; i < 3; ++i) must(screen.show());
   EXPECT_TRUE(screen.plane->stop());
   EXPECT_EQ(read_crtc(screen.device->fd(), screen.output->crtc_id()), Shown{});

@@ -1,4 +1,4 @@
-// Frames whose image is only a part of the buffer (FrameInfo::visible): what the screen then shows.
+// Frames whose image is only a part of the buffer (FrameInfo::visible), and what the screen then shows.
 #include "kms_support.hpp"
 #include "screen_support.hpp"
 
@@ -16,7 +16,7 @@ constexpr Rect upper_right{512, 0, 512, 384};
 constexpr std::uint32_t red = 0xff0000, green = 0x00ff00, blue = 0x0000ff, white = 0xffffff, black = 0;
 constexpr std::array<std::uint32_t, 4> colours{red, green, blue, white};
 
-/// Takes and shows a frame with that visible part, and says how often the driver was asked for it.
+/// Accepts and shows a frame with this visible part, and returns the number of atomic ioctls that this took.
 std::size_t show(Screen& screen, const Rect& visible) {
   Frame frame = screen.next();
   paint(frame.buffer(), colours);
@@ -53,7 +53,7 @@ class Captured {
   std::size_t stride_ = 0;
 };
 
-/// Vkms's writeback connector: what is composed comes back, pixel for pixel.
+/// Vkms's writeback connector: returns the composed picture, pixel for pixel.
 struct Composed {
   std::unique_ptr<kms::Device> device = must(kms::Device::open(card_path("vkms")));
   kms::Output* output = must(device->output({.connector = "Writeback-1", .mode = size}));
@@ -104,7 +104,7 @@ TEST(KmsVisible, WhatTheUserChoseStays) {
   EXPECT_EQ(Captured(screen).at(512, 384), blue);
 }
 
-// Its only plane must cover the screen, and cannot scale.
+// virtio-gpu's only plane must cover the screen, and cannot scale.
 TEST(KmsVisible, ADisplayThatCannotShowAPartShowsAllAndIsAskedOnce) {
   auto screen = must(Screen::open("virtio_gpu", size));
   show(screen, whole);

@@ -1,4 +1,4 @@
-// Switching VTs for real: away from the program's VT and back.
+// Real VT switches: away from the program's VT and back.
 #include "kms_support.hpp"
 
 #include <dmaflow/kms.hpp>
@@ -53,7 +53,7 @@ TEST_F(KmsVt, SwitchingAwayPausesTheDisplayAndSwitchingBackShowsTheNewestFrame) 
       must(screen.plane->accept(screen.next())).release();
       EXPECT_TRUE(screen.plane->flush()) << "frames keep flowing, and nobody sees them";
     }
-    // Somebody else can be master meanwhile.
+    // Another program can be master meanwhile.
     EXPECT_TRUE(Screen::open(driver, {1024, 768})) << driver;
 
     activate(our_vt);
@@ -88,7 +88,7 @@ TEST_F(KmsVt, WhatIsNoVtIsRefusedAndNothingIsLost) {
   EXPECT_TRUE(fails_with(kms::VtSwitch::open(*screen.device, "/dev/tty6"), EBUSY));
 }
 
-// As a session manager does it: it drops and takes mastership on a copy of the file it handed out, and says nothing.
+// Like a session manager: it drops and takes mastership on a copy of the file that it handed out, and sends no message.
 TEST(KmsSession, MastershipGivenBackInSilenceIsSeen) {
   auto screen = must(Screen::open("vkms", {1024, 768}));
   must(screen.show());

@@ -1,4 +1,4 @@
-// The pipeline in the loops of other libraries: the programs in examples/loops, as they are.
+// The pipeline in the loops of other libraries: runs the programs in examples/loops unchanged.
 #include "said_by.hpp"
 #include "support.hpp"
 

@@ -1,6 +1,6 @@
-// Every allocator with every camera and every display of the lab: each cell is really tried, and frames are moved where
-// it works. Which cells work is the drivers' affair and is observed; that each either works whole or is refused with
-// who, which call and why is asserted, and that the probe says of each what was found.
+// Every allocator with every camera and every display of the lab: each combination is really tried, and frames are
+// moved if it works. Which of them work depends on the drivers and is observed. Asserted is that each either works
+// completely or is refused with the device, the call and the reason, and that the probe reports the same result.
 #include "support.hpp"
 
 #include <dmaflow/dmaflow.hpp>
@@ -38,7 +38,7 @@ std::vector<Place> displays() {
   return found;
 }
 
-/// The lab's vivid cameras: single- and multi-planar in turn, from the third on with contiguous memory.
+/// The lab's vivid cameras: single- and multi-planar alternately, from the third on with contiguous memory.
 std::vector<Place> cameras() {
   std::vector<Place> found;
   for (const auto& device : v4l2::list()) {
@@ -50,8 +50,8 @@ std::vector<Place> cameras() {
   return found;
 }
 
-/// What became of one cell. "works" (frames went through, each counted, none copied), or who refused it with which call
-/// and errno. Anything else is a failure of the test.
+/// The result of one combination: "works" (frames went through, each was counted, none copied), or which device refused
+/// it, with the call and the errno. Anything else fails the test.
 std::string try_cell(const Place& display, const Place& camera, const std::string& allocator) {
   const auto source = must(v4l2::Camera::open(camera.path), camera.path.c_str());
   const auto card = must(kms::Device::open(display.path), display.path.c_str());
@@ -102,7 +102,7 @@ struct Cell {
   [[nodiscard]] std::string name() const { return display.name + " " + camera.name + " " + allocator; }
 };
 
-/// Once for all tests.
+/// Computed once for all tests.
 const std::vector<Cell>& matrix() {
   static const std::vector<Cell> all = [] {
     const LeakCheck leaks;
@@ -130,7 +130,7 @@ TEST(Matrix, EveryAllocatorCameraAndDisplayWorksWholeOrIsRefusedWithWhoAndWhy) {
 
 // --- The probe ------------------------------------------------------------------------------------------------------
 
-/// What the probe prints, of 1280x720 XR24 as above, with the displays' own memory shown for a moment.
+/// The output of the probe, for 1280x720 XR24 as above; it briefly shows the displays' own memory.
 json probed() {
   std::string output;
   std::FILE* const pipe = ::popen(DMAFLOW_PROBE " --json --size 1280x720 --show", "re");
@@ -149,7 +149,7 @@ const json& probe_cell(const json& all, const std::string& allocator, const std:
   return none;
 }
 
-/// What the probe's two cells say of one of ours, in the words of try_cell().
+/// The results of the probe's two cells for one of our cells, in the format of try_cell().
 std::string combined(const json& all, const Cell& cell) {
   const std::string camera = "camera:" + cell.camera.path;
   const std::string display = "display:" + cell.display.path;
@@ -175,7 +175,7 @@ TEST(Matrix, TheProbeSaysOfEachWhatAPipelineFinds) {
   ASSERT_TRUE(all.contains("matrix"));
   for (const Cell& cell : matrix()) {
     const std::string said = combined(all, cell);
-    // A camera that needs contiguous memory takes scattered memory that happens to lie in one piece.
+    // A camera that needs contiguous memory accepts scattered memory that happens to be contiguous.
     const auto scattered = [](const std::string& outcome) { return outcome == "camera VIDIOC_QBUF EFAULT"; };
     if (scattered(said) != scattered(cell.outcome)) continue;
     EXPECT_EQ(said, cell.outcome) << cell.name();

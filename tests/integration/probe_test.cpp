@@ -1,5 +1,5 @@
-// The probe from outside: what it lists and tries, against what the lab has, and that it leaves the machine as it was.
-// matrix_test.cpp compares its cells with what a pipeline finds.
+// The probe from outside: what it lists and tries is compared with the lab's devices, and it must leave the machine
+// unchanged. matrix_test.cpp compares its cells with the results of a pipeline.
 #include "support.hpp"
 
 #include <dmaflow/dmaflow.hpp>
@@ -35,7 +35,7 @@ struct Ended {
   int status = -1;
 };
 
-/// Runs a shell command and gives its stdout.
+/// Runs a shell command and returns its stdout and exit status.
 Ended run(const std::string& command) {
   Ended ended;
   std::FILE* const pipe = ::popen(command.c_str(), "re");
@@ -56,7 +56,7 @@ json probe(const std::string& options) {
   return document;
 }
 
-/// Of 1280x720 XR24, and the displays' own memory shown for a moment. Once for all tests.
+/// For 1280x720 XR24; it briefly shows the displays' own memory. Computed once for all tests.
 const json& whole() {
   static const json document = probe("--size 1280x720 --show");
   return document;
@@ -127,7 +127,7 @@ TEST(Probe, EveryRefusalHasItsReason) {
   EXPECT_GT(refused, 0);
 }
 
-/// What programs would find of the V4L2 devices and the displays' planes.
+/// The state of the V4L2 devices and the displays' planes, as other programs would find it.
 std::string state_of_the_machine() {
   std::string state;
   for (const auto& device : v4l2::list()) {
@@ -142,7 +142,7 @@ std::string state_of_the_machine() {
 
 TEST(Probe, LeavesTheMachineAsItWas) {
   if (!in_lab()) GTEST_SKIP() << "wants displays that nobody else uses";
-  const LeakCheck leaks;  // the kernel's dma-bufs among them
+  const LeakCheck leaks;  // including the kernel's dma-bufs
   const std::string before = state_of_the_machine();
   EXPECT_NE(before.find("Pixel Format"), std::string::npos) << before;
   EXPECT_NE(before.find("crtc"), std::string::npos);

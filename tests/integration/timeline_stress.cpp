@@ -1,6 +1,6 @@
-// timeline_stress DEVICE STEPS: four producers and four consumers pass items through four lanes whose only order is
-// that of timelines. Built with ThreadSanitizer, which is told what a signalled point means and nothing else: an item
-// that is read before its point is a data race. timeline_test runs it.
+// timeline_stress DEVICE STEPS: four producers and four consumers pass items through four lanes, which only timelines
+// synchronise. Built with ThreadSanitizer; the only annotation is what a signalled point means, so an item that is read
+// before its point is a data race. timeline_test runs it.
 #include <dmaflow/cancel.hpp>
 #include <dmaflow/timeline.hpp>
 
@@ -23,8 +23,8 @@ namespace {
 
 constexpr unsigned lanes = 4;
 constexpr std::uint64_t depth = 32;
-constexpr std::uint64_t turn = 16;  // so many items, then a lane changes hands
-constexpr std::uint64_t rare = 64;  // one step in so many takes the less trodden ways
+constexpr std::uint64_t turn = 16;  // the number of items after which the threads change lanes
+constexpr std::uint64_t rare = 64;  // one in so many steps uses the rarer calls
 
 template <typename T>
 T must(Result<T> result, const char* what) {
@@ -41,14 +41,14 @@ struct Lane {
   Timeline ready;  ///< point n: item n is written
   Timeline done;   ///< point n: item n is read
   std::array<std::uint64_t, depth> items{};
-  // ThreadSanitizer knows order by addresses: one for each of the two promises of an item's place.
+  // ThreadSanitizer tracks order by addresses: one for each of the two promises about an item's slot.
   std::array<char, depth> written{};
   std::array<char, depth> read{};
 };
 
 Deadline soon() { return Deadline::after(60s); }
 
-/// A wait that waits for the points of others only: with a Cancel now and then, which nobody sets.
+/// Waits for a point of another thread; sometimes with a Cancel, which is never set.
 void wait_for(const Timeline& timeline, std::uint64_t point, const Cancel& cancel) {
   must(timeline.wait(point, soon(), {.cancel = point % rare == 0 ? &cancel : nullptr}), "wait");
 }
@@ -58,7 +58,7 @@ void produce(Lane& lane, std::uint64_t n, const Cancel& cancel) {
   __tsan_acquire(&lane.read[n % depth]);
   lane.items[n % depth] = n;
   __tsan_release(&lane.written[n % depth]);
-  if (n > 1) wait_for(lane.ready, n - 1, cancel);  // another producer's: points are to grow
+  if (n > 1) wait_for(lane.ready, n - 1, cancel);  // another producer's point: points must increase
   if (n % 3 == 0) {
     const ReleasePoint promise(lane.ready.at(n));
   } else {
@@ -79,7 +79,7 @@ void consume(Lane& lane, std::uint64_t n, const Cancel& cancel) {
   must(lane.done.signal(n), "signal");
 }
 
-/// Fences, transfers and waits for several, which all threads make on one timeline at once.
+/// Fences, transfers and waits for several points; all threads do this on one timeline concurrently.
 void take_rare_ways(std::vector<Lane>& all, const Lane& lane, const Timeline& shared, std::uint64_t n) {
   const Fence fence = must(lane.ready.at(n).fence(), "fence");
   must(fence.wait(soon()), "wait for the fence");
@@ -107,7 +107,7 @@ int main(int argc, char** argv) {
 
   std::vector<std::thread> threads;
   for (unsigned i = 0; i < lanes; ++i) {
-    // Lanes change hands, so that each timeline is used by all eight.
+    // Threads change lanes, so that each timeline is used by all eight.
     threads.emplace_back([&, i] {
       for (std::uint64_t n = 1; n <= each; ++n) produce(all[(i + n / turn) % lanes], n, cancel);
     });

@@ -70,7 +70,7 @@ TEST_F(Timelines, AFileOfTheUsersIsAdoptedOrCopied) {
   const SyncobjDevice copied = must(SyncobjDevice::dup_of(fd.get()));
   const Timeline timeline = must(Timeline::create(copied));
   EXPECT_TRUE(timeline.signal(1));
-  EXPECT_TRUE(timeline.at(1).fence());  // what the library makes for itself is made now, and does not take the number
+  EXPECT_TRUE(timeline.at(1).fence());  // makes the library's internal objects now, so that none gets this handle
   // The same DRM file: the user's own calls know the handle.
   drm_syncobj_destroy destroy{.handle = timeline.handle(), .pad = 0};
   EXPECT_EQ(::ioctl(fd.get(), DRM_IOCTL_SYNCOBJ_DESTROY, &destroy), 0);
@@ -244,7 +244,7 @@ TEST_F(Timelines, WhoWaitsKeepsTheErrorThatTheKernelForgets) {
 
 TEST_F(Timelines, AWaitThatBeganBeforeTheSubmissionLearnsOfTheErrorToo) {
   const Timeline timeline = this->timeline();
-  EXPECT_NE(timeline.handle(), 0U);  // fences may come from elsewhere
+  EXPECT_NE(timeline.handle(), 0U);  // tells the library that fences may come from elsewhere
   SwSync fences;
   Waiter waiter([&] { return timeline.wait(5, soon()); });
   waiter.asleep();
@@ -262,7 +262,7 @@ TEST_F(Timelines, AFenceThatHasFailedAlreadyIsNotImportedInSilence) {
   test::observe("a timeline point keeps the error of a fence that had failed before", imported.has_value(), page);
   if (imported) {
     EXPECT_TRUE(fails_with(timeline.wait(5, soon()), error_of_sw_sync()));
-  } else {  // the kernel forgets it, so the import has to report it
+  } else {  // the kernel loses the error, so the import has to report it
     EXPECT_EQ(imported.error().code(), error_of_sw_sync());
     EXPECT_TRUE(timeline.wait(5, Deadline::immediate())) << "and yet nobody waits for ever";
   }
@@ -278,7 +278,7 @@ TEST_F(Timelines, TransfersBetweenPointsTimelinesAndDevices) {
   ASSERT_TRUE(fails_with(refused, EINVAL));
   EXPECT_TRUE(mentions(refused.error(), "point 5 is not submitted"));
   must(source.import_fence(5, fences.fence(1)));
-  must(source.at(7).transfer_from(source.at(5)));  // to itself
+  must(source.at(7).transfer_from(source.at(5)));  // within the same timeline
   must(target.at(3).transfer_from(source.at(5)));
   must(elsewhere.at(9).transfer_from(source.at(5)));
   must(target.at(0).transfer_from(target.at(3)));
@@ -300,7 +300,7 @@ TEST_F(Timelines, ATransferredFailureArrives) {
   EXPECT_TRUE(fails_with(target.wait(3, soon()), error_of_sw_sync()));
 }
 
-// --- Passing on ---
+// --- Sharing ---
 
 TEST_F(Timelines, ATimelinePassesBetweenDevicesByDescriptor) {
   const test::LeakCheck leaks;
@@ -468,7 +468,7 @@ TEST_F(Timelines, EightThreads100000StepsAndThreadSanitizerHasNothingToSay) {
   if (child == 0) {
     ::dup2(ends[1], STDOUT_FILENO);
     ::dup2(ends[1], STDERR_FILENO);
-    ::personality(ADDR_NO_RANDOMIZE);  // ThreadSanitizer of this age does not know newer kernels' address layouts
+    ::personality(ADDR_NO_RANDOMIZE);  // old ThreadSanitizers do not know newer kernels' address layouts
     ::execl(DMAFLOW_TIMELINE_STRESS, "timeline_stress", path_.c_str(), steps.c_str(), nullptr);
     ::_exit(127);
   }

@@ -1,4 +1,4 @@
-// Waits for timelines' points: what begins them, ends them, interrupts them and cancels them, and what they cost.
+// Waits for timelines' points: what starts, ends, interrupts and cancels them, and what they cost.
 #include "count_new.hpp"
 #include "timeline_support.hpp"
 
@@ -143,7 +143,7 @@ TEST_F(Timelines, SystemCallsAreCounted) {
   SwSync fences;
   Fence fence = fences.fence(1);
   fences.advance();
-  must(timeline.import_fence(7, fence));  // finds out what this kernel can
+  must(timeline.import_fence(7, fence));  // detects what this kernel supports
   const bool direct = cost([&] { must(timeline.import_fence(8, fence)); }) == 1U;
   EXPECT_EQ(cost([&] { must(timeline.import_fence(9, fence)); }), direct ? 1U : 3U);
   EXPECT_EQ(cost([&] { fence = must(timeline.at(9).fence()); }), (direct ? 1U : 2U) + 1U) << "the last closes the old";
@@ -159,7 +159,7 @@ TEST_F(Timelines, NothingIsAllocatedForUpToSixteenPoints) {
   const Fence fence = fences.fence(1);
   const std::vector<TimelinePoint> points(18, timeline.at(5));
   const auto sixteen = std::span(points).first(16);
-  must(timeline.import_fence(4, fence));  // what is made once is made
+  must(timeline.import_fence(4, fence));  // one-time allocations are made now
   allocations = 0;
   must(timeline.import_fence(5, fence));
   EXPECT_TRUE(timeline.at(5).fence());
@@ -240,7 +240,7 @@ TEST_F(Timelines, SignalsEveryMillisecondChangeNoDeadline) {
   SwSync fences;
   must(timeline.import_fence(5, fences.fence(1)));
   for (const auto& wait : every_wait(timeline, cancel)) {
-    // Longer where the machine was too busy to send signals.
+    // Repeated with a longer wait if the machine was too busy to send enough signals.
     for (std::chrono::milliseconds length = 100ms;; length *= 2) {
       const Interruptions interruptions(::pthread_self());
       const auto begin = Clock::now();
@@ -293,7 +293,7 @@ TEST_F(Timelines, AnotherThreadCancelsAWait) {
   }
 }
 
-/// A kernel before 6.6: it does not know syncobj eventfds.
+/// A kernel before 6.6, which does not know syncobj eventfds.
 class OldKernel : public sys::Hook {
  public:
   OldKernel() { sys::set_hook(this); }

@@ -22,14 +22,14 @@ std::string read_text(const char* path) {
   return text;
 }
 
-/// The limit that kernels had until 7.3, which has none by default.
+/// The default limit of kernels before 7.3, which has none by default.
 class LimitOf64 {
  public:
   LimitOf64() { std::ofstream(size_limit) << 64; }
   ~LimitOf64() { std::ofstream(size_limit) << before_; }
   LimitOf64(const LimitOf64&) = delete;
   LimitOf64& operator=(const LimitOf64&) = delete;
-  /// Whether the driver took it.
+  /// Whether the driver accepted it.
   [[nodiscard]] static bool is_set() { return read_text(size_limit) == "64"; }
 
  private:

@@ -25,7 +25,7 @@ class V4l2Camera : public ::testing::TestWithParam<bool> {
 INSTANTIATE_TEST_SUITE_P(Api, V4l2Camera, ::testing::Values(false, true),
                          [](const auto& test) { return test.param ? "multiplanar" : "singleplanar"; });
 
-/// Looks at what each QBUF carries.
+/// Records the dma-buf of each QBUF.
 class PairingWatch : public CountCalls {
  public:
   explicit PairingWatch(bool multiplanar) : multiplanar_(multiplanar) {}
@@ -45,7 +45,7 @@ class PairingWatch : public CountCalls {
   bool multiplanar_;
 };
 
-/// Writes down what the driver answers to each DQBUF.
+/// Records the driver's answer to each DQBUF.
 class DequeueWatch : public CountCalls {
  public:
   struct Answer {
@@ -79,7 +79,7 @@ class DequeueWatch : public CountCalls {
   bool multiplanar_;
 };
 
-/// The stride that the last S_FMT asked for.
+/// Records the stride that the last S_FMT asked for.
 class StrideWatch : public CountCalls {
  public:
   explicit StrideWatch(bool multiplanar) : multiplanar_(multiplanar) {}
@@ -237,7 +237,7 @@ TEST_P(V4l2Camera, AFrameCostsTwoCallsAndNeverAnotherMapping) {
       if (must(camera->take())) ++frames;
       EXPECT_FALSE(must(camera->take())) << "a second frame without POLLIN";
     }
-    must(camera->dispatch(0));  // the last one's QBUF
+    must(camera->dispatch(0));  // the last frame's QBUF
     EXPECT_EQ(frames, 60U);
     EXPECT_EQ(ioctls.calls(), 120U) << "DQBUF and QBUF";
     must(camera->stop());
@@ -307,7 +307,7 @@ TEST_P(V4l2Camera, FramesOutliveStopAndCamera) {
     for (Frame* frame : {&of_stopped, &of_destroyed}) {
       const auto access = must(CpuAccess::begin(frame->buffer(), CpuAccess::Mode::read, Deadline::after(1s)));
       EXPECT_NE(static_cast<unsigned>(access.plane(0)[2]), 0U) << "the first bar is grey, not black";
-      std::thread([moved = std::move(*frame)] {}).join();  // ends in any thread
+      std::thread([moved = std::move(*frame)] {}).join();  // destroyed in another thread
     }
   }
 }
@@ -370,7 +370,7 @@ TEST_P(V4l2Camera, TryingABufferLeavesNothingBehind) {
   must(camera->try_output(heap_buffer(camera->output())));
   must(camera->try_output(own_buffers(*camera, 2).front()));
   must(camera->try_output(heap_buffer(camera->output())), "after own ones");
-  set_input(*other, {1280, 720}, formats::xrgb8888);  // EBUSY, had it kept slots
+  set_input(*other, {1280, 720}, formats::xrgb8888);  // would fail with EBUSY if the first had kept slots
 }
 
 TEST_P(V4l2Camera, ABufferLaidOutDifferentlyIsRefusedWithBothNumbers) {
@@ -388,7 +388,7 @@ TEST_P(V4l2Camera, ABufferLaidOutDifferentlyIsRefusedWithBothNumbers) {
 
 TEST_P(V4l2Camera, SequencesGoOnOverTheWrapOf32Bits) {
   auto camera = open();
-  must(camera->set_control("Wrap Sequence Number", 1));  // vivid then begins just before the wrap
+  must(camera->set_control("Wrap Sequence Number", 1));  // vivid then starts just before the wrap-around
   set_input(*camera, {320, 180}, formats::xrgb8888);
   must(camera->start(own_buffers(*camera, 4)));
   DequeueWatch driver(multiplanar());
@@ -416,8 +416,8 @@ void expect_explained(const Error& error, const std::string& path) {
   EXPECT_NE(error.detail().find("heap:system"), std::string_view::npos) << error.message();
 }
 
-// The lab's third and fourth camera are loaded with allocators=1: they need physically contiguous memory. The system
-// heap's is scattered.
+// The lab's third and fourth camera are loaded with allocators=1, so they need physically contiguous memory. The system
+// heap's memory is scattered.
 TEST(V4l2Contiguous, AHeapsBufferIsRefusedWithWhatWouldHelpOrFilled) {
   const LeakCheck leaks;
   for (const bool multiplanar : {false, true}) {

@@ -1,4 +1,4 @@
-// v4l2::Camera under bad input and bad luck. Each error is clear, and nothing stays behind.
+// v4l2::Camera with invalid input and failing devices. Each error is clear, and nothing is leaked.
 #include "v4l2_support.hpp"
 
 #include <functional>
@@ -36,7 +36,7 @@ TEST(V4l2Open, NotAV4l2Device) {
   const LeakCheck leaks;
   for (const char* path : {"/dev/null", "/dev/dri/card0", "/proc/self/status"}) {
     const auto error = refusal(Camera::open(path));
-    if (error.operation() == "open") continue;  // not even that
+    if (error.operation() == "open") continue;  // it cannot even be opened
     EXPECT_EQ(error.code(), ENOTTY) << path;
     EXPECT_TRUE(says(error, "it is not a V4L2 device"));
   }
@@ -66,7 +66,7 @@ TEST(V4l2Open, WithoutPermissionItNamesTheGroup) {
 
 TEST(V4l2Adopt, TakesTheDescriptorAndClosesItAlsoOnErrors) {
   const LeakCheck leaks;
-  const int own = ::open(camera_path().c_str(), O_RDWR | O_CLOEXEC);  // blocking, as others open it
+  const int own = ::open(camera_path().c_str(), O_RDWR | O_CLOEXEC);  // blocking, as other programs open it
   {
     auto camera = must(Camera::adopt(must(Fd::dup_of(own))));
     EXPECT_EQ(camera->info().path, camera_path());
@@ -120,7 +120,7 @@ TEST(V4l2Offers, SizesOutOfRangeAreRefused) {
 }
 
 TEST(V4l2Offers, OddSizesOfSubsampledFormatsAreRefusedOrExact) {
-  auto camera = must(Camera::open(camera_path(), {.input = "HDMI"}));  // it scales
+  auto camera = must(Camera::open(camera_path(), {.input = "HDMI"}));  // an input with a scaler
   StreamRequest request;
   request.size = Size{641, 481};
   for (const PixelFormat format : {formats::nv12, formats::yuyv, formats::yuv420}) {
@@ -162,7 +162,7 @@ TEST(V4l2Start, BufferCountsOutOfRangeAreRefused) {
   EXPECT_EQ(capture(*camera, 5).size(), 5U);
 }
 
-/// A driver that makes three buffers at most, whatever it is asked for.
+/// A driver that makes at most three buffers, however many are asked for.
 class FewBuffers : public CountCalls {
  public:
   int before(const sys::Call& call) noexcept override {
@@ -229,7 +229,7 @@ TEST(V4l2Busy, ASecondUserIsToldSo) {
   EXPECT_EQ(capture(*first, 5).size(), 5U) << "the first goes on";
 }
 
-/// A camera ready to start, and one of vivid's error buttons to press.
+/// A camera that is ready to start, and a way to set one of vivid's error controls.
 struct Injection {
   std::unique_ptr<Camera> camera = must(Camera::open(camera_path()));
   Injection() { set_input(*camera, {640, 480}, formats::xrgb8888); }
@@ -290,7 +290,7 @@ TEST(V4l2Injected, ADamagedFrameIsDeliveredMarked) {
   EXPECT_EQ(std::count_if(frames.begin(), frames.end(), [](const FrameInfo& f) { return f.is_erroneous; }), 1);
 }
 
-/// Turns the loop until the camera says an error.
+/// Runs the loop until the camera returns an error.
 std::optional<Error> run_into_error(Camera& camera) {
   for (int i = 0; i < 600; ++i) {
     Result<void> dispatched;
@@ -350,7 +350,7 @@ TEST(V4l2Injected, DisconnectedWhileStreaming) {
   }
 }
 
-/// Lets the driver answer each DQBUF, and then changes the answer: what vivid never says but others do.
+/// Lets the driver answer each DQBUF, and then alters the answer to one that vivid never gives but other drivers do.
 class AlteredDqbuf : public CountCalls {
  public:
   explicit AlteredDqbuf(std::function<void(v4l2_buffer&)> alter) : alter_(std::move(alter)) {}
@@ -423,7 +423,7 @@ TEST(V4l2Driver, ABufferItDoesNotHaveIsNotBelieved) {
   }
 }
 
-/// Opens, sets, tries, allocates, starts and stops: everything that happens before frames flow.
+/// Opens, configures, tries, allocates, starts and stops: everything that happens before frames flow.
 Result<void> set_up(const std::string& path, bool own) {
   auto camera = Camera::open(path);
   if (!camera) return std::unexpected(camera.error());
@@ -460,7 +460,7 @@ INSTANTIATE_TEST_SUITE_P(Each, V4l2Faults, ::testing::Combine(::testing::Bool(),
 TEST_P(V4l2Faults, AnyIoctlThatFailsInSetUpLeaksNothing) {
   const auto [multiplanar, own] = GetParam();
   const std::string path = camera_path(multiplanar);
-  // Listing formats and controls takes hundreds of calls whose failure means only a shorter list; these matter.
+  // Listing formats and controls takes hundreds of calls whose failure only shortens the list; these calls matter.
   for (const unsigned long request :
        {VIDIOC_QUERYCAP, VIDIOC_S_FMT, VIDIOC_G_FMT, VIDIOC_TRY_FMT, VIDIOC_REQBUFS, VIDIOC_CREATE_BUFS, VIDIOC_EXPBUF,
         VIDIOC_QBUF, VIDIOC_STREAMON, VIDIOC_STREAMOFF, VIDIOC_S_PARM, VIDIOC_G_PARM, VIDIOC_SUBSCRIBE_EVENT,
@@ -486,7 +486,7 @@ TEST_P(V4l2Faults, AnyOtherCallThatFailsInSetUpLeaksNothing) {
   for (const std::string_view name : {"open", "fstat", "lseek", "eventfd", "fcntl", "dup"}) {
     bool fired = true;
     for (std::size_t nth = 1; fired && nth < 60; ++nth) {
-      if (!own && name != "open" && name != "eventfd") break;  // would fail in the test's own buffers
+      if (!own && name != "open" && name != "eventfd") break;  // would fail in the test's own allocation
       const LeakCheck leaks;
       const FailNth fault(nth, EMFILE, std::string(name));
       const auto done = set_up(path, own);

@@ -1,5 +1,5 @@
-// V4L2 and fences: no buffer goes into a queue before the fences it came with have ended, and nothing blocks meanwhile
-// (vivid and sw_sync, in the lab).
+// V4L2 and fences: no buffer is queued before the fences it came with have ended, and nothing blocks meanwhile (vivid
+// and sw_sync, in the lab).
 #include "fake.hpp"
 #include "v4l2_support.hpp"
 
@@ -21,7 +21,7 @@ using v4l2::Output;
 
 bool has_ended(int fence) { return sys::wait(fence, POLLIN, Deadline::immediate()) > 0; }
 
-/// Looks at each QBUF of capture buffers: were the fences that this slot came back with over?
+/// Checks at each QBUF of a capture buffer whether the release fences of this slot have ended.
 class QueueWatch : public CountCalls {
  public:
   int before(const sys::Call& call) noexcept override {
@@ -34,21 +34,21 @@ class QueueWatch : public CountCalls {
     ++queued;
     return proceed;
   }
-  /// A fence, which @p slot will be released with beside others.
+  /// Records a fence with which @p slot will be released; a slot may have several.
   Fence note(std::uint32_t slot, Fence fence) {
     fences_[slot].push_back(must(Fd::dup_of(fence.poll_fd())));
     return fence;
   }
   void forget(std::uint32_t slot) { fences_[slot].clear(); }
   int device = -1;         ///< only this one; -1 = any
-  std::size_t early = 0;   ///< queued before a fence was over
-  std::size_t queued = 0;  ///< in all
+  std::size_t early = 0;   ///< queued before a fence had ended
+  std::size_t queued = 0;  ///< queued in total
 
  private:
   std::array<std::vector<Fd>, 64> fences_;
 };
 
-/// What a loop waits for: the camera, and the fence it waits for.
+/// Waits as a loop does: for the camera, and for the fence that it waits for.
 bool turn_with_fences(Camera& camera) {
   std::array<pollfd, 2> polls{{{camera.poll_fd(), camera.poll_events(), 0}, {camera.waiting_fence(), POLLIN, 0}}};
   if (sys::wait(polls, Deadline::after(20s)) <= 0) return false;
@@ -170,7 +170,7 @@ TEST_P(V4l2Fences, ASlowReaderHoldsUpItsOwnBufferOnly) {
   EXPECT_TRUE(back) << "never queued again after its fence";
 }
 
-/// What the library says while this lives.
+/// Collects the library's warnings during its lifetime.
 class Listen {
  public:
   Listen() {
@@ -217,7 +217,7 @@ TEST_P(V4l2Fences, ASignalledReleaseCostsTwoCallsMoreAndANullOneNone) {
       frame.release(fenced ? std::move(fences[frames]) : Fence());
       ++frames;
     }
-    must(camera->dispatch(0));  // the last one's
+    must(camera->dispatch(0));  // the last frame's QBUF
     return calls.calls();
   };
   EXPECT_EQ(calls_of(true), calls_of(false) + 60) << "a status and a close";
@@ -236,7 +236,7 @@ TEST_P(V4l2Fences, StoppedWhileBuffersWaitNothingStaysBehind) {
 
 // --- in a pipeline
 
-/// Reads each frame late: lets go at once, with a fence that the test signals.
+/// Reads each frame late: releases it at once, with a fence that the test signals.
 class LateReader : public FakeSink {
  public:
   using FakeSink::FakeSink;
@@ -273,7 +273,7 @@ struct Stalled {
     }
     return true;
   }
-  /// Every buffer of the slow camera waits for its reader.
+  /// Steps until every buffer of the slow camera waits for its reader.
   bool stalls() {
     return steps([&] { return slow->poll_events() == POLLPRI && slow->waiting_fence() >= 0; });
   }
@@ -349,7 +349,8 @@ class V4l2OutputFences : public ::testing::Test {
     for (std::size_t i = 0; i < count; ++i) result.push_back(reports[i].sequence);
     return result;
   }
-  /// Without frame @p last, the last one that was accepted: a device may keep it until another comes, as vivid does.
+  /// @p all without frame @p last, the last one that was accepted: a device may keep it until another one arrives, as
+  /// vivid does.
   static std::vector<std::uint64_t> without_last(std::vector<std::uint64_t> all, std::uint64_t last) {
     if (!all.empty() && all.back() == last) all.pop_back();
     return all;
@@ -376,7 +377,7 @@ TEST_F(V4l2OutputFences, AFrameWaitsForItsOwnAndKeepsItsPlace) {
   EXPECT_EQ(output->waiting_fence(), -1);
   EXPECT_TRUE(output->ready());
   show(frame(1));
-  show(frame(2, sync.fence(1)));  // signalled, but the device has its two
+  show(frame(2, sync.fence(1)));  // signalled, but the device already has two frames
   EXPECT_EQ(output->waiting_fence(), -1) << "a place is what it waits for: a loop would spin";
   must(output->drain(Deadline::after(20s)));
   EXPECT_EQ(without_last(shown(), 2), (std::vector<std::uint64_t>{0, 1}));

@@ -1,4 +1,4 @@
-// v4l2::Camera and v4l2::Output where another program changes the device: here, a second open file of the same vivid.
+// v4l2::Camera and v4l2::Output when another program changes the device; here, a second open file of the same vivid.
 #include "v4l2_support.hpp"
 
 #include <atomic>
@@ -49,7 +49,7 @@ class Other {
     const auto of = [](const auto& pix) { return std::pair(Size{pix.width, pix.height}, pix.pixelformat); };
     return multiplanar_ ? of(format.fmt.pix_mp) : of(format.fmt.pix);
   }
-  /// Requests buffers, and so keeps everybody from the queue. 0, or errno.
+  /// Requests buffers, which keeps everybody else from the queue. 0, or errno.
   int request(std::uint32_t count) const {
     v4l2_requestbuffers request{};
     request.type = type_;
@@ -86,7 +86,7 @@ class V4l2Others : public ::testing::TestWithParam<bool> {
 INSTANTIATE_TEST_SUITE_P(Api, V4l2Others, ::testing::Values(false, true),
                          [](const auto& test) { return test.param ? "multiplanar" : "singleplanar"; });
 
-/// The device is set as the camera says it is, and so are its frames.
+/// Checks that the device and its frames are as the camera reports.
 void expect_as_agreed(Camera& camera, const Other& other) {
   const Layout& layout = camera.output().layout;
   EXPECT_EQ(other.format(), std::pair(layout.size, *to_v4l2(layout.format, layout.modifier)));
@@ -143,7 +143,7 @@ TEST_P(V4l2Others, WhoHasTheQueueKeepsItAndItsFormat) {
   EXPECT_EQ(capture(*camera, 3).size(), 3U);
 }
 
-/// A program that changes the format without end, while the camera starts: each start has what was agreed, or is
+/// A program that changes the format continuously while the camera starts: each start has what was agreed, or is
 /// refused.
 TEST_P(V4l2Others, EveryStartHasWhatWasAgreedOrIsRefused) {
   const LeakCheck leaks;
@@ -154,7 +154,7 @@ TEST_P(V4l2Others, EveryStartHasWhatWasAgreedOrIsRefused) {
   const Other other(path, Kind::capture, multiplanar());
   std::atomic<bool> go_on = true;
   std::atomic<int> changes = 0;
-  std::atomic<int> pause = 0;  // milliseconds; without one, the camera hardly ever gets through
+  std::atomic<int> pause = 0;  // milliseconds; without a pause, the camera hardly ever succeeds
   std::thread restless([&] {
     while (go_on) {
       changes += other.set({640, 360}, V4L2_PIX_FMT_YUYV) == 0;
@@ -203,7 +203,7 @@ TEST_P(V4l2Others, AnOutputsFormatIsSetAgainToo) {
   must(output->stop());
 }
 
-/// The next frames, until one says that its visible part is this.
+/// Takes frames until one has this visible part.
 bool becomes_visible(Camera& camera, const Rect& part) {
   for (int i = 0; i < 10; ++i) {
     if (capture_one(camera).info().visible == part) return true;

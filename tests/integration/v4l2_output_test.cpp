@@ -55,14 +55,14 @@ bool turn(Output& output) {
   return true;
 }
 
-/// How many frames of the pool nobody holds; asks by taking them all.
+/// The number of free frames of the pool, found by acquiring them all.
 std::size_t free_frames(Pool& pool) {
   std::vector<Frame> all;
   for (auto frame = pool.acquire(); frame; frame = pool.acquire()) all.push_back(std::move(*frame));
   return all.size();
 }
 
-/// Accepts a frame where none waits, and submits it.
+/// Accepts a frame while none waits, and submits it.
 void show(Output& output, Frame frame) {
   EXPECT_FALSE(must(output.accept(std::move(frame)), "accept")) << "nothing is displaced";
   must(output.flush(), "flush");
@@ -78,7 +78,7 @@ TEST_P(V4l2Output, ShowsEveryFrameInOrderAndGivesItBack) {
   EXPECT_EQ(output->poll_events(), 0) << "nothing queued";
   std::vector<std::uint64_t> shown;
   std::uint64_t next = 0;
-  while (shown.size() < 29) {  // the device may keep the last one until another comes
+  while (shown.size() < 29) {  // the device may keep the last one until another arrives
     while (next < 30 && output->ready()) show(*output, numbered(pool, next++));
     EXPECT_GE(free_frames(pool) + output->max_held(), 5U);
     Presentation reports[8];
@@ -152,7 +152,7 @@ TEST_P(V4l2Output, OneQbufAndOneDqbufPerFrame) {
 TEST_P(V4l2Output, RestoresItsConnectorAndStartsAgain) {
   const LeakCheck leaks;
   auto output = open();
-  // The name of the connector that is in use, or of the first that is not.
+  // The name of the connector that is in use, or of the first one that is not.
   const auto connector = [&](bool is_current) {
     for (const v4l2::Port& port : must(output->outputs())) {
       if (port.is_current == is_current) return port.name;

@@ -1,4 +1,4 @@
-// v4l2::Camera: what a device has and how it is set. Inputs, timings, rates, controls, rectangles.
+// v4l2::Camera: a device's properties and settings. Inputs, timings, rates, controls, rectangles.
 #include "v4l2_support.hpp"
 
 #include <algorithm>
@@ -31,7 +31,7 @@ StreamRequest wish(Size size, PixelFormat format = formats::xrgb8888) {
 
 double rate(Interval interval) { return static_cast<double>(interval.denominator) / interval.numerator; }
 
-/// The input whose name begins so.
+/// The input whose name begins with @p name.
 v4l2::Port input(const Camera& camera, std::string_view name) {
   for (v4l2::Port& port : must(camera.inputs(), "inputs")) {
     if (port.name.starts_with(name)) return std::move(port);
@@ -40,7 +40,7 @@ v4l2::Port input(const Camera& camera, std::string_view name) {
   return {};
 }
 
-/// What the camera's current input lists for a format.
+/// The entry for a format in the list of the camera's current input.
 v4l2::Format listed(const Camera& camera, PixelFormat format) {
   for (v4l2::Format& one : must(camera.formats(), "formats")) {
     if (one.format == format && !one.separate_objects) return std::move(one);
@@ -52,7 +52,7 @@ bool lists(const Camera& camera, Size size) {
   const auto sizes = must(camera.sizes(listed(camera, formats::xrgb8888)), "sizes");
   return std::ranges::any_of(sizes, [&](const v4l2::SizeRange& range) { return range.contains(size); });
 }
-/// The highest rate up to 60 that it lists for a size, 0 where there is none.
+/// The highest rate up to 60 that it lists for a size, 0 if there is none.
 double highest_rate(const Camera& camera, Size size) {
   double highest = 0;
   for (const v4l2::IntervalRange& range :
@@ -64,7 +64,7 @@ double highest_rate(const Camera& camera, Size size) {
   return highest;
 }
 
-/// A descriptor of the camera for calls that the library does not see.
+/// A descriptor of the camera for ioctls that the library does not see.
 Fd raw(const Camera& camera) { return Fd::adopt(::open(camera.info().path.c_str(), O_RDWR | O_CLOEXEC)); }
 
 TEST(V4l2List, NamesEveryDeviceAndItsKind) {
@@ -121,7 +121,7 @@ TEST(V4l2Formats, AreListedWithSizesAndRates) {
 }
 
 TEST(V4l2Formats, SizesInStepsAreOneGrid) {
-  const auto hdmi = open({.input = "HDMI"});  // it scales
+  const auto hdmi = open({.input = "HDMI"});  // an input with a scaler
   const v4l2::Format xr24 = listed(*hdmi, formats::xrgb8888);
   v4l2_frmsizeenum sizes{};
   sizes.pixel_format = xr24.code;
@@ -167,7 +167,8 @@ TEST(V4l2Offers, WithoutARateItIsTheHighestUpTo60) {
   must(camera->start(own_buffers(*camera, 4)));
   const auto frames = capture(*camera, 5);
   ASSERT_EQ(frames.size(), 5U);
-  // Three of 40 ms, not of 17. Not from the first one on, whose stamp may be the time at which it was taken.
+  // Three intervals of 40 ms, not of 17. Not counted from the first frame, whose timestamp may be the time at which it
+  // was taken.
   EXPECT_GT(frames[4].timestamp - frames[1].timestamp, std::chrono::milliseconds(75));
 }
 
@@ -385,7 +386,7 @@ TEST(V4l2Standards, RefusalsSayWhatThereIs) {
   }
 }
 
-/// A control of vivid's, by name.
+/// One of vivid's controls, by name.
 v4l2::Control control(const Camera& camera, std::string_view name) {
   for (v4l2::Control& one : camera.controls()) {
     if (one.name == name) return std::move(one);
@@ -481,7 +482,7 @@ TEST(V4l2Controls, MenusHaveTheItemsThatTheDriverHas) {
   EXPECT_GT(menus, 0U) << "there was nothing to compare";
 }
 
-/// Looks at each S_SELECTION: what was asked for and what the driver made of it.
+/// Records each S_SELECTION: what was asked for and what the driver set.
 class SelectionWatch : public CountCalls {
  public:
   int before(const sys::Call& call) noexcept override {
@@ -520,7 +521,7 @@ TEST(V4l2Selection, CropsAndComposes) {
 TEST(V4l2Color, IsTheDrivers) {
   auto camera = open({.input = "HDMI"});
   set_input(*camera, {1280, 720}, formats::nv12);
-  // What videodev2.h says that the driver's answer means.
+  // The meaning of the driver's answer according to videodev2.h.
   const v4l2_pix_format pix = raw_format(camera->info().path, false).fmt.pix;
   const auto encoding = pix.ycbcr_enc != V4L2_YCBCR_ENC_DEFAULT ? static_cast<v4l2_ycbcr_encoding>(pix.ycbcr_enc)
                                                                 : V4L2_MAP_YCBCR_ENC_DEFAULT(pix.colorspace);

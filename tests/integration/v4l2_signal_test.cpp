@@ -1,4 +1,4 @@
-// v4l2::Camera and the signal on its input: gone, back, another, and that of another input (vivid, in the lab).
+// v4l2::Camera and the signal on its input: lost, back, changed, and that of another input (vivid, in the lab).
 #include "fake.hpp"
 #include "v4l2_support.hpp"
 
@@ -13,7 +13,7 @@ namespace {
 using namespace std::chrono_literals;
 using v4l2::Camera;
 
-/// vivid's HDMI input, with the signal as the test wants it; at the end as it was.
+/// vivid's HDMI input with a signal that the test controls; restored at the end.
 class Hdmi {
  public:
   Hdmi() : camera_(must(Camera::open(vivid(Kind::capture, false), {.input = "HDMI"}), "open")) { send("1280x720p60"); }
@@ -38,7 +38,7 @@ class Hdmi {
   std::unique_ptr<Camera> camera_;
 };
 
-/// Waits until the camera says that its signal changed; counts frames on the way.
+/// Waits until the camera reports that its signal changed; counts the frames until then.
 bool changes(Camera& camera, std::chrono::milliseconds patience = 20s) {
   const auto deadline = Deadline::after(patience);
   while (true) {
@@ -88,7 +88,7 @@ TEST_P(V4l2NoSignal, BeforeTheStartCanBeWaitedFor) {
   EXPECT_EQ(camera.output().layout.size, (Size{1024, 768}));
 }
 
-/// Steps until @p done; false where it does not come.
+/// Steps until @p done is true; false if it does not become true in time.
 bool steps(Pipeline& pipeline, const std::function<bool()>& done) {
   const auto deadline = Deadline::after(30s);
   while (!done()) {
@@ -145,7 +145,7 @@ TEST_P(V4l2NoSignal, InMidStreamThePipelineWaitsAndGoesOnWithTheNewPlan) {
   must(run.pipeline.stop(Deadline::after(2s)));
 }
 
-/// Lets the signal go away between the camera's look and what follows: at the n-th detection from now on.
+/// Makes the signal disappear between the camera's check and the next step: at the n-th detection from now on.
 class LoseSignal : public CountCalls {
  public:
   LoseSignal(Hdmi& hdmi, std::size_t nth) : hdmi_(hdmi), nth_(nth) {}
@@ -164,7 +164,7 @@ TEST(V4l2Signal, LostAgainWhileThePipelineNegotiatesItIsWaitedForAgain) {
   const LeakCheck leaks;
   Streaming run;
   ASSERT_TRUE(run.shows(5));
-  for (const std::size_t detection : {2U, 3U}) {  // the first is the look after the event
+  for (const std::size_t detection : {2U, 3U}) {  // the first is the check after the event
     {
       const LoseSignal lose(run.hdmi, detection);
       run.hdmi.send(detection == 2 ? "1024x768p60" : "800x600p60");
@@ -198,7 +198,7 @@ TEST(V4l2Signal, WhatStaysAwayIsWaitedForLongerThanTheFrameTimeout) {
   EXPECT_NE(said[0].find("no signal"), std::string::npos) << said[0];
 }
 
-/// Sends events of the TV and S-Video inputs, whichever is the current one.
+/// Sends events of the TV and S-Video inputs, whichever is current.
 void touch_tv(Camera& camera) {
   must(camera.set_control("Standard Signal Mode", "No Lock"));
   must(camera.set_control("Standard Signal Mode", "Current Standard"));

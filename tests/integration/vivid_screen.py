@@ -1,5 +1,5 @@
-"""vivid_screen.py FILE...: for each picture of a screen that shows a vivid camera without scaling, from its top left corner,
-one line: "bars right" or which bar is wrong, and the frame counter of vivid's text overlay."""
+"""vivid_screen.py FILE...: prints one line for each picture of a screen that shows a vivid camera unscaled from its top left
+corner: "bars right" or which bar is wrong, and the frame counter of vivid's text overlay."""
 import os
 import sys
 
@@ -8,7 +8,7 @@ from png_pixels import rows  # noqa: E402
 
 # grey, yellow, cyan, green, magenta, red, blue, black at 75 %, as XRGB
 BARS = [(0xBF, 0xBF, 0xBF), (0xBF, 0xBF, 0), (0, 0xBF, 0xBF), (0, 0xBF, 0), (0xBF, 0, 0xBF), (0xBF, 0, 0), (0, 0, 0xBF), (0, 0, 0)]
-# The digits of the kernel's 8x16 font, a byte a row, as seen on the screen.
+# The digits of the kernel's 8x16 font, one byte per row, as they appear on the screen.
 DIGITS = {
     "0000386cc6c6d6d6c6c66c3800000000": "0", "00001838781818181818187e00000000": "1",
     "00007cc6060c183060c0c6fe00000000": "2", "00007cc606063c060606c67c00000000": "3",
@@ -33,14 +33,14 @@ def examine(path):
             if any(abs(a - b) > 8 for a, b in zip(seen, bar)):
                 wrong.append(f"bar {i} is {seen} at row {y}")
 
-    def character(column):  # of the overlay's first line, which stands 16 pixels from the corner
+    def character(column):  # of the overlay's first line, which starts 16 pixels from the corner
         glyph = ""
         for y in range(16, 32):
             byte = sum(1 << (7 - b) for b in range(8) if sum(pixel(16 + 8 * column + b, y)) > 300)
             glyph += f"{byte:02x}"
         return DIGITS.get(glyph, "")
 
-    # " 00:00:08:156 489": the counter is what follows the time.
+    # " 00:00:08:156 489": the counter follows the time.
     counter = ""
     for column in range(14, 24):
         digit = character(column)

@@ -1,5 +1,5 @@
-// The GPU stage: what it makes of every format, compared with the standards' formulas; its place between devices; its
-// fences. Where it reads by a sampler: vulkan_sampler_test.cpp.
+// The GPU stage: its output for every format, compared with the standards' formulas; its use between devices; its
+// fences. Reading by a sampler is tested in vulkan_sampler_test.cpp.
 #include "convert_support.hpp"
 
 #include "fence_support.hpp"
@@ -41,7 +41,7 @@ TEST_F(VulkanConvert, EveryYuvFormatInEveryMatrixAndRangeIsWithinOneOfTheReferen
     double largest = 0;
     for (const auto matrix : {ColorInfo::Matrix::bt601, ColorInfo::Matrix::bt709, ColorInfo::Matrix::bt2020}) {
       for (const auto range : {ColorInfo::Range::full, ColorInfo::Range::limited}) {
-        const ColorInfo color = color_of(matrix, range);  // the frames' own, which may change from one to the next
+        const ColorInfo color = color_of(matrix, range);  // of the frame, so it may change with every frame
         const Frame result = convert_one(*stage.convert, frame_of(buffer, {.color = color}));
         auto access = must(CpuAccess::begin(buffer, Access::read, Deadline::after(5s)), "reference");
         const Reference reference(buffer.layout(), access.object(0), color);
@@ -188,7 +188,7 @@ std::vector<std::byte> contents(const Buffer& buffer) {
   return {bytes.begin(), bytes.end()};
 }
 
-/// Has the producer finish after a time that no test needs, so that a call which waits for it ends.
+/// Signals the producer's fence after a time that no test needs, so that a call which wrongly waits for it ends.
 class Rescue {
  public:
   explicit Rescue(SwSync& producer)
@@ -201,7 +201,7 @@ class Rescue {
           was_needed_ = true;
           producer.advance();
         }) {}
-  /// Ends it, and says whether it had to come.
+  /// Stops it, and returns whether it had to signal.
   bool end() {
     thread_.request_stop();
     thread_.join();
@@ -213,7 +213,7 @@ class Rescue {
   std::jthread thread_;
 };
 
-// Without the wait the stage would convert the zeros that are there before the producer is done.
+// Without the wait the stage would convert the zeros that are in the buffer before the producer has written it.
 TEST_F(VulkanConvert, AFrameIsNotReadBeforeItsFenceAndTheLoopGoesOn) {
   SwSync producer;
   const Buffer buffer = heap_buffer({32, 32}, formats::xrgb8888);
@@ -259,7 +259,7 @@ TEST_F(VulkanConvert, TheFrameItReadGoesBackWithTheFenceOfTheReading) {
   for (const Fence& fence : back->fences) EXPECT_TRUE(fence.wait(Deadline::after(5s)));
 }
 
-// While every place is taken, a newer frame may still come: none is taken in to grow old.
+// While all slots are in use, a newer frame may still arrive, so the stage accepts none that would only wait in it.
 TEST_F(VulkanConvert, WithEveryPlaceTakenItIsNotReadyUntilOneIsFree) {
   const Buffer buffer = heap_buffer({512, 512}, formats::xrgb8888);
   const vulkan::ConvertOptions options{.in_flight = 1};
@@ -282,8 +282,8 @@ TEST_F(VulkanConvert, WithEveryPlaceTakenItIsNotReadyUntilOneIsFree) {
 
 // --- In a pipeline
 
-// A YUV camera on an XRGB screen: nothing copied, nothing imported after the start, and what is seen from outside the
-// guest are the camera's bars.
+// A YUV camera on an XRGB screen: nothing is copied, nothing is imported after the start, and screenshots from outside
+// the guest show the camera's bars.
 TEST_F(VulkanConvert, AYuvCameraIsSeenOnAnRgbScreen) {
   if (!in_lab()) GTEST_SKIP() << "pictures are taken outside the lab's guest";
   const LeakCheck leaks;
@@ -310,7 +310,7 @@ TEST_F(VulkanConvert, AYuvCameraIsSeenOnAnRgbScreen) {
       must(pipeline.step(Deadline::after(1s)));
     }
     EXPECT_EQ(imports.calls(), 0U);
-    const std::string display = driver == "virtio_gpu" ? "virtio" : "bochs";  // its name outside
+    const std::string display = driver == "virtio_gpu" ? "virtio" : "bochs";  // QEMU's name for it
     ASSERT_EQ(std::system(("lab-screenshot " + name + " " + display).c_str()), 0);
     const std::string report = name + ".txt";
     ASSERT_EQ(std::system(("python3 " DMAFLOW_VIVID_SCREEN " " + name + " >" + report).c_str()), 0);

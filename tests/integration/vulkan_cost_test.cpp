@@ -1,7 +1,7 @@
-// What a frame costs once the stage runs: no memory, no import and no new object of Vulkan's, counted. Every function
-// of the device that the library calls is seen on its way to the driver (vulkan_calls.hpp), and so are its system calls
-// at the seam. operator new is counted for the whole program, the driver's C++ included; the driver's own malloc()
-// is its own affair and is not counted.
+// The cost of a frame once the stage runs: no memory, no import and no new Vulkan object, all counted. Every device
+// function that the library calls is counted on its way to the driver (vulkan_calls.hpp), and so are the library's
+// system calls, at the seam. operator new is counted for the whole program, including the driver's C++. The driver's
+// own malloc() is not counted.
 #include "count_new.hpp"
 
 #include "fence_support.hpp"
@@ -17,13 +17,13 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr unsigned warm_up = 12;  // each input with each output: the driver compiles and allocates at first use
+constexpr unsigned warm_up = 12;  // each input with each output: the driver compiles and allocates at the first use
 constexpr unsigned frames = 48;
 
-/// Signals fences some milliseconds after they were asked for, from a thread of its own.
+/// Signals each fence a few milliseconds after it was created, from its own thread.
 class LateSignaller {
  public:
-  /// @p is_taken: whether so many fences are in the hands of whoever waits for them; none is signalled before.
+  /// @p is_taken: whether this many fences have been taken by the code that waits for them; none is signalled before.
   explicit LateSignaller(std::function<bool(std::uint32_t)> is_taken = {})
       : is_taken_(std::move(is_taken)), thread_([this] { run(); }) {}
   ~LateSignaller() {
@@ -33,14 +33,14 @@ class LateSignaller {
   }
   LateSignaller(const LateSignaller&) = delete;
   LateSignaller& operator=(const LateSignaller&) = delete;
-  /// An active fence, which soon is not.
+  /// An active fence, which is signalled soon.
   Fence next() {
     Fence fence = timeline_.fence(++made_);
     wanted_ = made_ + 1;
     wanted_.notify_one();
     return fence;
   }
-  /// True where one was not taken in time, and signalled all the same.
+  /// True if a fence was not taken in time, and was signalled anyway.
   [[nodiscard]] bool gave_up() const { return gave_up_; }
 
  private:
@@ -52,7 +52,7 @@ class LateSignaller {
     }
   }
   void run() {
-    std::uint32_t done = 1;  // one more than the timeline's value
+    std::uint32_t done = 1;  // the timeline's value plus one
     while (true) {
       wanted_.wait(done);
       const std::uint32_t wanted = wanted_;
@@ -66,18 +66,19 @@ class LateSignaller {
   SwSync timeline_;
   std::function<bool(std::uint32_t)> is_taken_;
   std::uint32_t made_ = 0;
-  std::atomic<std::uint32_t> wanted_{1};  // one more than the value to reach; 0: no more
+  std::atomic<std::uint32_t> wanted_{1};  // the value to reach plus one; 0: stop
   std::atomic<bool> gave_up_{false};
   std::thread thread_;
 };
 
-/// Objects, memory and imports of dma-bufs; what a fence is imported into is none of them.
+/// The number of Vulkan objects, memory allocations and imports of dma-bufs so far. The import of a fence does not
+/// count.
 std::size_t made() {
   return VulkanCalls::count("vkCreate") + VulkanCalls::count("vkAllocate") + VulkanCalls::count("vkBind") +
          VulkanCalls::count("vkGetMemoryFd");
 }
 
-/// A stage with three inputs and three outputs. The validation layer is left out: it allocates for every call.
+/// A stage with three inputs and three outputs, without the validation layer, which allocates in every call.
 class Rig {
  public:
   explicit Rig(const vulkan::ConvertOptions& options = {})
@@ -87,13 +88,13 @@ class Rig {
     holds_ = must(HoldSet::create(inputs_), "HoldSet");
   }
 
-  /// Lends the next buffer, has it converted, waits and lets go.
+  /// Lends the next buffer, converts it, waits and releases it.
   void frame(FrameInfo info, Fence filled) {
     info.sequence = ++count_;
     must(stage_.convert->accept(must(holds_->lend(count_ % 3, info, std::move(filled)))), "accept");
     Frame result = must(stage_.convert->take(), "take");
     const auto late = Deadline::after(20s);
-    while (!result && late.remaining() > 0s) {  // what the loop does for a software device: wait, dispatch, take
+    while (!result && late.remaining() > 0s) {  // like the loop with a software device: wait, dispatch, take
       if (const int fence = stage_.convert->waiting_fence(); fence >= 0) sys::wait(fence, POLLIN, late);
       must(stage_.convert->dispatch(0), "dispatch");
       result = must(stage_.convert->take(), "take");
@@ -105,7 +106,7 @@ class Rig {
     while (holds_->take_returned()) continue;
   }
 
-  /// Checks that frames after the warm-up cost nothing. @p next gives the n-th frame's description and fence.
+  /// Checks that frames after the warm-up cost nothing. @p next returns the n-th frame's description and fence.
   template <typename Next>
   void expect_free_of_charge(const char* what, const Next& next) {
     for (unsigned n = 0; n < warm_up; ++n) std::apply([this](auto&&... of) { frame(std::move(of)...); }, next(n));
@@ -128,7 +129,7 @@ class Rig {
     EXPECT_LE(fences_imported, frames) << what;
   }
 
-  std::size_t fences_imported = 0;  ///< per expect_free_of_charge()
+  std::size_t fences_imported = 0;  ///< in the last expect_free_of_charge()
 
  private:
   std::unique_ptr<vulkan::Device> gpu_;

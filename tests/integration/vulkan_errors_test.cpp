@@ -1,5 +1,5 @@
-// What cannot be imported is one error that names the device, the call and the reason, costs nobody a descriptor and
-// leaves nothing in the kernel. And what can be: every memory of the machine, read by the GPU byte for byte.
+// A failed import returns one error that names the device, the call and the reason, and leaks no descriptor and nothing
+// in the kernel. Buffers of every memory of the machine that can be imported are read by the GPU byte for byte.
 #include "kms_support.hpp"
 #include "v4l2_support.hpp"
 #include "vulkan_calls.hpp"
@@ -24,7 +24,7 @@ using namespace std::chrono_literals;
 
 constexpr auto sampled = VK_IMAGE_USAGE_SAMPLED_BIT;
 
-/// Where a test puts other files in place of a buffer's dma-buf, and at the end the dma-buf back.
+/// Replaces a buffer's dma-buf with another file for a test, and restores it at the end.
 class Replaced {
  public:
   Replaced(const Buffer& buffer, int other) : number_(buffer.fd(0)), kept_(must(Fd::dup_of(buffer.fd(0)))) {
@@ -45,7 +45,7 @@ class VulkanErrors : public VulkanTest {
     if (!in_lab()) GTEST_SKIP() << "wants the lab's devices";
     VulkanTest::SetUp();
   }
-  /// One error with all that a reader needs, and no descriptor more or less than before.
+  /// Expects one error with all details, and the same open descriptors as before.
   template <typename Import>
   void expect_refusal(const char* what, const Import& import, int code, std::initializer_list<std::string_view> words) {
     const auto before = open_fds();
@@ -58,7 +58,7 @@ class VulkanErrors : public VulkanTest {
     EXPECT_FALSE(result.error().operation().empty()) << what;
     for (const std::string_view word : words) EXPECT_NE(message.find(word), std::string::npos) << what << ": " << word;
   }
-  /// For memory whose import is the driver's choice: whether this is imported. A refusal names the device and the call.
+  /// Whether memory is imported that a driver is free to refuse. A refusal names the device and the call.
   bool is_imported(const Buffer& buffer, const std::string& fact) {
     const auto image = gpu->import_image(buffer, sampled);
     observe(fact, image ? "yes" : std::string(image.error().operation()));
@@ -71,7 +71,7 @@ class VulkanErrors : public VulkanTest {
 
 TEST_F(VulkanErrors, ADmaBufThatHasLessThanTheGpuNeeds) {
   const LeakCheck leaks;
-  // Long rows, of which the last one ends with its pixels: right for a camera, and less than whole rows.
+  // Long rows; the last one ends after its pixels. This is enough for a camera, but less than whole rows.
   Layout layout = must(Layout::linear(formats::xrgb8888, {64, 16}, {.stride_alignment = 8192}));
   Fd large_fd = heap_dma_buf(16UL * 8192 + 65536);
   const Buffer large = must(Buffer::create(layout, large_fd, {.origin = "large"}), "create");
@@ -94,7 +94,7 @@ TEST_F(VulkanErrors, ADmaBufThatHasLessThanTheGpuNeeds) {
                    {"vkAllocateMemory", needed, there});
   }
   EXPECT_EQ(buffer.fd(0), number);
-  fill_with_noise(buffer, 1);  // it is as it was
+  fill_with_noise(buffer, 1);  // it is unchanged
 }
 
 TEST_F(VulkanErrors, WhatIsNoDmaBufUnderABuffersNumber) {
@@ -118,7 +118,7 @@ TEST_F(VulkanErrors, WhatIsNoDmaBufUnderABuffersNumber) {
   EXPECT_TRUE(gpu->import_image(buffer, sampled)) << "no refusal is remembered";
 }
 
-// What was never a dma-buf becomes no buffer, and so never gets here; the descriptor stays the caller's.
+// A file that is not a dma-buf cannot become a buffer, so it cannot be imported. The descriptor stays the caller's.
 TEST_F(VulkanErrors, WhatIsNoDmaBufBecomesNoBuffer) {
   const LeakCheck leaks;
   const Layout layout = must(Layout::linear(formats::xrgb8888, {64, 48}));
@@ -131,7 +131,7 @@ TEST_F(VulkanErrors, WhatIsNoDmaBufBecomesNoBuffer) {
   EXPECT_TRUE(small);
 }
 
-// lavapipe follows every stride, so it is answered in its place what a GPU says that cannot.
+// lavapipe accepts every stride, so the test returns the errors of a GPU that does not.
 TEST_F(VulkanErrors, WhatTheDriverRefusesIsNamedAndUndone) {
   struct Row {
     VulkanCall call;
@@ -186,7 +186,7 @@ TEST_F(VulkanErrors, PlanesInSeveralDmaBufsGoOneByOneOrAreRefused) {
 
 // --- Contents
 
-/// The GPU's reading of a buffer, by a stage that changes nothing, compared with the CPU's.
+/// Compares how the GPU reads a buffer, by a stage that changes nothing, with how the CPU reads it.
 void expect_read_right(vulkan::Device& gpu, const Buffer& buffer, const std::string& origin) {
   auto stage = HeapStage::started(gpu, std::span(&buffer, 1));
   must(stage.convert->accept(frame_of(buffer)), origin.c_str());
@@ -202,7 +202,7 @@ void expect_read_right(vulkan::Device& gpu, const Buffer& buffer, const std::str
     const auto* one = &is.plane(0)[std::size_t{y} * result.buffer().layout().planes[0].stride];
     const auto* other = &was.plane(0)[std::size_t{y} * buffer.layout().planes[0].stride];
     for (std::uint32_t i = 0; i < size.width * 4; ++i) {
-      if (i % 4 == 3) continue;  // the byte without a meaning
+      if (i % 4 == 3) continue;  // the unused byte
       if (one[i] != other[i]) ++differ;
       if (other[i] != std::byte{0}) is_blank = false;
     }
@@ -244,7 +244,7 @@ TEST_F(VulkanErrors, EveryMemoryIsReadRight) {
   }
 }
 
-// No whole number of pixels to a row: nothing in DRM forbids it, and the GPU either follows or says so.
+// A row that is not a whole number of pixels. DRM allows it, and the GPU either accepts or refuses it.
 TEST_F(VulkanErrors, AnOddStrideIsFollowedOrRefused) {
   const LeakCheck leaks;
   Layout layout = must(Layout::linear(formats::xrgb8888, {64, 48}));

@@ -1,8 +1,8 @@
-// The stage and the fences that hang on the memory: it waits for those of a frame whose producer has no others, a frame
-// whose fence failed is let go, and what it gives carries its own where that is asked for.
+// The stage and implicit fences: if a frame's producer has no other fences, the stage waits for those of its memory. It
+// releases a frame whose fence failed, and attaches its own fence to its output if requested.
 //
-// lavapipe's fences are over when they are handed out. Where a test must see one that is not, vkGetSemaphoreFdKHR gives
-// a fence of sw_sync in its place (vulkan_calls.hpp).
+// lavapipe's fences have already signalled when they are returned. If a test needs an active one, vkGetSemaphoreFdKHR
+// returns a fence of sw_sync instead (vulkan_calls.hpp).
 #include "fence_support.hpp"
 #include "vulkan_calls.hpp"
 
@@ -19,7 +19,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-/// Counts what the library warns of.
+/// Counts the library's warnings about frames that were let go.
 class Warnings {
  public:
   Warnings() { set_log_hook(&Warnings::hear, this); }
@@ -44,7 +44,7 @@ class VulkanFences : public ::testing::Test {
     gpu = must(vulkan::Device::create({.get_instance_proc_addr = VulkanCalls::get()}), "device");
   }
 
-  /// Every byte that the stage has written, once it may be read.
+  /// All bytes of a buffer that the stage has written.
   static std::vector<std::byte> contents(const Buffer& buffer) {
     auto access = must(CpuAccess::begin(buffer, Access::read, Deadline::after(5s)), "contents");
     return {access.object(0).begin(), access.object(0).end()};
@@ -55,7 +55,7 @@ class VulkanFences : public ::testing::Test {
       return std::ranges::all_of(access.object(0), [](std::byte b) { return b == std::byte{0}; });
     });
   }
-  /// What the loop does until the frame comes out: wait for what the stage waits for, and call it.
+  /// Runs as the loop does until there is a frame: waits for the fence that the stage waits for, and calls it.
   static Frame turn_until_taken(vulkan::Convert& convert) {
     const auto late = Deadline::after(20s);
     while (late.remaining() > 0s) {
@@ -72,7 +72,7 @@ class VulkanFences : public ::testing::Test {
   std::unique_ptr<vulkan::Device> gpu;
 };
 
-/// Writes to a buffer without looking at its fences, as its producer does.
+/// Writes to a buffer without waiting for its fences, as its producer does.
 void write_as_producer(const Buffer& buffer, std::byte grey) {
   auto* memory =
       static_cast<std::byte*>(::mmap(nullptr, buffer.size(0), PROT_READ | PROT_WRITE, MAP_SHARED, buffer.fd(0), 0));
@@ -86,7 +86,7 @@ TEST_F(VulkanFences, AFrameIsNotReadBeforeTheWorkThatADriverHungOnItsMemory) {
   Vgem vgem;
   const VgemBuffer memory = VgemBuffer::create(vgem);
   auto stage = HeapStage::started(*gpu, std::span(&memory.buffer, 1));
-  const int fence = vgem.attach(memory.handles[0], true);  // last: the kernel signals it by itself after ten seconds
+  const int fence = vgem.attach(memory.handles[0], true);  // attached last: the kernel signals it after ten seconds
   ASSERT_GT(fence, 0);
   must(stage.convert->accept(frame_of(memory.buffer, {.has_implicit_fences = true})), "accept");
   EXPECT_FALSE(must(stage.convert->take(), "take")) << "its producer is at work";
@@ -118,7 +118,7 @@ TEST_F(VulkanFences, NorBeforeBothWhereItHasAFenceOfItsOwnAsWell) {
   EXPECT_TRUE(turn_until_taken(*stage.convert));
 }
 
-// Readers on the list are no obstacle to a reader.
+// A reader does not wait for other readers.
 TEST_F(VulkanFences, AReaderOnTheListIsNotWaitedFor) {
   const LeakCheck leaks;
   SwSync reader;
@@ -130,7 +130,7 @@ TEST_F(VulkanFences, AReaderOnTheListIsNotWaitedFor) {
   reader.advance();
 }
 
-// Without the frame's word that its producer works this way, the list is not looked at.
+// If the frame does not say that its producer uses implicit fences, the stage does not check them.
 TEST_F(VulkanFences, TheListIsLeftAloneWhereTheFrameDoesNotSaySo) {
   const LeakCheck leaks;
   SwSync writer;
@@ -144,7 +144,7 @@ TEST_F(VulkanFences, TheListIsLeftAloneWhereTheFrameDoesNotSaySo) {
 
 // --- Work that fails
 
-/// What became of a frame whose fences end so: it is let go with a warning, and the next one goes through.
+/// Checks a frame whose fences fail: it is released with a warning, and the next one passes.
 void expect_let_go(vulkan::Device& gpu, const Buffer& buffer, Fence own, const std::function<void()>& after_accept,
                    const std::string& what) {
   auto stage = HeapStage::started(gpu, std::span(&buffer, 1));
@@ -198,7 +198,7 @@ TEST_F(VulkanFences, AFrameIsLetGoWhereEitherFenceFailed) {
   }
 }
 
-// --- What the stage gives
+// --- The stage's output
 
 TEST_F(VulkanFences, TheOutputCarriesTheFenceOfTheWorkWhereThatIsAskedFor) {
   const LeakCheck leaks;
@@ -235,7 +235,7 @@ TEST_F(VulkanFences, WhereTheGpuWaitsTheFrameIsHandedOnAtOnceAndNotReadBefore) {
   SwSync producer;
   const Buffer buffer = heap_buffer({32, 32}, formats::xrgb8888);
   auto stage = HeapStage::started(*hardware, std::span(&buffer, 1));
-  std::jthread later([&] {  // lavapipe has nobody but the caller to wait
+  std::jthread later([&] {  // with lavapipe, only the caller can wait
     const auto late = Deadline::after(20s);
     while (VulkanCalls::count("vkImportSemaphoreFdKHR") == 0 && late.remaining() > 0s) {
       std::this_thread::sleep_for(1ms);

@@ -1,6 +1,6 @@
-// What only a real GPU has: memory in arrangements of its own, work that is still under way when it is handed on,
-// timelines that are the kernel's. Skipped where there is none. DMAFLOW_TEST_ANY_GPU=1 lets a software device try, to
-// see that the tests themselves run.
+// What only a real GPU has: its own tilings, work that is still pending when a frame is passed on, and timelines that
+// are the kernel's. Skipped if there is no such GPU. With DMAFLOW_TEST_ANY_GPU=1 a software device is used, to check
+// that the tests themselves run.
 #include "vulkan_support.hpp"
 
 #include <dmaflow/timeline.hpp>
@@ -25,7 +25,7 @@ class VulkanHardware : public ::testing::Test {
     gpu = std::move(*made);
   }
 
-  /// A stage from one buffer to another, started.
+  /// A started stage from one buffer to another.
   [[nodiscard]] std::unique_ptr<Convert> stage(const Buffer& from, const Buffer& to) const {
     auto convert = must(Convert::create(*gpu, {.formats = {to.layout().format}}), "create");
     StreamConfig config;
@@ -55,7 +55,7 @@ Frame converted(Convert& convert, Frame frame) {
   return result;
 }
 
-/// The pixels without the byte that is not used.
+/// Compares the pixels without the unused byte.
 void expect_same_pixels(const Buffer& one, const Buffer& other, const std::string& what) {
   auto first = must(CpuAccess::begin(one, Access::read, Deadline::after(5s)), "read");
   auto second = must(CpuAccess::begin(other, Access::read, Deadline::after(5s)), "read");
@@ -71,7 +71,7 @@ void expect_same_pixels(const Buffer& one, const Buffer& other, const std::strin
   EXPECT_EQ(different, 0U) << what;
 }
 
-// From linear memory into the GPU's own arrangement and back, by two stages that wait for each other on the GPU only.
+// From linear memory to the GPU's own tiling and back, by two stages that synchronise only on the GPU.
 TEST_F(VulkanHardware, EachOfItsOwnArrangementsKeepsThePicture) {
   const Buffer picture = heap_buffer({640, 360}, formats::xrgb8888, {.stride_alignment = 256});
   const Buffer result = heap_buffer({640, 360}, formats::xrgb8888, {.stride_alignment = 256});
@@ -126,7 +126,7 @@ TEST_F(VulkanHardware, ItsTimelinesAreDrmSyncobjs) {
   }
   const auto device = must(SyncobjDevice::open(std::string(gpu->node())), "node");
   const auto timeline = must(Timeline::import_fd(device, fd->get()), "import");
-  // The kernel's side sees what Vulkan's did, and the other way round.
+  // The kernel's timeline sees the points that Vulkan signals, and vice versa.
   const VkSemaphoreSignalInfo three{
       .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SIGNAL_INFO, .pNext = nullptr, .semaphore = *semaphore, .value = 3};
   ASSERT_EQ(function(PFN_vkSignalSemaphoreKHR{}, "vkSignalSemaphoreKHR")(gpu->handle(), &three), VK_SUCCESS);

@@ -1,6 +1,6 @@
-// A GPU that is lost: every call says so at once, what was held comes back, nothing leaks, and the same program goes on
-// with a new device on the same buffers. The answers of a lost device are given in the driver's place
-// (vulkan_calls.hpp), for no driver of the lab loses its device; all else is the driver's.
+// A lost GPU: every call reports it at once, held frames are returned, nothing leaks, and the same program continues
+// with a new device on the same buffers. The answers of a lost device are simulated (vulkan_calls.hpp), because no
+// driver of the lab loses its device; everything else is the real driver.
 #include "fence_support.hpp"
 #include "kms_support.hpp"
 #include "vulkan_calls.hpp"
@@ -18,7 +18,7 @@ namespace {
 using namespace std::chrono_literals;
 using vulkan::Convert;
 
-/// Asserts that a call failed with Vulkan's error for a lost device, and waited for nothing.
+/// Asserts that a call failed with Vulkan's error for a lost device, without waiting.
 template <typename Call>
 ::testing::AssertionResult says_lost(const Call& call) {
   const CountCalls waits("poll");
@@ -45,7 +45,7 @@ class VulkanLost : public ::testing::Test {
     return must(vulkan::Device::create({.validation = true, .get_instance_proc_addr = VulkanCalls::get()}), "device");
   }
 
-  /// Everything that can be asked of the stage and of its device, at once and in vain.
+  /// Calls everything that the stage and its device offer: each call fails at once.
   void expect_all_is_over(vulkan::Device& gpu, Convert& convert) {
     EXPECT_TRUE(gpu.is_lost());
     EXPECT_TRUE(says_lost([&] { return convert.accept(frame_of(input)); }));
@@ -62,7 +62,7 @@ class VulkanLost : public ::testing::Test {
     EXPECT_TRUE(says_lost([&] { return gpu.export_fence(VK_NULL_HANDLE); }));
   }
 
-  /// The stage works: what comes out of it is what went in.
+  /// The stage works: its output equals its input.
   void expect_works(HeapStage& stage) {
     must(stage.convert->accept(frame_of(input)), "accept");
     const Frame result = must(stage.convert->take(), "take");
@@ -77,7 +77,7 @@ class VulkanLost : public ::testing::Test {
     EXPECT_EQ(differ, 0U);
   }
 
-  /// A new device and a new stage on the same buffers, in the same program.
+  /// A new device and a new stage work on the same buffers in the same program.
   void expect_can_rebuild(const std::vector<Buffer>& outputs) {
     const VulkanCalls calls;
     auto gpu = device();
@@ -113,7 +113,7 @@ TEST_F(VulkanLost, InTheSubmission) {
   expect_can_rebuild(outputs);
 }
 
-// Each of the calls by itself may be the first to say it.
+// Each of these calls may be the first to report the loss.
 TEST_F(VulkanLost, InEachCallThatCanTell) {
   for (const VulkanCall call :
        {VulkanCall::QueueSubmit, VulkanCall::GetFenceStatus, VulkanCall::GetSemaphoreFdKHR, VulkanCall::ResetFences}) {
@@ -141,7 +141,7 @@ TEST_F(VulkanLost, InEachCallThatCanTell) {
   }
 }
 
-// A frame that waits for its fence and one that was handed on, when the device goes.
+// When the device is lost, one frame waits for its fence and another was already passed on.
 TEST_F(VulkanLost, WithFramesHeld) {
   const LeakCheck leaks;
   std::vector<Buffer> outputs;
@@ -152,7 +152,7 @@ TEST_F(VulkanLost, WithFramesHeld) {
     auto gpu = device();
     auto stage = HeapStage::started(*gpu, std::span(&input, 1));
     outputs = stage.outputs;
-    VulkanCalls::answer(VulkanCall::GetFenceStatus, VK_NOT_READY);  // the GPU takes its time
+    VulkanCalls::answer(VulkanCall::GetFenceStatus, VK_NOT_READY);  // the GPU has not finished yet
     must(stage.convert->accept(frame_of(input)), "accept");
     Frame shown = must(stage.convert->take(), "take");
     must(stage.convert->accept(must(holds->lend(0, {}, producer.fence(1)))), "accept");
@@ -172,8 +172,8 @@ TEST_F(VulkanLost, WithFramesHeld) {
   expect_can_rebuild(outputs);
 }
 
-// One end of a pipeline to the other: it ends with the error, the camera gets its buffers back, and another device
-// takes the place of the lost one.
+// In a whole pipeline: the run ends with the error, the camera gets its buffers back, and another device replaces the
+// lost one.
 TEST_F(VulkanLost, InAPipelineTheRunEndsAndAnotherCanFollow) {
   const LeakCheck leaks;
   for (const bool lost : {true, false}) {

@@ -1,4 +1,4 @@
-// The GPU stage where it reads all planes as one image, by a sampler: how exactly, and where it cannot.
+// The GPU stage when it reads all planes as one image by a sampler: its precision, and when it is not possible.
 #include "convert_support.hpp"
 
 #include <dmaflow/pipeline.hpp>
@@ -15,7 +15,7 @@
 namespace dmaflow::test {
 namespace {
 
-/// The format that Vulkan has for these bytes, Cb and Cr changed where it has none with Cr first.
+/// Vulkan's format for these bytes. If Vulkan has none with Cr first, the one with Cb first.
 PixelFormat cb_first(PixelFormat format) {
   if (format == formats::nv21) return formats::nv12;
   if (format == code("NV61")) return formats::nv16;
@@ -24,7 +24,7 @@ PixelFormat cb_first(PixelFormat format) {
   return format == code("VYUY") ? formats::uyvy : format;
 }
 
-/// Where the stage says that a sampler of this device puts chroma.
+/// The position of chroma samples in a sampler of this device, according to the stage.
 ChromaAt chroma_of_sampler(const vulkan::Device& gpu, PixelFormat format) {
   const auto all = gpu.support(cb_first(format), VK_IMAGE_USAGE_SAMPLED_BIT);
   const auto linear = std::ranges::find(all, Modifier::linear(), &vulkan::FormatSupport::modifier);
@@ -36,17 +36,17 @@ ChromaAt chroma_of_sampler(const vulkan::Device& gpu, PixelFormat format) {
   return {.on_columns = on && (!nearest || !between), .on_rows = on && !between, .nearest = nearest};
 }
 
-/// Set for a run of this program by itself: llvmpipe then does not interpolate 8-bit samples in 8 bits.
+/// Set when this program runs itself again: llvmpipe then does not interpolate 8-bit samples in 8 bits.
 bool without_short_cut() {
   const char* flags = std::getenv("GALLIVM_PERF");
   return flags != nullptr && std::string_view(flags) == "no_aos_sampling";
 }
 
-/// How far red, green and blue may be off: 1 for rounding. How exactly a sampler interpolates is the device's choice.
-/// No device computes in fewer bits than the samples have: a sample that lies between others is off by up to 1 of 255
-/// for each of the two directions, times its factor in the matrix. @p step: of the weights where they are no halves,
-/// and luma lies between others too; 0 where frames are not scaled. A wrong place of chroma, a wrong matrix or a wrong
-/// range is off by more than 15 in some channel of noise.
+/// The allowed error of red, green and blue: 1 for rounding, and the error of the sampler's interpolation, whose
+/// precision the device chooses. No device computes in fewer bits than the samples have, so an interpolated sample is
+/// off by up to 1 of 255 for each of the two directions, times its factor in the matrix. @p step: the step of the
+/// weights if they are not halves and luma is interpolated too; 0 if frames are not scaled. A wrong position of chroma,
+/// a wrong matrix or a wrong range is off by more than 15 in some channel of noise.
 Reference::Rgb tolerance(const ColorInfo& color, ChromaAt chroma_at, double step = 0) {
   if (chroma_at.nearest) return {1, 1, 1};
   const bool limited = color.range == ColorInfo::Range::limited;
@@ -59,7 +59,7 @@ Reference::Rgb tolerance(const ColorInfo& color, ChromaAt chroma_at, double step
   return {1 + luma + red, 1 + luma + (kr * red + kb * blue) / (1 - kr - kb), 1 + luma + blue};
 }
 
-/// The step of the weights by which the device's samplers interpolate, times 255.
+/// The step of the weights with which the device's samplers interpolate, times 255.
 double weight_step(const vulkan::Device& gpu) {
   const auto properties_of = reinterpret_cast<PFN_vkGetPhysicalDeviceProperties>(
       gpu.get_instance_proc_addr()(gpu.instance(), "vkGetPhysicalDeviceProperties"));
@@ -68,11 +68,11 @@ double weight_step(const vulkan::Device& gpu) {
   return 255.0 / static_cast<double>(1U << std::min(properties.limits.subTexelPrecisionBits, 16U));
 }
 
-/// What llvmpipe's linear images are: rows of 64 bytes' multiples, planes of four rows' multiples.
+/// The layout of llvmpipe's linear images: strides are multiples of 64 bytes, and planes have a multiple of four rows.
 constexpr Constraints as_llvmpipe{.stride_alignment = 64, .offset_alignment = 256};
 const ConvertOptions by_sampler{.sampling = vulkan::Sampling::sampler};
 
-/// Why a sampler of this device cannot read the buffer; nothing where it can.
+/// Why a sampler of this device cannot read the buffer; nullopt if it can.
 std::optional<Error> why_no_sampler(vulkan::Device& gpu, const Buffer& buffer) {
   const auto imported = must(Convert::create(gpu, by_sampler))->import(buffer);
   if (imported) return std::nullopt;
@@ -89,7 +89,7 @@ StreamConfig stream_of(const Layout& layout) {
 
 TEST_F(VulkanConvert, ASamplerReadsEveryYuvFormatInEveryMatrixAndRange) {
   std::string read;
-  std::array<Reference::Rgb, 2> worst{};  // of 4:2:0 and of 4:2:2
+  std::array<Reference::Rgb, 2> worst{};  // for 4:2:0 and for 4:2:2
   for (const PixelFormat format :
        {formats::nv12, formats::nv21, formats::nv16, code("NV61"), formats::yuyv, code("YVYU"), formats::uyvy,
         code("VYUY"), formats::yuv420, formats::yvu420, formats::p010}) {
@@ -106,7 +106,7 @@ TEST_F(VulkanConvert, ASamplerReadsEveryYuvFormatInEveryMatrixAndRange) {
     Reference::Rgb largest{};
     for (const auto matrix : {ColorInfo::Matrix::bt601, ColorInfo::Matrix::bt709, ColorInfo::Matrix::bt2020}) {
       for (const auto range : {ColorInfo::Range::full, ColorInfo::Range::limited}) {
-        const ColorInfo color = color_of(matrix, range);  // the frames' own, which may change from one to the next
+        const ColorInfo color = color_of(matrix, range);  // of the frame, so it may change with every frame
         const Frame result = convert_one(*stage.convert, frame_of(buffer, {.color = color}));
         auto access = must(CpuAccess::begin(buffer, Access::read, Deadline::after(5s)), "reference");
         const Reference reference(buffer.layout(), access.object(0), color, chroma_at);
@@ -185,7 +185,8 @@ TEST_F(VulkanConvert, ASamplersPictureIsScaledTurnedCutAndDrawnOnLikeAnyOther) {
             at_pixels);
 }
 
-// What is off above is llvmpipe's short cut and nothing of ours: the run without it observes how much is left.
+// The errors above come from llvmpipe's short cut and not from the library: the run without it observes the remaining
+// error.
 TEST_F(VulkanConvert, ASamplerWithoutItsShortCutKeepsTheBoundsToo) {
   if (!in_lab() || without_short_cut()) GTEST_SKIP() << "speaks of lavapipe, and runs this program again";
   std::array<char, 4096> self{};
@@ -226,7 +227,8 @@ TEST_F(VulkanConvert, ASamplerReadsTheSmallestPictureAndRefusesOddOnesThatPlanes
       << "4:2:2 has chroma in every row";
 }
 
-/// What a stage that reads by a sampler has to say of linear memory of a format, by what the device says of it.
+/// Checks a stage that reads by a sampler: what it must report about linear memory of a format, given the device's
+/// support.
 void expect_sampler_check(const vulkan::Device& gpu, Convert& sampler, PixelFormat format) {
   const auto all = gpu.support(format, VK_IMAGE_USAGE_SAMPLED_BIT);
   const auto linear =
@@ -285,7 +287,7 @@ TEST_F(VulkanConvert, PlanesAreTakenWhereTheyCanBeAndEveryRefusalSaysWhy) {
   }
 }
 
-/// The fixture's device once more, as a program would bring it. It stays the fixture's.
+/// The fixture's device again, as a program would pass its own. The fixture keeps ownership.
 vulkan::Existing same_device(const vulkan::Device& gpu) {
   return {.instance = gpu.instance(),
           .physical_device = gpu.physical_device(),
@@ -308,7 +310,7 @@ TEST_F(VulkanConvert, ADeviceWithoutTheFeatureHasNoSampler) {
   EXPECT_TRUE(must(Convert::create(*without, {}))->check_input(linear));
 }
 
-/// The driver's functions, of which one hides that images of single bytes can be arranged by modifiers.
+/// The driver's functions; one is replaced to hide that single-byte images support modifiers.
 PFN_vkGetInstanceProcAddr drivers_get = nullptr;
 PFN_vkGetPhysicalDeviceFormatProperties2 drivers_properties = nullptr;
 

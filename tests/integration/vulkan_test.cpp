@@ -1,5 +1,5 @@
-// The GPU's side of sharing: devices made and adopted, what they can do, imports of every memory there is, exports,
-// fences, and that what cannot be is one clear error and leaves nothing behind.
+// Sharing with the GPU: creating and adopting devices, their capabilities, imports of every kind of memory, exports and
+// fences. Whatever is not possible returns one clear error and leaks nothing.
 #include "fence_support.hpp"
 #include "vulkan_support.hpp"
 
@@ -67,7 +67,7 @@ TEST(VulkanCreate, ByAPartOfItsNameInAnyCase) {
   EXPECT_EQ((*gpu)->name(), first->name);
 }
 
-/// The program's own device, made by Vulkan's own calls.
+/// The program's own device, created with plain Vulkan calls.
 struct OwnDevice {
   VkInstance instance = VK_NULL_HANDLE;
   VkPhysicalDevice physical = VK_NULL_HANDLE;
@@ -173,7 +173,7 @@ TEST_F(Vulkan, SaysWhatItCanDoWithAFormat) {
   if (!linear->importable) {
     EXPECT_FALSE(image) << "it says that it does not import";
   } else {
-    EXPECT_TRUE(image || !in_lab()) << image.error().message();  // hardware may dislike the stride
+    EXPECT_TRUE(image || !in_lab()) << image.error().message();  // hardware may refuse the stride
   }
   EXPECT_TRUE(gpu->support(formats::mjpeg, VK_IMAGE_USAGE_SAMPLED_BIT).empty());
 }
@@ -190,7 +190,7 @@ TEST_F(Vulkan, EveryMemoryOfThisMachineIsImportedOnceAndFoundAgain) {
     if (!display || (*display)->allocator() == nullptr) continue;
     all.emplace_back(card.driver, must((*display)->allocator()->allocate(request)).front());
   }
-  const std::size_t of_displays = 3;  // those from here on are some driver's
+  const std::size_t of_displays = 3;  // buffers from this index on are display drivers'
   for (std::size_t i = 0; i < all.size(); ++i) {
     const auto& [origin, buffer] = all[i];
     const auto image = gpu->import_image(buffer, VK_IMAGE_USAGE_SAMPLED_BIT);

@@ -1,6 +1,6 @@
-// Which devices look at the implicit fences of a buffer is their drivers' affair, and changes from one kernel to the
-// next (virtio-gpu began to within Debian's 6.12). So it is observed here, not asserted: docs/synchronization.md has
-// the table. That dmaflow waits where a driver does not is asserted in kms_fence_test.cpp. Runs in the lab.
+// Whether a device waits for the implicit fences of a buffer depends on its driver, and changes from one kernel to the
+// next (virtio-gpu began to within Debian's 6.12). So it is observed here, not asserted; docs/synchronization.md has
+// the table. kms_fence_test.cpp asserts that dmaflow waits if a driver does not. Runs in the lab.
 #include "fence_support.hpp"
 #include "kms_support.hpp"
 #include "v4l2_support.hpp"
@@ -18,7 +18,7 @@ using namespace std::chrono_literals;
 
 constexpr std::string_view page = "docs/synchronization.md";
 
-/// What a display does with a buffer on which an implicit fence of this kind is pending.
+/// How a display treats a buffer on which an implicit fence of this kind is pending.
 std::string what_happens(const std::string& driver, Access going_on) {
   auto screen = must(Screen::open(driver, {1024, 768}));
   must(screen.show());

@@ -1,4 +1,4 @@
-"""What tests/lab/run can be told: its help, its options, and the reading of a command line."""
+"""The command line of tests/lab/run: its help, its options, and the parser."""
 
 import os
 import sys
@@ -14,12 +14,12 @@ path, read and write; the working directory is the same; output is streamed; the
                         archive still has, such as 6.12.107 (tests/lab/build-image --list)
   --display KIND                virtio (default), bochs, vkms, all (cards in that order), none
   --screen WxH                  the monitors' preferred size (default 1280x720)
-  --screens N                   so many displays of the kind (default 1, up to 4; only virtio and bochs)
-  --with LAYER                  what few need: gstreamer (gst-launch-1.0 with v4l2src and kmssink), valgrind (its callgrind)
+  --screens N                   number of displays of this kind (default 1, up to 4; only virtio and bochs)
+  --with LAYER                  more software: gstreamer (gst-launch-1.0 with v4l2src and kmssink), valgrind (its callgrind)
   --cameras N                   vivid cameras (default 1, up to 8): captures /dev/video0..N-1, outputs /dev/video10..; every second
-                                camera has the multi-planar API (the first is single-planar); those from the third
-                                on need physically contiguous memory
-  --module "NAME [PARAM=...]"   load a module more, or one of the lab's with these parameters instead; "-NAME": without it. Repeatable
+                                camera has the multi-planar API (the first is single-planar); from the third on
+                                they need physically contiguous memory
+  --module "NAME [PARAM=...]"   load another module, or one of the lab's with other parameters; "-NAME": leave it out. Repeatable
   --timeout SECONDS             for the command, without boot (default 300)
   --screenshot FILE             a PNG of the screen, seen from outside: taken while COMMAND runs, after 1 s and then every 2 s, each replacing
                                 the one before. COMMAND itself can take one at a chosen moment with: lab-screenshot FILE [DISPLAY]
@@ -29,7 +29,7 @@ path, read and write; the working directory is the same; output is streamed; the
   --icount                      guest time counts executed instructions: exactly repeatable, for benchmarks (one processor; slow)
   --smp N, --memory MIB         processors (default 2) and memory (default 2048)
   --accel auto|kvm|tcg          default auto: KVM where a stock kernel really boots under it, else emulation
-  --verbose                     say what happens when
+  --verbose                     print each step with its time
 """
 
 VALUED = ("--kernel", "--display", "--cameras", "--module", "--timeout", "--screenshot", "--kernel-log", "--env", "--share", "--smp",
@@ -108,7 +108,7 @@ def parse(arguments):
                 usage(f"{name} needs a value")
             value = rest.pop(0)
         if name == "--kernel":
-            options.kernel = value  # build-image says what is wrong with it
+            options.kernel = value  # build-image reports if it is invalid
         elif name == "--display":
             options.display = choice(value, ("virtio", "bochs", "vkms", "all", "none"), name)
         elif name == "--screen":
@@ -139,7 +139,7 @@ def parse(arguments):
                 usage("--module needs a name")
             options.modules.append(value.split())
             for parameter in value.split()[1:]:
-                # The other parameters are one per camera, so the lab must know how many there are.
+                # vivid's other parameters are one per camera, so the lab must know the number of cameras.
                 if value.split()[0] == "vivid" and parameter.startswith("n_devs="):
                     options.cameras = number(parameter[7:], int, 0, 8, "vivid n_devs")
         elif name == "--env":

@@ -1,6 +1,6 @@
 """Starts the lab's virtual machine, runs one command in it and ends with the command's exit status. See tests/lab/README.md.
 
-Only the standard library, and few modules of it: this runs before every command in the lab.
+Uses only the standard library, and few modules of it, because this runs before every command in the lab.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from options import SCREENS, Options, parse
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(HERE))
-BOOT_SECONDS = 90  # A boot takes 4; a machine busy with compilers takes longer.
-# Emulated, every further register of a newer processor is saved and restored at each switch. SSE 4.2 is needed for erofs.
+BOOT_SECONDS = 90  # A boot takes 4; more if the machine is busy with compilers.
+# In emulation, the additional registers of newer processors are saved and restored at each switch. erofs needs SSE 4.2.
 CPU = "Nehalem,+rdrand,+fsgsbase"
 BUILT_IN = ("udmabuf",)  # Their parameters go on the kernel's command line.
 DRM_MODULES = ("virtio_gpu", "bochs", "drm_shmem_helper", "vkms", "vgem")
@@ -56,7 +56,7 @@ def displays(options):
 
 
 def screens(options):
-    """The emulated monitors that can be seen from outside: QEMU's name for each, and its device."""
+    """The emulated monitors that can be seen from outside: the name that QEMU uses for each, and its device."""
     width, height = options.screen.split("x")
     return {
         name + (str(i) if i else ""): f"{SCREENS[name]},xres={width},yres={height}"
@@ -76,7 +76,7 @@ def modules(options, available):
                 if options.display == "all":
                     continue
                 raise LabError(f"vkms is not there on kernel {options.kernel} (it could not be built for it)")
-            # Its buffers come from there, and it does not say so.
+            # It depends on this module for its buffers, but does not declare that.
             wanted["drm_shmem_helper"] = []
             wanted["vkms"] = ["enable_overlay=1", "enable_writeback=1"]
         else:
@@ -91,7 +91,7 @@ def modules(options, available):
             "vid_cap_nr=" + ",".join(str(i) for i in each),
             "vid_out_nr=" + ",".join(str(10 + i) for i in each),
             "multiplanar=" + ",".join(str(1 + i % 2) for i in each),
-            # From the third on they need physically contiguous memory, and refuse a system heap's.
+            # From the third on, cameras need physically contiguous memory, and refuse a system heap's.
             "allocators=" + ",".join("1" if i >= 2 else "0" for i in each),
         ]
     if available("sw_sync"):
@@ -101,7 +101,7 @@ def modules(options, available):
             wanted.pop(name[1:].replace("-", "_"), None)
             continue
         name = name.replace("-", "_")
-        # Parameters given replace those of the same name; the others stay as the lab sets them.
+        # The given parameters replace those of the same name; the others keep the lab's values.
         given = {parameter.partition("=")[0] for parameter in parameters}
         kept = [p for p in wanted.get(name, []) if p.partition("=")[0] not in given]
         wanted[name] = kept + parameters
@@ -146,7 +146,7 @@ def job_archive(options, wanted):
     run += f"cd {quote(cwd)} || exit 125\nexec {' '.join(quote(word) for word in options.command)}\n"
     config = {
         "LAB_SHARES": " ".join(f"share{i}" for i in range(1 + len(options.shares))),
-        # Two lists that load side by side; within each the order counts.
+        # Two lists that load in parallel; within each the order matters.
         "LAB_DRM_MODULES": " ".join(name for name in wanted if name in DRM_MODULES),
         "LAB_MODULES": " ".join(name for name in wanted if name not in BUILT_IN and name not in DRM_MODULES),
         "LAB_KERNEL_LOG": "1" if options.kernel_log else "",
@@ -166,7 +166,7 @@ def job_archive(options, wanted):
 
 
 def die_with_parent():
-    # QEMU ends when this process ends, however it ends (PR_SET_PDEATHSIG, SIGKILL).
+    # QEMU ends when this process ends, in whatever way (PR_SET_PDEATHSIG, SIGKILL).
     LIBC.prctl(1, signal.SIGKILL)
 
 
@@ -262,7 +262,7 @@ class Machine:
                 stdout=errors,
                 stderr=errors,
                 pass_fds=tuple(numbers.values()),
-                # Ctrl-C is for us; we end the machine.
+                # Ctrl-C is for this process, which ends the machine.
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
@@ -306,7 +306,7 @@ class Machine:
         done(error["desc"] if error else None)
 
     def screenshot(self, display, file, done):
-        """Takes one and calls done(None or what went wrong). The file appears whole or not at all."""
+        """Takes a screenshot and calls done(None or what went wrong). The file appears complete or not at all."""
         seen = list(screens(self.options))
         if display is None and seen:
             display = seen[0]
@@ -341,7 +341,7 @@ class Machine:
             except OSError:
                 pass
 
-        # Only where the guest may write anyway.
+        # Only where the guest can write anyway.
         real = os.path.realpath(os.path.dirname(file))
         if not any(os.path.commonpath([real, share]) == share for share in [CHECKOUT] + self.options.shares):
             answer(f"{file} is not in the checkout")
@@ -359,7 +359,7 @@ class Machine:
         self.shot_at = time.monotonic() + 2
         self.screenshot(None, self.options.screenshot, done)
 
-    # -- what the guest says -------------------------------------------------------------------------------------------------------
+    # -- messages from the guest ---------------------------------------------------------------------------------------------------
 
     def on_control(self, line):
         word, _, rest = line.decode().partition(" ")
@@ -380,7 +380,7 @@ class Machine:
             self.status = int(rest)
 
     def receive(self, name):
-        """Takes what is there; false when the other end is closed."""
+        """Receives what is available; returns false once the other end is closed."""
         try:
             data = self.sockets[name].recv(1 << 16)
         except BlockingIOError:
@@ -403,7 +403,7 @@ class Machine:
         return True
 
     def drain(self):
-        """After the guest's last word: what it sent before is all in the sockets already."""
+        """Reads the rest after the guest's last message: everything that it sent before is in the sockets already."""
         for name in ("out", "err", "log"):
             sock = self.sockets[name]
             while True:
@@ -419,7 +419,7 @@ class Machine:
                     write_all(1 if name == "out" else 2, data)
 
     def run(self):
-        """Until the command has ended. Returns its exit status."""
+        """Runs until the command has ended. Returns its exit status."""
         self.deadline = self.started + BOOT_SECONDS * (3 if self.options.icount else 1)
         while self.status is None:
             now = time.monotonic()
@@ -445,14 +445,14 @@ class Machine:
         return self.status
 
     def explain(self):
-        """What the kernel and QEMU said last, for a person to read."""
+        """Prints the last messages of the kernel and QEMU."""
         for name, path in (("QEMU", os.path.join(self.directory, "qemu")), ("the kernel", self.serial)):
             try:
                 with open(path, "rb") as file:
                     lines = file.read().decode(errors="replace").splitlines()
             except OSError:
                 continue
-            # Frames the kernel is not sure of are noise; where it panicked is not.
+            # Frames that the kernel marks as unreliable are omitted; those around a panic are kept.
             lines = [line for line in lines if "]  ? " not in line]
             panics = [i for i, line in enumerate(lines) if "Kernel panic" in line]
             first = max(0, panics[-1] - 12) if panics else max(0, len(lines) - 40)
@@ -473,7 +473,7 @@ class Machine:
 
 
 def comma(path):
-    # QEMU's way to say a comma inside a value.
+    # QEMU's escape for a comma inside a value.
     return path.replace(",", ",,")
 
 
@@ -483,7 +483,7 @@ def write_all(fd, data):
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            # Somebody made our output non-blocking; wait for room.
+            # Another process made our output non-blocking; wait for room.
             time.sleep(0.01)
 
 
@@ -492,7 +492,7 @@ PREFIX = "dmaflow-lab-"
 
 @contextlib.contextmanager
 def scratch():
-    """A directory for this run's small files. A lock tells those in use from those that a killed run left, which are removed."""
+    """A directory for this run's small files. Each run locks its own; those that a killed run left are unlocked, and are removed."""
     for name in os.listdir(tempfile.gettempdir()):
         if name.startswith(PREFIX):
             lock_and_remove(os.path.join(tempfile.gettempdir(), name))
@@ -510,9 +510,9 @@ def lock_and_remove(directory):
     try:
         held = os.open(directory, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
-        return  # Gone already, or another user's.
+        return  # Already removed, or owned by another user.
     try:
-        # A run that is just starting has no lock yet.
+        # A run that is just starting does not have the lock yet.
         if time.time() - os.fstat(held).st_mtime > 60:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(directory, ignore_errors=True)
@@ -533,7 +533,7 @@ def boot_and_run(options, image, wanted, accel):
                 say("no screenshot was taken: the command ended within a second")
             return status
         except LabError as error:
-            # Worth another try: a start that hung or panicked, not one that said what it lacks.
+            # Try again if the start hung or panicked, but not if it reported what is missing.
             error.again = machine.state == "boot" and not machine.refused
             say(str(error))
             if not machine.refused:
@@ -603,7 +603,7 @@ def remember(file, known):
 
 
 def release(image, kernel):
-    """As uname -r prints it, "6.12.117+deb13-amd64": what a driver does differs between two of one series."""
+    """As uname -r prints it, e.g. "6.12.117+deb13-amd64": drivers differ even between two releases of one series."""
     with open(os.path.join(image, kernel, "release"), encoding="utf-8") as file:
         return file.read().strip()
 
@@ -631,7 +631,7 @@ def main():
             raise LabError("the image could not be built")
         image = built.stdout.decode().strip().splitlines()[-1]
         try:
-            os.utime(image)  # build-image removes what nobody used for long.
+            os.utime(image)  # build-image removes images that were not used for long.
         except OSError:
             pass
         if options.layer:
@@ -667,5 +667,5 @@ if __name__ == "__main__":
         sys.stderr.flush()
     except BrokenPipeError:
         pass
-    # Nothing is left to clean up, and the interpreter's own end takes time.
+    # Nothing is left to clean up, and the interpreter's own exit takes time.
     os._exit(code)

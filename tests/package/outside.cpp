@@ -1,4 +1,4 @@
-// Uses the installed package as a program would: the core and every backend, on a machine that has no device.
+// Uses the installed package as another program would: the core and every backend, on a machine that has no device.
 #include <dmaflow/dmaflow.hpp>
 
 #include <cstdio>

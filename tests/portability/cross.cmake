@@ -1,4 +1,4 @@
-# Debian's cross compiler for ${triplet}; its C library and the kernel's headers come with it, and nothing else is for that machine.
+# Debian's cross compiler for ${triplet}. Its C library and the kernel's headers come with it; no other package is for that machine.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_CXX_COMPILER ${triplet}-g++)
 set(CMAKE_FIND_ROOT_PATH /usr/${triplet})

@@ -1,4 +1,4 @@
-// Promises of dmaflow::Allocator that every allocator of plain memory keeps, to be tested on each.
+// Tests of what dmaflow::Allocator promises, for every allocator of plain memory.
 #pragma once
 
 #include "support.hpp"
@@ -32,8 +32,8 @@ inline Request request_of(PixelFormat format, Size size, std::uint32_t count = 1
 
 inline std::uint64_t page_size() { return static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)); }
 
-/// How many buffers of so many bytes are more than the machine's memory by far; 0 where no request can be that large,
-/// or where the kernel does not say how much it has.
+/// A number of buffers of this many bytes that is far more than the machine's memory. 0 if no request can be that
+/// large, or if the kernel does not report how much memory it has.
 inline std::uint32_t more_than_the_memory(std::uint64_t buffer_bytes) {
   constexpr std::uint32_t most = 64;  // in one request
   std::ifstream file("/proc/meminfo");
@@ -45,7 +45,8 @@ inline std::uint32_t more_than_the_memory(std::uint64_t buffer_bytes) {
   return count <= most ? static_cast<std::uint32_t>(count) : 0;
 }
 
-/// Buffers of every common format: as many as asked for, distinct, CLOEXEC, large enough, of the layout asked for.
+/// Allocates buffers of every common format and checks them: the requested number, distinct, CLOEXEC, large enough,
+/// with the requested layout.
 inline void expect_buffers_of_common_formats(Allocator& allocator, const char* origin) {
   const LeakCheck leaks;
   for (const PixelFormat format : {formats::xrgb8888, formats::rgb565, formats::rgb888, formats::yuyv, formats::nv12,
@@ -86,7 +87,7 @@ inline bool is_all_zero(const Buffer& buffer) {
   return zero;
 }
 
-/// Memory is zeroed also where the pages were somebody's before.
+/// Memory is zeroed even if its pages were used before.
 inline void expect_zeroed_memory(Allocator& allocator) {
   const LeakCheck leaks;
   for (int round = 0; round < 4; ++round) {
@@ -96,7 +97,7 @@ inline void expect_zeroed_memory(Allocator& allocator) {
   }
 }
 
-/// Sizes, counts, formats and modifiers that nobody can meet are refused with EINVAL, before anything is allocated.
+/// Sizes, counts, formats and modifiers that cannot be provided are refused with EINVAL, before anything is allocated.
 inline void expect_refusals(Allocator& allocator) {
   const LeakCheck leaks;
   const CountCalls calls("ioctl");
@@ -132,8 +133,9 @@ inline void expect_opaque_buffers(Allocator& allocator) {
   }
 }
 
-/// Whichever system call fails, the error says so and nothing is left behind. Only close() may "fail" unseen, and the
-/// two calls that look at the machine's available memory, which is a precaution.
+/// Whichever system call fails, the error reports it and nothing is leaked. Exceptions: a failing close() may go
+/// unnoticed, and so may the two calls that read the machine's available memory, because that check is only a
+/// precaution.
 inline void expect_no_leak_whichever_call_fails(const std::function<Result<std::vector<Buffer>>()>& allocate) {
   const LeakCheck leaks;
   std::size_t total = 0;
@@ -167,7 +169,7 @@ inline void expect_no_leak_whichever_call_fails(const std::function<Result<std::
   EXPECT_EQ(unseen, closes + 2) << "a failed call went unnoticed";
 }
 
-/// Runs @p body in a child that has become user @p id with only the groups given, and returns what it returned: a text.
+/// Runs @p body in a child process as user @p id with only the given groups, and returns the text that it returned.
 inline std::string as_user(unsigned id, const std::vector<gid_t>& groups, const std::function<std::string()>& body) {
   int ends[2] = {-1, -1};
   if (::pipe2(ends, O_CLOEXEC) != 0) return "no pipe";

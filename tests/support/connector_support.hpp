@@ -1,5 +1,6 @@
-// A connector that does what a test says, behind the seam: for unit tests on any machine. Its receive queue follows the
-// kernel's rules for overflow (net/netlink/af_netlink.c); tests/integration has the kernel's own.
+// A fake connector behind the system-call seam, controlled by the test: for unit tests on any machine. Its receive
+// queue follows the kernel's rules for overflow (net/netlink/af_netlink.c). tests/integration uses the kernel's
+// connector.
 #pragma once
 
 #include "support.hpp"
@@ -22,7 +23,7 @@ namespace dmaflow::test {
 
 using Bytes = std::vector<std::byte>;
 
-/// Not inlined: GCC 12 at -O3 warns of an overflow in vector's own code otherwise.
+/// Not inlined: otherwise GCC 12 at -O3 warns of an overflow in vector's own code.
 [[gnu::noinline]] inline void append_bytes(Bytes& bytes, const void* data, std::size_t size) {
   const std::size_t before = bytes.size();
   bytes.resize(before + size);
@@ -72,14 +73,14 @@ class PretendConnector : public sys::Hook {
   PretendConnector() { sys::set_hook(this); }
   ~PretendConnector() override { sys::set_hook(nullptr); }
 
-  /// Something that passes for a socket of the connector. Readable for as long as something is queued.
+  /// A descriptor that passes for a connector socket. It is readable as long as something is queued.
   Fd socket() {
     Fd fd = Fd::adopt(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     readable_ = Fd::dup_of(fd.get()).value();
     return fd;
   }
 
-  /// The kernel queues a datagram, or drops it where there is no room.
+  /// Queues a datagram as the kernel does, or drops it if there is no room.
   void arrive(Bytes bytes, std::uint32_t port = 0, std::uint32_t groups = 0) {
     if (is_congested_ || queued_ > receive_buffer) {
       if (!is_congested_) {
@@ -114,9 +115,9 @@ class PretendConnector : public sys::Hook {
   std::size_t send_calls = 0;
   std::size_t receive_calls = 0;
   int send_error = 0;
-  std::size_t take_at_most = 1000;                  ///< messages that one sendmmsg takes
-  std::function<void(const SentMessage&)> on_send;  ///< the kernel's answer
-  std::function<void(std::size_t)> before_receive;  ///< the kernel is quick: called with each message taken
+  std::size_t take_at_most = 1000;                  ///< the most messages that one sendmmsg accepts
+  std::function<void(const SentMessage&)> on_send;  ///< answers as the kernel would
+  std::function<void(std::size_t)> before_receive;  ///< called after each message received, e.g. to send more
   std::uint32_t receive_buffer = 212'992;
   std::uint32_t drops = 0;
 

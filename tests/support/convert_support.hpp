@@ -1,4 +1,4 @@
-// What the tests of the GPU stage share: a reference computed in double precision from the standards' formulas, and a
+// Shared by the tests of the GPU stage: a reference computed in double precision from the standards' formulas, and a
 // stage outside any pipeline.
 #pragma once
 
@@ -27,9 +27,10 @@ using vulkan::Rotation;
 
 constexpr PixelFormat code(const char (&text)[5]) { return PixelFormat::of(text[0], text[1], text[2], text[3]); }
 
-/// Where chroma lies between luma, across and down, and whether the nearest sample counts or what lies between two.
+/// Where chroma samples lie between luma samples, horizontally and vertically, and whether the nearest sample is used
+/// or neighbouring samples are interpolated.
 struct ChromaAt {
-  bool on_columns = true;  // every other column; else halfway between two
+  bool on_columns = true;  // at every other column; else halfway between two
   bool on_rows = false;
   bool nearest = false;
 };
@@ -41,7 +42,7 @@ constexpr std::array<double, 2> weights_of(ColorInfo::Matrix matrix) {
   return {0.299, 0.114};
 }
 
-/// What a reader of the standards would compute: samples from bytes, YUV to RGB, bilinear in between.
+/// Converts as the standards define it: reads samples from bytes, interpolates bilinearly and converts YUV to RGB.
 class Reference {
  public:
   Reference(const Layout& layout, std::span<const std::byte> bytes, const ColorInfo& color, ChromaAt chroma_at = {})
@@ -49,7 +50,7 @@ class Reference {
 
   using Rgb = std::array<double, 3>;  // 0 to 1
 
-  /// At a point of the source, in pixels; pixel (0, 0) has its middle at (0.5, 0.5).
+  /// The colour at a point of the source, in pixels; the centre of pixel (0, 0) is at (0.5, 0.5).
   [[nodiscard]] Rgb at(double x, double y) const {
     if (!info_.is_yuv) {
       Rgb result{};
@@ -104,7 +105,8 @@ class Reference {
     return {info_.planes[1].horizontal_sub, info_.planes[1].vertical_sub};
   }
 
-  /// Sample codes, 0 to 255 or 0 to 1023. In noise P010's low six bits are not zero: a fraction of a code.
+  /// Sample codes, 0 to 255 or 0 to 1023. In noise, the low six bits of P010 are not zero: they are a fraction of a
+  /// code.
   [[nodiscard]] double luma(int x, int y) const {
     const auto i = static_cast<std::size_t>(x);
     if (info_.plane_count == 1) {
@@ -149,7 +151,7 @@ class Reference {
     return blue_low ? Rgb{low_first[2], low_first[1], low_first[0]} : low_first;
   }
   [[nodiscard]] Rgb to_rgb(double y, double cb, double cr) const {
-    const double step = info_.bits_per_component > 8 ? 4 : 1;  // of ten bits against eight
+    const double step = info_.bits_per_component > 8 ? 4 : 1;  // ten-bit codes per eight-bit code
     const bool limited = color_.range == ColorInfo::Range::limited;
     const double luma = limited ? (y - 16 * step) / (219 * step) : y / (256 * step - 1);
     const double pb = (cb - 128 * step) / (limited ? 224 * step : 256 * step - 1);
@@ -208,8 +210,8 @@ inline Frame convert_one(Convert& convert, Frame frame) {
   return result;
 }
 
-/// The largest difference of each channel, in steps of 1/255, between an XRGB8888 frame and what @p expected gives for
-/// each pixel.
+/// The largest difference of each channel, in steps of 1/255, between an XRGB8888 frame and the colour that @p expected
+/// returns for each pixel.
 inline Reference::Rgb largest_errors(const Frame& frame, const std::function<Reference::Rgb(int, int)>& expected) {
   EXPECT_TRUE(frame.ready().wait(Deadline::after(20s)));
   auto access = must(CpuAccess::begin(frame.buffer(), Access::read, Deadline::after(5s)), "read");
@@ -249,8 +251,8 @@ class VulkanConvert : public VulkanTest {
     });
   }
 };
-/// Where the middle of a pixel of the turned picture lies on the picture as it was, from the meaning of the words:
-/// turned by 90 degrees counter-clockwise, what was at the right edge is at the top.
+/// Maps the centre of a pixel of the rotated picture to its place in the original picture. This follows from the
+/// definition: after a rotation by 90 degrees counter-clockwise, the former right edge is at the top.
 inline std::array<double, 2> turned_back(double x, double y, Size from, Rotation rotation) {
   switch (rotation) {
     case Rotation::by_90:

@@ -1,4 +1,4 @@
-// Replaces operator new by one that counts, for the whole program: to be included in one file of a program.
+// Replaces operator new by one that counts, for the whole program. Include it in one file of a program only.
 #pragma once
 
 #include <atomic>
@@ -10,7 +10,7 @@ namespace dmaflow::test {
 inline std::atomic<std::size_t> allocations{0};  ///< by this program, in all its threads
 }
 
-// Not inlined: GCC 12 then sees a free() of what came from new.
+// Not inlined: otherwise GCC 12 sees free() called for memory from new.
 [[gnu::noinline]] void* operator new(std::size_t size) {
   ++dmaflow::test::allocations;
   if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;

@@ -1,5 +1,5 @@
 // Stand-ins for devices in unit tests, so that the core's own rules (holds, policies, negotiation, the loop) can be
-// tested on any machine. They stand for nothing the kernel does; integration tests use real devices.
+// tested on any machine. They model nothing that the kernel does; integration tests use real devices.
 #pragma once
 
 #include "support.hpp"
@@ -24,7 +24,8 @@ class PretendDmaBufs : public sys::Hook {
   int before(const sys::Call& call) noexcept override;
   /// Flags of every DMA_BUF_IOCTL_SYNC, in order.
   std::vector<std::uint64_t> syncs;
-  /// What DMA_BUF_IOCTL_SYNC answers next, then removed: 0, EINTR is the seam's, EAGAIN, EIO, ...
+  /// The results of the next DMA_BUF_IOCTL_SYNC calls; each is used once: 0, EINTR (handled by the seam), EAGAIN, EIO,
+  /// ...
   std::deque<int> sync_answers;
 };
 
@@ -42,7 +43,7 @@ class FakeAllocator : public Allocator {
   Constraints own;               ///< e.g. a stride alignment it insists on
   std::vector<Request> asked;    ///< every request it got
   std::optional<Error> refusal;  ///< every allocate() fails with it
-  std::uint32_t most = 64;       ///< more at once are ENOMEM
+  std::uint32_t most = 64;       ///< allocating more at once fails with ENOMEM
   std::uint64_t made = 0;
 
  private:
@@ -71,25 +72,25 @@ class FakeSource : public Source {
   [[nodiscard]] Result<Frame> take() override;
   [[nodiscard]] HoldSet* holds() noexcept override { return holds_.get(); }
 
-  /// Makes a frame in the next queued buffer, or loses one (a gap in the sequence) where none is queued.
+  /// Makes a frame in the next queued buffer. If none is queued, the frame is lost (a gap in the sequence).
   bool expose();
-  /// Says that the stream has ended: take() gives EPIPE when nothing is left.
+  /// Ends the stream: take() fails with EPIPE once nothing is left.
   void end();
 
   std::vector<StreamConfig> configs;
   Allocator* own_allocator = nullptr;
   bool follows_strides = true;                        ///< set_output() takes the config's strides
-  std::function<Result<void>(const Buffer&)> on_try;  ///< what it says to a buffer
+  std::function<Result<void>(const Buffer&)> on_try;  ///< what try_output() returns for a buffer
   std::optional<Error> take_error;                    ///< take() fails with it
   std::optional<Error> start_error;                   ///< start() fails with it
-  bool waits = false;                                 ///< it says that it waits for something outside
+  bool waits = false;                                 ///< is_waiting(): it waits for an external event
   FrameInfo::Clock clock = FrameInfo::Clock::monotonic;
-  std::function<void(FrameInfo&)> on_expose;  ///< changes what is said of the next frame
+  std::function<void(FrameInfo&)> on_expose;  ///< changes the description of the next frame
   std::function<Fence()> on_lend;             ///< makes the fence of the next frame
   bool changed = false;
   bool started = false;
   int starts = 0;
-  std::vector<std::uint32_t> queued;  ///< slots a frame could be written to now
+  std::vector<std::uint32_t> queued;  ///< slots that the next frames can be written to
 
  private:
   void signal();
@@ -103,7 +104,7 @@ class FakeSource : public Source {
   bool ended_ = false;
 };
 
-/// A display that shows one frame at a time, when the test says flip().
+/// A display that shows one frame at a time. A test ends a flip with flip().
 class FakeSink : public Sink {
  public:
   explicit FakeSink(std::string name = "display");
@@ -130,7 +131,7 @@ class FakeSink : public Sink {
   Result<void> drain(Deadline deadline, const Cancel* cancel = nullptr) override;
   Result<void> stop() noexcept override;
 
-  /// The screen is free again: what is staged can be shown.
+  /// Ends the flip: the staged frame can be shown.
   void flip();
 
   std::vector<PixelFormat> takes = {formats::xrgb8888};
@@ -139,15 +140,15 @@ class FakeSink : public Sink {
   std::string moves_origin = "nobody";  ///< whose memory it moves
   Needs wants{};                        ///< what it needs of buffers
   std::optional<Error> accept_error;    ///< accept() fails with it
-  bool hangs = false;                   ///< it shows nothing any more, and drain() gives up
-  bool waits = false;                   ///< it says that it waits for something outside
-  std::uint64_t let_go = 0;             ///< frames it took and did not show
+  bool hangs = false;                   ///< it shows nothing more, and drain() times out
+  bool waits = false;                   ///< is_waiting(): it waits for an external event
+  std::uint64_t let_go = 0;             ///< frames that it accepted and did not show
   std::vector<std::uint64_t> shown;     ///< sequence numbers, in order
-  bool busy = false;                    ///< a flip is under way: flush() parks. Otherwise it shows at once.
-  bool always_busy = false;             ///< each show makes it busy until flip()
+  bool busy = false;                    ///< a flip is in progress: flush() leaves the frame staged
+  bool always_busy = false;             ///< each shown frame makes it busy until flip()
   bool changed = false;
-  std::chrono::nanoseconds lead{0};  ///< how long before its time it wants a frame
-  std::optional<Deadline> wake_at;   ///< when dispatch(0) is wanted; over once it came
+  std::chrono::nanoseconds lead{0};  ///< how long before its target time it wants a frame
+  std::optional<Deadline> wake_at;   ///< when dispatch(0) is wanted; that call resets it
   int woken = 0;
   int imports = 0;
   int stops = 0;

@@ -1,4 +1,4 @@
-// Fences that a test signals when it likes: sw_sync's, and vgem's on real dma-bufs. For the lab.
+// Fences that a test signals at any time it chooses: those of sw_sync, and those of vgem on real dma-bufs. For the lab.
 #pragma once
 
 #include "support.hpp"
@@ -24,8 +24,8 @@
 
 namespace dmaflow::test {
 
-/// A timeline of the kernel's sw_sync (debugfs sync/sw_sync): a counter, and fences that signal when it has reached
-/// their value. Those that are active when it is destroyed end with ENOENT.
+/// A timeline of the kernel's sw_sync (debugfs sync/sw_sync): a counter, and fences that signal when it reaches their
+/// value. Fences that are still active when it is destroyed fail with ENOENT.
 class SwSync {
  public:
   SwSync() : timeline_(Fd::adopt(::open("/sys/kernel/debug/sync/sw_sync", O_RDWR | O_CLOEXEC))) {
@@ -35,7 +35,7 @@ class SwSync {
     Fd fd = raw_fence(value);
     return must(Fence::adopt(fd), "sw_sync");
   }
-  /// The descriptor, unseen by the library.
+  /// The raw descriptor; the library does not see this call.
   Fd raw_fence(std::uint32_t value) {
     struct {
       std::uint32_t value;
@@ -46,7 +46,8 @@ class SwSync {
     return Fd::adopt(data.fence);
   }
   void advance(std::uint32_t by = 1) { EXPECT_EQ(::ioctl(timeline_.get(), _IOW('W', 1, std::uint32_t), &by), 0); }
-  /// The earliest deadline that a fence was told, in nanoseconds of CLOCK_MONOTONIC; a negative errno where none was.
+  /// The earliest deadline that was set on a fence, in nanoseconds of CLOCK_MONOTONIC; a negative errno if there was
+  /// none.
   std::int64_t deadline_of(const Fence& fence) {
     struct {
       std::uint64_t deadline;
@@ -56,14 +57,14 @@ class SwSync {
     if (::ioctl(timeline_.get(), _IOWR('W', 2, decltype(data)), &data) != 0) return -errno;
     return static_cast<std::int64_t>(data.deadline);
   }
-  /// Ends it: active fences fail with ENOENT.
+  /// Destroys the timeline: active fences fail with ENOENT.
   void fail() { timeline_.reset(); }
 
  private:
   Fd timeline_;
 };
 
-/// The only part of a fence, asked by raw ioctl.
+/// The only part of a fence, read by raw ioctl.
 inline sync_fence_info part_of(int fence) {
   sync_fence_info part{};
   sync_file_info info{};
@@ -73,7 +74,7 @@ inline sync_fence_info part_of(int fence) {
   return part;
 }
 
-/// The errno of fences whose sw_sync timeline is destroyed.
+/// The errno of fences whose sw_sync timeline was destroyed.
 inline int error_of_sw_sync() {
   static const int error = [] {
     SwSync device;
@@ -86,7 +87,7 @@ inline int error_of_sw_sync() {
   return error;
 }
 
-/// The vgem device: buffers whose implicit fences a test attaches and signals. The kernel signals them itself after ten
+/// The vgem device: buffers whose implicit fences a test attaches and signals. The kernel itself signals them after ten
 /// seconds.
 class Vgem {
  public:
@@ -106,7 +107,7 @@ class Vgem {
     EXPECT_TRUE(device_) << "no vgem: run this in the lab";
   }
 
-  /// A dma-buf of so many pages; its handle is in @p handle.
+  /// A dma-buf of this many pages; its handle is stored in @p handle.
   Fd dma_buf(std::uint32_t pages, std::uint32_t& handle) {
     drm_mode_create_dumb dumb{};
     dumb.width = 1024;
@@ -120,7 +121,8 @@ class Vgem {
     return Fd::adopt(prime.fd);
   }
 
-  /// Puts a fence on the list of the dma-buf, and returns its number, or a negative errno (EBUSY: one is in the way).
+  /// Attaches a fence to the dma-buf's reservation object, and returns the fence's number or a negative errno (EBUSY:
+  /// there is a conflicting fence).
   int attach(std::uint32_t handle, bool writes) {
     struct {
       std::uint32_t handle;
@@ -143,12 +145,12 @@ class Vgem {
   Fd device_;
 };
 
-/// A buffer of vgem's memory, on whose dma-bufs the test attaches fences.
+/// A buffer in vgem's memory, for tests that attach fences to its dma-bufs.
 struct VgemBuffer {
   std::array<std::uint32_t, 4> handles{};
   Buffer buffer;
 
-  /// One dma-buf, or with @p planar two.
+  /// One dma-buf, or two with @p planar.
   static VgemBuffer create(Vgem& vgem, bool planar = false) {
     VgemBuffer result;
     std::vector<Fd> objects;

@@ -1,5 +1,5 @@
-// What the KMS tests share: cards by driver, a screen with frames to show on it, and a hook that writes down what was
-// asked of the kernel.
+// Shared by the KMS tests: cards by driver, a screen with frames to show on it, and a hook that records the system
+// calls.
 #pragma once
 
 #include "support.hpp"
@@ -24,7 +24,7 @@
 
 namespace dmaflow::test {
 
-/// The node of a card by its driver. In the lab every one must be there.
+/// The node of a card, by its driver. Fails the test if there is no such card.
 inline std::string card_path(const std::string& driver) {
   for (const kms::Card& card : kms::list()) {
     if (card.driver == driver) return card.path;
@@ -38,7 +38,7 @@ inline const std::vector<std::string>& displays() {
   return all;
 }
 
-/// What a CRTC shows, as the kernel says; all zero where it is off.
+/// What a CRTC shows, as the kernel reports it; all zero if it is off.
 struct Shown {
   std::uint32_t width = 0, height = 0, framebuffer = 0;
   friend bool operator==(const Shown&, const Shown&) = default;
@@ -57,7 +57,7 @@ inline StreamConfig stream_of(Size size, PixelFormat format = formats::xrgb8888)
   auto layout = Layout::linear(format, size);
   if (layout) {
     config.layout = *layout;
-  } else {  // a size the table refuses: the display has to refuse it too
+  } else {  // a size that the table refuses: the display has to refuse it too
     config.layout.size = size;
     config.layout.format = format;
     config.layout.modifier = Modifier::linear();
@@ -65,24 +65,24 @@ inline StreamConfig stream_of(Size size, PixelFormat format = formats::xrgb8888)
   return config;
 }
 
-/// drm_mode_closefb, which libdrm's headers lack.
+/// drm_mode_closefb, which is missing in libdrm's headers.
 inline constexpr unsigned long ioctl_closefb = _IOWR('d', 0xd0, std::uint64_t);
 
-/// Whether the kernel can let go of a framebuffer that is on a plane. Only then does the library let it wait for
-/// fences.
+/// Whether the kernel can release a framebuffer that is still on a plane. The library lets the kernel wait for fences
+/// only if it can.
 inline bool has_closefb(const std::string& driver) {
   const Fd fd = Fd::adopt(::open(card_path(driver).c_str(), O_RDWR | O_CLOEXEC));
   std::uint64_t none = 0;
   return ::ioctl(fd.get(), ioctl_closefb, &none) != 0 && errno == ENOENT;
 }
 
-/// Writes down every call, and may fail some.
+/// Records every call, and may make some fail.
 class Recorder : public sys::Hook {
  public:
   struct Entry {
     std::string name;
     unsigned long request = 0;
-    std::uint32_t value = 0;  ///< a handle or framebuffer given back, a commit's flags
+    std::uint32_t value = 0;  ///< a handle or framebuffer that was released; a commit's flags
     std::uint64_t user_data = 0;
     std::vector<std::uint32_t> objects;  ///< of a commit
   };
@@ -110,7 +110,7 @@ class Recorder : public sys::Hook {
     return static_cast<std::size_t>(
         std::count_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.request == request; }));
   }
-  /// Framebuffers let go of: by CLOSEFB, or by RMFB where the kernel has only that.
+  /// Framebuffers that were released: by CLOSEFB, or by RMFB if the kernel has only that.
   [[nodiscard]] std::size_t count_framebuffers_ended() const {
     return static_cast<std::size_t>(
         std::count_if(entries_.begin(), entries_.end(), [](const Entry& e) { return ends_framebuffer(e); }));
@@ -151,7 +151,7 @@ struct Screen {
     if (screen) screen->device = std::move(*device);
     return screen;
   }
-  /// Another plane of an output, with frames of its own.
+  /// Another plane of an output, with its own frames.
   static Result<Screen> on(kms::Output& output, Size size, const kms::PlaneOptions& options = {},
                            std::uint32_t count = 6) {
     Screen screen;
@@ -171,7 +171,7 @@ struct Screen {
     for (std::uint32_t i = count; i > 0; --i) screen.free.push_back(i - 1);
     return screen;
   }
-  /// The next frame; an empty one where all are held.
+  /// The next frame; an empty one if all are held.
   Frame next() {
     while (auto back = holds->take_returned()) free.push_back(back->index);
     if (free.empty()) return {};
@@ -189,7 +189,7 @@ struct Screen {
     if (auto flushed = plane->flush(); !flushed) return flushed;
     return plane->drain(soon());
   }
-  /// Accepts and flushes; where the display is not ready, waits for it.
+  /// Accepts and flushes; if the display is not ready, waits for it.
   Result<void> stream() {
     auto displaced = plane->accept(next());
     if (!displaced) return std::unexpected(displaced.error());

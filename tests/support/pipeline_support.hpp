@@ -1,4 +1,4 @@
-// What the tests of the pipeline share: a camera, a display and memory, and the check that every frame was counted.
+// Shared by the tests of the pipeline: a camera, a display and memory, and the check that every frame was counted.
 #pragma once
 
 #include "fake.hpp"
@@ -21,7 +21,7 @@ class PipelineFixture : public testing::Test {
     while (must(pipeline.step(Deadline::after(std::chrono::milliseconds(5))), "step")) {
     }
   }
-  /// Of what was connected.
+  /// Prepares and starts what was connected.
   void start(const StreamRequest& request = {}) {
     pipeline.offer(heap);
     const auto plans = pipeline.prepare(request);
@@ -35,7 +35,7 @@ class PipelineFixture : public testing::Test {
   FakeSource camera{{small_config()}};
   FakeSink display;
   FakeAllocator heap{"heap"};
-  Pipeline pipeline;  // TearDown() stops it, before a test's own devices go
+  Pipeline pipeline;  // TearDown() stops it, before a test's own devices are destroyed
 };
 
 }  // namespace dmaflow::test

@@ -1,5 +1,5 @@
-"""png_pixels.py FILE X,Y...: the colours of some pixels of a PNG (8-bit RGB or RGBA, not interlaced), as rrggbb, one a line;
-first the size as WIDTHxHEIGHT."""
+"""png_pixels.py FILE X,Y...: prints the size of a PNG (8-bit RGB or RGBA, not interlaced) as WIDTHxHEIGHT, and then the
+colours of some of its pixels as rrggbb, one per line."""
 import struct
 import sys
 import zlib

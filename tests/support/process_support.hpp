@@ -1,4 +1,4 @@
-// What the tests of process events share: children, and a stream of events of which some are expected.
+// Shared by the tests of process events: child processes, and a stream of events in which certain ones are expected.
 #pragma once
 
 #include "connector_support.hpp"
@@ -58,7 +58,7 @@ class ConnectorProcess : public testing::Test {
   }
   virtual ProcessEventsOptions options() const { return {}; }
 
-  /// The next event of this kind of this process, whatever comes between.
+  /// The next event of this type for this process; other events are skipped.
   template <typename T>
   T expect(pid_t process) {
     while (true) {

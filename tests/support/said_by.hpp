@@ -1,4 +1,4 @@
-// Runs a program as a user does, and takes what it prints.
+// Runs a program as a user does, and returns its output.
 #pragma once
 
 #include <array>
@@ -10,7 +10,7 @@
 
 namespace dmaflow::test {
 
-/// What a command says, and how it ended.
+/// What a command prints, and its exit status.
 inline std::pair<std::string, int> said_by(const std::string& command) {
   std::string said;
   std::FILE* const pipe = ::popen((command + " 2>&1").c_str(), "r");

@@ -1,4 +1,4 @@
-// Pictures to show, and what a viewer sees of them, read from outside the machine by no code of ours.
+// Pictures to show, and what a viewer sees of them: read from outside the machine, without any code of the library.
 #pragma once
 
 #include "support.hpp"
@@ -16,7 +16,7 @@
 
 namespace dmaflow::test {
 
-/// Four quarters of different colours, so that turned, moved or half-drawn pictures are seen.
+/// Four quadrants of different colours, so that rotated, moved or half-drawn pictures are noticed.
 inline void paint(const Buffer& buffer, const std::array<std::uint32_t, 4>& colours) {
   const Layout& layout = buffer.layout();
   const auto access =
@@ -41,7 +41,7 @@ inline std::filesystem::path checkout() {
   return directory;
 }
 
-/// The screenshot's size and some of its pixels, one a line.
+/// The screenshot's size and some of its pixels, one per line.
 inline std::string look(const std::string& display, const std::string& points) {
   const auto directory = checkout();
   const auto shots = directory / "build";

@@ -1,4 +1,4 @@
-// The lab's displays that can be photographed from outside and that can show what a camera writes, found by trying.
+// The lab's displays that can show a camera's memory and whose screen can be captured from outside; found by trying.
 #pragma once
 
 #include "kms_support.hpp"
@@ -11,7 +11,7 @@
 
 namespace dmaflow::test {
 
-/// Whether the first camera and this display share memory: what a pipeline of the two says.
+/// Whether the first camera and this display can share memory, according to a pipeline of the two.
 inline bool shares_with_the_camera(const std::string& driver) {
   const auto camera = must(v4l2::Camera::open("/dev/video0"));
   const auto card = must(kms::Device::open(card_path(driver)));
@@ -20,7 +20,7 @@ inline bool shares_with_the_camera(const std::string& driver) {
   return pipeline.prepare({.size = Size{1280, 720}, .formats = {formats::xrgb8888}}).has_value();
 }
 
-/// By driver. One is always there, else the test that asked fails.
+/// By driver. Fails the test if there is none.
 inline const std::vector<std::string>& shared_screens() {
   static const std::vector<std::string> drivers = [] {
     std::vector<std::string> found;

@@ -28,7 +28,7 @@ std::set<std::string> open_fds() {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", error)) {
     const auto target = std::filesystem::read_symlink(entry.path(), error);
-    if (error) continue;                                // the directory's own descriptor, closed by now
+    if (error) continue;                                // the directory's own descriptor, already closed
     if (target.string().find("/proc/") == 0) continue;  // the same, still open
     result.insert(entry.path().filename().string() + " -> " + target.string());
   }
@@ -78,7 +78,7 @@ void observe(std::string_view fact, std::string_view value, std::string_view pag
 }
 
 std::string outcome(const Error& error) {
-  const char* name = ::strerrorname_np(error.code());  // null for codes that are no errno, such as Vulkan's
+  const char* name = ::strerrorname_np(error.code());  // null for codes that are not an errno, such as Vulkan's
   return std::string(error.operation()) + " " + (name != nullptr ? name : std::to_string(error.code()));
 }
 

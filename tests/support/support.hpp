@@ -1,4 +1,4 @@
-// What several tests need: failing the n-th system call, and seeing leaks from outside the library.
+// Shared by many tests: a way to make the n-th system call fail, and leak checks from outside the library.
 #pragma once
 
 #include "sys/sys.hpp"
@@ -17,13 +17,13 @@
 
 namespace dmaflow::test {
 
-/// Whether an error's message has these words in it.
+/// Whether an error's message contains these words.
 inline bool mentions(const Error& error, std::string_view words) {
   return error.message().find(words) != std::string::npos;
 }
 
-/// Fails the n-th call (counted from 1) that matches, with an errno; counts all calls that match. Set for as long as it
-/// lives.
+/// Makes the n-th call (counted from 1) that matches fail with an errno; counts all calls that match. It is in effect
+/// during its lifetime.
 class FailNth : public sys::Hook {
  public:
   /// @p name: "ioctl", "mmap", ...; empty = every call. @p request: only this ioctl; 0 = every one.
@@ -52,11 +52,11 @@ class CountCalls : public FailNth {
 [[nodiscard]] std::set<std::string> open_fds();
 /// Lines of /proc/self/maps that map a dma-buf or a video buffer.
 [[nodiscard]] std::vector<std::string> device_mappings();
-/// Live dma-bufs in the whole kernel, from debugfs dma_buf/bufinfo (needs root; -1 where it cannot be read).
+/// Live dma-bufs in the whole kernel, from debugfs dma_buf/bufinfo (needs root; -1 if it cannot be read).
 [[nodiscard]] long live_dma_bufs();
 
-/// Checks at the end of a scope that the descriptors, the device mappings and, within a second, the kernel's live
-/// dma-bufs are as they were at its beginning.
+/// Checks at the end of a scope that the descriptors, the device mappings and (within a second) the kernel's live
+/// dma-bufs are the same as at its beginning.
 class LeakCheck {
  public:
   LeakCheck();
@@ -70,7 +70,7 @@ class LeakCheck {
   long dma_bufs_;
 };
 
-/// The value of a Result, or a fatal-looking test failure with its message.
+/// The value of a Result; fails the test with the error's message if there is none.
 template <typename T>
 T must(Result<T> result, const char* what = "") {
   if (!result) {
@@ -80,7 +80,7 @@ T must(Result<T> result, const char* what = "") {
   if constexpr (!std::is_void_v<T>) return std::move(*result);
 }
 
-/// Asserts that a Result failed with this errno, and prints what came instead.
+/// Asserts that a Result failed with this errno; otherwise prints its actual outcome.
 template <typename T>
 ::testing::AssertionResult fails_with(const Result<T>& result, int code) {
   if (result) return ::testing::AssertionFailure() << "it succeeded";
@@ -88,13 +88,13 @@ template <typename T>
   return ::testing::AssertionSuccess();
 }
 
-/// Reports a fact about other people's code: what a kernel driver, the kernel or Mesa did here. Such facts change with
-/// every update of a distribution, so no test fails by them. tests/run compares those of a run with the record
-/// (tests/integration/observed) and prints what has changed; tests/observed writes the record anew.
+/// Reports a fact about code that is not ours: how a kernel driver, the kernel or Mesa behaved. Such facts change with
+/// every update of a distribution, so no test fails because of them. tests/run compares those of a run with the record
+/// (tests/integration/observed) and prints the changes; tests/observed writes a new record.
 /// @p fact names what was tried, in one line without ": "; the same on every run. @p page: the document that states the
 /// fact, or "" for none.
 void observe(std::string_view fact, std::string_view value, std::string_view page = {});
-/// A template, so that a string literal is not taken for true.
+/// A template, so that a string literal is not converted to bool.
 void observe(std::string_view fact, std::same_as<bool> auto value, std::string_view page = {}) {
   observe(fact, value ? std::string_view("yes") : std::string_view("no"), page);
 }
@@ -102,7 +102,7 @@ void observe(std::string_view fact, std::same_as<bool> auto value, std::string_v
 /// "DRM_IOCTL_PRIME_FD_TO_HANDLE ENODEV": the call that was refused and its errno, as a value to observe().
 [[nodiscard]] std::string outcome(const Error& error);
 
-/// True inside the lab, where every device must be there and nothing may be skipped.
+/// True inside the lab, where every device must exist and nothing may be skipped.
 [[nodiscard]] bool in_lab();
 
 }  // namespace dmaflow::test

@@ -1,4 +1,4 @@
-// What the tests of timelines share: a device that has them, and a thread that waits.
+// Shared by the tests of timelines: a device that has them, and a thread that waits.
 #pragma once
 
 #include "allocator_checks.hpp"
@@ -44,7 +44,7 @@ inline std::vector<std::string> nodes() {
   return result;
 }
 
-/// The first node with timelines; empty where there is none.
+/// The first node with timelines; empty if there is none.
 inline std::string node_with_timelines() {
   for (const std::string& path : nodes()) {
     const auto device = SyncobjDevice::open(path);
@@ -69,7 +69,7 @@ class Timelines : public testing::Test {
   std::optional<SyncobjDevice> device_;
 };
 
-/// A thread whose call ends with an errno (0: success), asked for when it is over.
+/// Runs a call in a thread and keeps its errno (0: success), which is read once the call has returned.
 class Waiter {
  public:
   explicit Waiter(std::function<Result<void>()> call)
@@ -85,7 +85,7 @@ class Waiter {
   Waiter(const Waiter&) = delete;
   Waiter& operator=(const Waiter&) = delete;
 
-  /// Once the thread sleeps in a wait for points: not for a lock, nor before it began.
+  /// Returns once the thread sleeps in a wait for points: not in a wait for a lock, and not before the wait began.
   Waiter& asleep() {
     while (id_ == 0) std::this_thread::yield();
     const std::string path = "/proc/self/task/" + std::to_string(id_) + "/syscall";

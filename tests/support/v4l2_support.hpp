@@ -1,4 +1,4 @@
-// What the V4L2 tests share: finding vivid's devices, heap buffers by raw ioctl, capturing some frames.
+// Shared by the V4L2 tests: finding vivid's devices, heap buffers by raw ioctl, capturing some frames.
 #pragma once
 
 #include "fence_support.hpp"
@@ -17,7 +17,7 @@ namespace dmaflow::test {
 
 enum class Kind : std::uint8_t { capture, output };
 
-/// The node of a vivid device; the @p skip first ones of that kind left out. Fails the test where there is none.
+/// The node of a vivid device, skipping the first @p skip ones of that kind. Fails the test if there is none.
 inline std::string vivid(Kind kind, bool multiplanar, std::size_t skip = 0) {
   for (const v4l2::DeviceInfo& info : v4l2::list()) {
     const bool fits = (kind == Kind::capture ? info.capture : info.output) && info.multiplanar == multiplanar;
@@ -27,7 +27,7 @@ inline std::string vivid(Kind kind, bool multiplanar, std::size_t skip = 0) {
   std::abort();
 }
 
-/// Sets a stream with a request of its size and format.
+/// Configures a stream with a request for this size and format.
 inline void set_input(Producer& camera, Size size, PixelFormat format, bool separate_objects = false) {
   StreamRequest request;
   request.size = size;
@@ -79,7 +79,7 @@ inline std::vector<Buffer> heap_buffers(const StreamConfig& config, std::uint32_
   return buffers;
 }
 
-/// What the driver has as the format of a capture device, asked by raw ioctl.
+/// The format of a capture device as the driver reports it, read by raw ioctl.
 inline v4l2_format raw_format(const std::string& path, bool multiplanar) {
   const Fd fd = Fd::adopt(::open(path.c_str(), O_RDWR | O_CLOEXEC));
   v4l2_format format{};
@@ -88,7 +88,7 @@ inline v4l2_format raw_format(const std::string& path, bool multiplanar) {
   return format;
 }
 
-/// Waits for the camera and dispatches once; false where nothing came for twenty seconds.
+/// Waits for the camera and dispatches once; false if nothing happened for twenty seconds.
 inline bool turn(v4l2::Camera& camera, Result<void>* outcome = nullptr) {
   const short events = camera.poll_events();
   if (events == 0) return false;
@@ -100,7 +100,7 @@ inline bool turn(v4l2::Camera& camera, Result<void>* outcome = nullptr) {
   return true;
 }
 
-/// Captures and lets each frame go at once.
+/// Captures frames and releases each at once.
 inline std::vector<FrameInfo> capture(v4l2::Camera& camera, std::size_t count) {
   std::vector<FrameInfo> frames;
   while (frames.size() < count && turn(camera)) {

@@ -1,5 +1,5 @@
-// Stands between the library and Vulkan: counts every call of a device function, and answers some as a test wants. The
-// driver below is the real one. For programs with one device at a time.
+// A layer between the library and Vulkan: counts every call of a device function, and replaces the results of some for
+// a test. The driver below is the real one. For programs with one device at a time.
 #pragma once
 
 #include "../../backends/vulkan/functions.hpp"
@@ -24,7 +24,7 @@
 
 namespace dmaflow::test {
 
-/// The device functions that the library uses: all that it fetches are seen here.
+/// The device functions that the library uses: all that it fetches are listed here.
 enum class VulkanCall : std::uint8_t {
 #define DMAFLOW_TEST_CALL(name) name,
   DMAFLOW_VK_DEVICE(DMAFLOW_TEST_CALL)
@@ -37,7 +37,7 @@ constexpr std::string_view vulkan_call_names[] = {
 #undef DMAFLOW_TEST_CALL
 };
 
-/// Set for as long as it lives, for devices that were made with get().
+/// In effect during its lifetime, for devices that were created with get().
 class VulkanCalls {
  public:
   VulkanCalls() { reset(); }
@@ -48,7 +48,7 @@ class VulkanCalls {
   /// For CreateOptions and Existing.
   [[nodiscard]] static PFN_vkGetInstanceProcAddr get() { return &instance_function; }
 
-  /// Calls so far of the functions whose names begin so, "vkCreate" or "vkQueueSubmit".
+  /// The number of calls so far of the functions whose names begin with @p prefix, e.g. "vkCreate" or "vkQueueSubmit".
   [[nodiscard]] static std::size_t count(std::string_view prefix) {
     std::size_t sum = 0;
     for (std::size_t i = 0; i < std::size(vulkan_call_names); ++i) {
@@ -56,10 +56,10 @@ class VulkanCalls {
     }
     return sum;
   }
-  /// From now on this function is not called, and ends so; VK_SUCCESS: it is called again.
+  /// From now on this function is not called and returns @p result instead; VK_SUCCESS: it is called again.
   static void answer(VulkanCall call, VkResult result) { answers[index(call)] = result; }
-  /// From now on every function that can says that the device is lost. What was under way is over by then, as it is on
-  /// a GPU that was reset.
+  /// From now on every function that can do so reports that the device is lost. Pending work has finished by then, as
+  /// on a GPU that was reset.
   static void lose(const vulkan::Device& gpu) {
     EXPECT_EQ((Between<VulkanCall::DeviceWaitIdle, PFN_vkDeviceWaitIdle>::real(gpu.handle())), VK_SUCCESS);
     for (const VulkanCall call : {VulkanCall::QueueSubmit, VulkanCall::GetFenceStatus, VulkanCall::WaitForFences,
@@ -67,9 +67,10 @@ class VulkanCalls {
       answer(call, VK_ERROR_DEVICE_LOST);
     }
   }
-  /// Devices that are made from now on take themselves for hardware: work that waits for fences is left to them.
+  /// Devices created from now on are treated as hardware: work that waits for fences is submitted to them at once.
   static void pretend_hardware() { hardware = true; }
-  /// What vkGetSemaphoreFdKHR gives in place of the driver's sync_file, which is over when it is made.
+  /// Sets what vkGetSemaphoreFdKHR returns instead of the driver's sync_file, which has already signalled when it is
+  /// created.
   static void give_fences(std::function<int()> make) { next_fence = std::move(make); }
 
  private:
@@ -97,7 +98,7 @@ class VulkanCalls {
     static VkResult other_fence(VkDevice device, const VkSemaphoreGetFdInfoKHR* info, int* fd) {
       const VkResult result = real(device, info, fd);
       if (result != VK_SUCCESS || !next_fence) return result;
-      static_cast<void>(Fd::adopt(*fd));  // and closed
+      static_cast<void>(Fd::adopt(*fd));  // and closes it
       *fd = next_fence();
       return result;
     }
@@ -143,7 +144,7 @@ class VulkanCalls {
   static inline PFN_vkGetPhysicalDeviceProperties2 get_properties = nullptr;
 };
 
-/// A stage outside any pipeline, from these buffers to linear ones of the system heap.
+/// A stage outside any pipeline, from these buffers to linear buffers of the system heap.
 struct HeapStage {
   std::unique_ptr<vulkan::Convert> convert;
   std::vector<Buffer> outputs;

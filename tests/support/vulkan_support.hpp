@@ -1,4 +1,4 @@
-// What the Vulkan tests share: the lab's device with its validation layer listening, buffers filled with noise, frames.
+// Shared by the Vulkan tests: the lab's device with its validation layer enabled, buffers filled with noise, frames.
 #pragma once
 
 #include "support.hpp"
@@ -19,7 +19,7 @@
 
 namespace dmaflow::test {
 
-/// Collects what Vulkan's validation layer says; a test that ends with anything said has failed.
+/// Collects the messages of Vulkan's validation layer. A test fails if there is any at its end.
 class Validation {
  public:
   Validation() { set_log_hook(&Validation::hear, this); }
@@ -34,16 +34,16 @@ class Validation {
     const std::lock_guard lock(mutex_);
     return said_;
   }
-  /// What was said so far was expected.
+  /// The messages so far were expected.
   void forget() {
     const std::lock_guard lock(mutex_);
     said_.clear();
   }
 
  private:
-  /// lavapipe (Mesa 25.0) does not answer VkDrmFormatModifierPropertiesList2EXT: it leaves the structure as it was,
-  /// while the older VkDrmFormatModifierPropertiesListEXT says STORAGE and SAMPLED. The layer asks the newer one, and
-  /// so takes every image with a modifier for one without any features.
+  /// lavapipe (Mesa 25.0) does not fill in VkDrmFormatModifierPropertiesList2EXT: it leaves the structure unchanged,
+  /// while the older VkDrmFormatModifierPropertiesListEXT reports STORAGE and SAMPLED. The layer queries the newer one,
+  /// and so assumes that no image with a modifier has any features.
   static bool is_lavapipes_own(std::string_view message) {
     const auto has = [&](std::string_view part) { return message.find(part) != std::string_view::npos; };
     if (has("VUID-VkImageViewCreateInfo-None-02273")) return has("DRM_FORMAT_MODIFIER");
@@ -60,7 +60,7 @@ class Validation {
   std::vector<std::string> said_;
 };
 
-/// Base of the tests that need a GPU, software included. Outside the lab they are skipped where there is none.
+/// Base of the tests that need a GPU, hardware or software. Outside the lab they are skipped if there is none.
 class VulkanTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -84,7 +84,7 @@ inline Buffer heap_buffer(Size size, PixelFormat format, const Constraints& cons
   return must(system_heap()->allocate(request), "allocate").front();
 }
 
-/// Fills every byte of a buffer with noise, the same for the same seed.
+/// Fills every byte of a buffer with noise; the same seed gives the same noise.
 inline void fill_with_noise(const Buffer& buffer, unsigned seed) {
   std::mt19937 random(seed);
   auto access = must(CpuAccess::begin(buffer, Access::write, Deadline::after(std::chrono::seconds(5))), "fill");
@@ -93,7 +93,7 @@ inline void fill_with_noise(const Buffer& buffer, unsigned seed) {
   }
 }
 
-/// A frame of a set of its own.
+/// A frame of a HoldSet of its own.
 inline Frame frame_of(const Buffer& buffer, const FrameInfo& info = {}, Fence ready = {}) {
   auto holds = must(HoldSet::create({buffer}), "HoldSet");
   return must(holds->lend(0, info, std::move(ready)));

@@ -1,4 +1,5 @@
-// Frames that the program makes: from any thread, in order, none lost, and every wrong use one clear error.
+// AppSource: frames that the program makes. Any thread may push them, they arrive in order, none is lost, and every
+// wrong use is one clear error.
 #include "pipeline_support.hpp"
 
 #include <dmaflow/app_source.hpp>
@@ -20,7 +21,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-/// Also lets memfds pass as sync_files, all in one state.
+/// Also lets memfds pass as sync_files, all in the same state.
 struct PretendFences : PretendDmaBufs {
   int before(const sys::Call& call) noexcept override {
     if (call.request != SYNC_IOC_FILE_INFO) return PretendDmaBufs::before(call);
@@ -75,7 +76,7 @@ TEST_F(AppSourceTest, FramesOfAnotherThreadAllArrive) {
     for (int i = 0; i < 100; ++i) {
       auto frame = app->acquire(Deadline::after(std::chrono::seconds(20)));
       if (!frame) return;
-      if (i % 10 == 5) {  // one that is not pushed after all
+      if (i % 10 == 5) {  // a frame that is released instead of pushed
         frame->release();
         frame = app->acquire(Deadline::after(std::chrono::seconds(20)));
       }

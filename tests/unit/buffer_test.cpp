@@ -192,7 +192,8 @@ TEST_F(BufferTest, AnObjectThatIsNotThereHasNothing) {
   }
 }
 
-// Meant for ThreadSanitizer: both ends go at once, and each attachment still ends exactly once.
+// Meant for ThreadSanitizer: buffer and domain are destroyed at the same time, and each attachment is torn down exactly
+// once.
 TEST_F(BufferTest, BufferAndDeviceMayGoAtTheSameTime) {
   const PretendDmaBufs pretend;
   for (int i = 0; i < 500; ++i) {

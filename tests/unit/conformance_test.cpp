@@ -1,4 +1,4 @@
-// The conformance checks: objects that keep the contract pass, and each way to break it is found.
+// The conformance checks: objects that keep the contract pass, and each violation of it is found.
 #include "fake.hpp"
 
 #include "sys/sys.hpp"
@@ -67,7 +67,7 @@ TEST_F(Conformance, ASourceWhoseSequenceFallsIsFound) {
 TEST_F(Conformance, ASourceThatWritesWhatIsHeldIsFound) {
   struct Careless : FakeSource {
     using FakeSource::FakeSource;
-    Result<Frame> take() override {  // lends copies of the first buffer, each from a set of its own
+    Result<Frame> take() override {  // lends copies of the first buffer, each from its own HoldSet
       auto frame = FakeSource::take();
       if (!frame || !*frame) return frame;
       sets.push_back(must(HoldSet::create({holds()->buffers().front()})));

@@ -1,4 +1,4 @@
-// Callbacks, sending, requests and losses of a Client, over a connector that does what the test says.
+// Callbacks, sending, requests and losses of a Client, with a fake connector that the test controls.
 #include "connector_support.hpp"
 
 #include <dmaflow/connector.hpp>
@@ -95,7 +95,7 @@ TEST_F(ConnectorClient, ACallbackMayEndItself) {
   token = client_->subscribe(id, [&](const Message& message) {
     heard_ += text_of(message.payload);
     token.end();
-    heard_ += "!";  // its captures are still there
+    heard_ += "!";  // its captures still exist
     EXPECT_FALSE(token.is_active());
   });
   arrive(id, "1");
@@ -204,7 +204,7 @@ TEST_F(ConnectorClient, DispatchAndAskInACallbackAreRefused) {
   EXPECT_EQ(heard_, "called");
 }
 
-// --- Who is listened to ----------------------------------------------------------------------------------------------
+// --- Which senders are heard -----------------------------------------------------------------------------------------
 
 TEST_F(ConnectorClient, OtherProgramsAreRejectedAndCounted) {
   const auto token = client_->subscribe(id, [&](const Message& message) { heard_ += text_of(message.payload); });
@@ -579,8 +579,8 @@ TEST_F(ConnectorClient, ATimeOutAfterALossSaysSo) {
 
 class ConnectorLossModel : public ConnectorClient, public testing::WithParamInterface<unsigned> {};
 
-/// Messages with running numbers arrive before, between and during reads, as luck has it. Whatever is missing in the
-/// numbers heard must be what the loss handler told at that very place.
+/// Numbered messages arrive at random before, between and during reads. Whenever the received numbers have a gap, the
+/// loss handler must have reported exactly that many messages at that position.
 TEST_P(ConnectorLossModel, EveryLossIsToldOnceAtItsPlaceWithItsCount) {
   std::mt19937 random(GetParam());
   std::uint64_t next = 0;
@@ -600,7 +600,7 @@ TEST_P(ConnectorLossModel, EveryLossIsToldOnceAtItsPlaceWithItsCount) {
     ++expected;
   });
   client_->set_loss_handler([&](std::uint64_t lost) { expected += lost, told += lost; });
-  // The kernel goes on while we read, but not in the moment between two of our looks at the queue.
+  // Messages arrive while we read, but not between the two queue checks of one read.
   kernel_.before_receive = [&](std::size_t taken) {
     if (taken % 7 == 3) produce(random() % 12);
   };

@@ -1,4 +1,4 @@
-// What a datagram may look like, and what is made of it.
+// Datagrams, well-formed or not, and how they are parsed.
 #include "connector_support.hpp"
 
 #include <dmaflow/connector_message.hpp>

@@ -1,4 +1,4 @@
-// Process events and the table of processes, from bytes and events that a test makes up.
+// Process events and the table of processes, with bytes and events that the test makes up.
 #include "connector_support.hpp"
 
 #include "../../backends/connector/proc.hpp"
@@ -224,7 +224,7 @@ TEST(ProcessEventOptions, OutOfRangeIsRefused) {
   }
 }
 
-/// A kernel that answers LISTEN, in the way of its version.
+/// A kernel that answers LISTEN in the way of a certain version.
 class ListenModel : public testing::Test {
  protected:
   void answer_to(std::size_t form, std::uint32_t error) {
@@ -275,8 +275,8 @@ TEST_F(ListenModel, WhatComesAfterTheAnswerIsTheStreamsAndWhatCameBeforeIsNot) {
     const auto arrive = [&](std::uint32_t ack, const Bytes& event, std::uint32_t port = 0) {
       kernel_.arrive(test::netlink({test::cn(ids::process, 0, ack, event)}), port, 1);
     };
-    arrive(sent.ack + 2, raw(0, {0}));            // the answer to somebody else
-    arrive(sent.ack + 1, raw(0, {EPERM}), 4711);  // a forged one
+    arrive(sent.ack + 2, raw(0, {0}));            // the answer to another listener
+    arrive(sent.ack + 1, raw(0, {EPERM}), 4711);  // a forged answer
     arrive(sent.ack + 1, raw(0, {0}));
     arrive(0, raw(0x2, {5, 5}));
   };
@@ -350,7 +350,7 @@ TEST_F(StreamModel, WhatTheKernelCountsLateIsToldHoweverOftenOneHasLookedMeanwhi
   while (must(events_->take())) {
   }
   for (int i = 0; i < 1000; ++i) EXPECT_FALSE(must(events_->take()));
-  ++kernel_.drops;  // by one who was preempted between finding no room and counting
+  ++kernel_.drops;  // by a sender that was preempted between finding no room and counting the drop
   const auto late = must(events_->take());
   ASSERT_TRUE(late);
   ASSERT_NE(late->as<Lost>(), nullptr);

@@ -1,4 +1,4 @@
-// CopyStage as a stage of its own, and where plans put it.
+// CopyStage by itself, and its position in plans.
 #include "fake.hpp"
 
 #include "uapi/sync_file.hpp"
@@ -15,7 +15,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-/// Dma-bufs that devices may be at work in, and a sync_file whose end the test decides.
+/// Dma-bufs that devices may be using, and a sync_file whose end the test controls.
 class PretendDevices : public PretendDmaBufs {
  public:
   Fence fence() {
@@ -34,7 +34,7 @@ class PretendDevices : public PretendDmaBufs {
       info.num_fences = 1;
       return pretend;
     }
-    if (std::string_view(call.name) == "poll" && busy) return pretend;  // nothing is ready
+    if (std::string_view(call.name) == "poll" && busy) return pretend;  // no descriptor is ready
     return PretendDmaBufs::before(call);
   }
   int status = 0;     ///< of the fence: 0 active, 1 signalled, negative failed
@@ -126,7 +126,7 @@ TEST_F(CopyStageTest, DrainingEndsAtItsDeadlineAndWithItsCancel) {
   EXPECT_TRUE(must(copy.take()));
 }
 
-/// Fills buffers of its own, whose strides it does not change, and of whose contents nobody asks.
+/// Fills its own buffers, whose strides it cannot change. The test ignores their contents.
 class Painter : public Stage {
  public:
   [[nodiscard]] std::string_view name() const noexcept override { return "painter"; }

@@ -118,9 +118,9 @@ TEST_F(CpuAccessTest, APlaneOfAVendorsArrangementEndsWithItsMemory) {
   Layout tiled = small_config().layout;
   tiled.modifier = Modifier::from_value(0x0100000000000001ULL);
   std::vector<Fd> fds;
-  fds.push_back(memfd(4096));  // less than 64x48 pixels in rows
+  fds.push_back(memfd(4096));  // less than 64x48 pixels in linear rows
   const auto compressed = Buffer::create(tiled, fds);
-  if (!compressed) return;  // refused: as well
+  if (!compressed) return;  // a refusal is acceptable as well
   EXPECT_EQ(must(CpuMap::create(*compressed, Access::read)).plane(0).size(), 4096U);
 }
 
@@ -130,7 +130,8 @@ TEST_F(CpuAccessTest, AKeptMappingIsUsedAgainWithoutMapping) {
   {
     const CountCalls mmaps("mmap");
     for (int i = 0; i < 3; ++i) {
-      // memfds are no dma-bufs, so without the pretender the bracket fails: all that counts here is that nothing maps
+      // memfds are no dma-bufs, so access fails while they do not pass as such: the test only checks that nothing is
+      // mapped
       static_cast<void>(CpuAccess::begin(map, CpuAccess::Mode::read, soon));
     }
     EXPECT_EQ(mmaps.calls(), 0U);
@@ -145,7 +146,7 @@ Buffer read_only_buffer() {
   return must(Buffer::create(small_config().layout, fd, {.origin = "test"}));
 }
 
-/// "r--s": how the memory at an address is mapped.
+/// How the memory at an address is mapped, e.g. "r--s".
 std::string protection_at(const void* address) {
   std::ifstream maps("/proc/self/maps");
   for (std::string line; std::getline(maps, line);) {
@@ -241,7 +242,7 @@ TEST_F(CpuAccessTest, WhatIsNotThereHasNoBytes) {
   EXPECT_TRUE(fails_with(CpuMap::create(Buffer(), Access::read), EINVAL));
 }
 
-/// Makes the sleeps between tries take no time, and counts them: they are polls without a descriptor.
+/// Makes the sleeps between attempts take no time, and counts them: they are polls without a descriptor.
 class CountPauses : public PretendDmaBufs {
  public:
   int before(const sys::Call& call) noexcept override {

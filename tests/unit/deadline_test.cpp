@@ -43,7 +43,7 @@ TEST(Deadline, RemainingIsWhatIsLeft) {
   EXPECT_LT(left.tv_nsec, 1'000'000'000);
 }
 
-/// A pipe with nothing in it, unless written to.
+/// An empty pipe.
 struct Pipe {
   Pipe() {
     int ends[2] = {-1, -1};
@@ -64,7 +64,7 @@ TEST(Deadline, PassedOnlyLooks) {
 
 TEST(Deadline, WaitEndsAtTheDeadlineNotBefore) {
   const Pipe pipe;
-  for (const auto span : {30ms, 1010ms}) {  // the far ones are waited for in whole milliseconds
+  for (const auto span : {30ms, 1010ms}) {  // longer waits are in whole milliseconds at first
     const Deadline deadline = Deadline::after(span);
     EXPECT_EQ(sys::wait(pipe.read.get(), POLLIN, deadline), 0);
     EXPECT_EQ(deadline.remaining(), 0ns);
@@ -78,7 +78,7 @@ TEST(Deadline, WaitKeepsItsDeadlineAcrossSignals) {
   ASSERT_EQ(sigaction(SIGUSR1, &action, &before), 0);
 
   const Pipe pipe;
-  const Deadline deadline = Deadline::after(1060ms);  // by poll(), and at its end by ppoll()
+  const Deadline deadline = Deadline::after(1060ms);  // first by poll(), and at the end by ppoll()
   std::atomic<bool> done{false};
   int result = -1;
   std::thread waiter([&] {

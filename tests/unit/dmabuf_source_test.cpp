@@ -1,5 +1,5 @@
-// Frames in other libraries' dma-bufs: buffers come and go while they stream, each is imported once, and each frame is
-// given back.
+// Frames in other libraries' dma-bufs: buffers are added and removed while they stream, each is imported once, and each
+// frame is given back.
 #include "pipeline_support.hpp"
 
 #include <dmaflow/copy_stage.hpp>

@@ -1,4 +1,4 @@
-// What explain() says of plans and refusals: a few lines for people, everything on request, and JSON for programs.
+// The output of explain() for plans and refusals: a short text, all details on request, and JSON for programs.
 #include "fake.hpp"
 
 #include <dmaflow/negotiate.hpp>
@@ -93,7 +93,7 @@ TEST_F(ExplainTest, TheCauseIsTheMostFrequentOfThoseThatCameFurthest) {
   EXPECT_EQ(lines(text), 4) << text;
 }
 
-/// Every buffer is refused for a reason of its own.
+/// Refuses every buffer for a different reason.
 struct ManyReasons {
   explicit ManyReasons(FakeSink& display) {
     display.on_import = [this](const Buffer&) -> Result<void> {

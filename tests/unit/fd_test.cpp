@@ -73,7 +73,7 @@ TEST(Fd, MovingPassesOwnershipOn) {
     Fd first = Fd::adopt(open_null());
     const int number = first.get();
     Fd second = std::move(first);
-    EXPECT_FALSE(first);  // NOLINT(bugprone-use-after-move): moved-from owns nothing, and that is the promise
+    EXPECT_FALSE(first);  // NOLINT(bugprone-use-after-move): a moved-from Fd must own nothing
     EXPECT_EQ(second.get(), number);
   }
   EXPECT_EQ(closes.calls(), 1U);

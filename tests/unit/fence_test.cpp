@@ -1,5 +1,5 @@
-// Fence, merge(), Cancel and the implicit fences of a buffer: what they promise on any machine. The sync_files here are
-// stand-ins, so that states and races can be made at will; tests/integration/fence_test.cpp has the kernel's own.
+// Fence, merge(), Cancel and the implicit fences of a buffer, on any machine. The sync_files here are stand-ins, so
+// that a test can create any state and any race. tests/integration/fence_test.cpp uses the kernel's own.
 #include "fake.hpp"
 
 #include "uapi/dma_buf.hpp"
@@ -26,7 +26,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// Lets eventfds pass as sync_files while it lives: readable when every part has ended, as the kernel does it.
+/// Lets eventfds pass as sync_files while it lives. As in the kernel, one is readable when all its parts have ended.
 class PretendSyncFiles : public sys::Hook {
  public:
   PretendSyncFiles() { sys::set_hook(this); }
@@ -57,7 +57,7 @@ class PretendSyncFiles : public sys::Hook {
 
   std::size_t calls = 0;
   std::size_t merges = 0;
-  std::size_t failing_merge = 0;  ///< this one fails, counted from 1
+  std::size_t failing_merge = 0;  ///< the number of the merge that fails, counted from 1
   std::function<void(const sys::Call&)> on_call;
 
  private:
@@ -94,7 +94,7 @@ class PretendSyncFiles : public sys::Hook {
   }
   int merge(int fd, sync_merge_data& data) {
     std::vector<int> parts;
-    for (const int input : {fd, data.fd2}) {  // only what is active is kept, as the kernel does it
+    for (const int input : {fd, data.fd2}) {  // only active fences are kept, as in the kernel
       std::ranges::copy_if(parts_[input], std::back_inserter(parts), [](int status) { return status == 0; });
     }
     if (parts.empty()) parts = {1};
@@ -202,7 +202,7 @@ TEST_F(FenceTest, PartsThatBecomeMoreWhileTheyAreReadAreReadAgain) {
   const Fence fence = kernel.fence(std::vector<int>(20, 1));
   std::size_t grown = 20;
   kernel.on_call = [&](const sys::Call& call) {
-    // Whenever they have been counted and are about to be fetched, there are more.
+    // Whenever the parts were counted and are about to be read, more are added.
     if (call.request != SYNC_IOC_FILE_INFO || grown > 50) return;
     const auto* info = static_cast<const sync_file_info*>(call.argument);
     if (info->num_fences < 17) return;
@@ -290,7 +290,7 @@ TEST_F(FenceTest, DupAndTakeGiveDescriptorsOfTheirOwn) {
   }
   const Fd taken = std::move(fence).take_fd();
   EXPECT_EQ(taken.get(), number);
-  EXPECT_TRUE(fence.is_null());  // NOLINT(bugprone-use-after-move): that is what is asked
+  EXPECT_TRUE(fence.is_null());  // NOLINT(bugprone-use-after-move): this is what the test checks
 }
 
 TEST_F(FenceTest, AKernelWithoutDeadlineHintsSaysSoAndFromWhichItHasThem) {
@@ -360,7 +360,7 @@ TEST_F(FenceTest, AnInputThatFailsWhileItIsMergedIsNotForgotten) {
   const LeakCheck leaks;
   auto inputs = fences({{0}, {0}, {0}});
   kernel.on_call = [&](const sys::Call& call) {
-    if (call.request == SYNC_IOC_MERGE) kernel.set(inputs[1], {-EIO});  // after it was looked at
+    if (call.request == SYNC_IOC_MERGE) kernel.set(inputs[1], {-EIO});  // after it was checked
   };
   EXPECT_TRUE(fails_with(merge(inputs), EIO));
   EXPECT_TRUE(std::ranges::none_of(inputs, &Fence::is_null));
@@ -460,7 +460,7 @@ TEST_F(ImplicitFencesTest, OnKernelsThatCannotImportTheErrorNamesTheWaitThatWork
   EXPECT_FALSE(fence.is_null());
 }
 
-/// Answers the calls that carry fences, and notes them.
+/// Answers the ioctls that carry fences, and records their flags.
 class FenceCarrier : public sys::Hook {
  public:
   FenceCarrier() { sys::set_hook(this); }
@@ -476,7 +476,7 @@ class FenceCarrier : public sys::Hook {
     return pretend;
   }
   std::vector<std::uint32_t> flags;
-  std::size_t failing = 0;  ///< this call fails, counted from 1
+  std::size_t failing = 0;  ///< the number of the call that fails, counted from 1
 };
 
 TEST_F(ImplicitFencesTest, EveryDmaBufIsAskedAndToldTheKernelsWord) {

@@ -1,4 +1,4 @@
-// FileSink: what lies in the files, byte by byte, and how each error ends.
+// FileSink: the contents of the files, byte by byte, and the result of each error.
 #include "pipeline_support.hpp"
 
 #include <dmaflow/app_source.hpp>
@@ -33,12 +33,12 @@ using Json = nlohmann::json;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-/// What a test writes to a byte of a plane's row, and so expects in the file.
+/// The value that a test writes to a byte of a plane's row, and so expects in the file.
 char pixel(std::uint32_t plane, std::size_t y, std::size_t byte) {
   return static_cast<char>(static_cast<unsigned char>(1 + plane * 101 + y * 13 + byte * 7));
 }
 
-/// Fills a buffer of a memfd: pixels with pixel(), all that lies between the rows with 0xee.
+/// Fills a buffer of memfds: pixels with pixel(), all other bytes with 0xee.
 void paint(const Buffer& buffer) {
   const Layout& layout = buffer.layout();
   for (std::uint32_t object = 0; object < buffer.object_count(); ++object) {
@@ -94,14 +94,14 @@ class FileSinkTest : public PipelineFixture {
     }
   }
   void push(const FrameInfo& info = {}) { must(app->push(next(), info)); }
-  /// Until all that was pushed is in the file.
+  /// Runs until all frames that were pushed are in the file.
   void finish() {
     app->end();
     const auto give_up = Deadline::after(seconds(20));
     while (!pipeline.ended() && give_up.remaining() > Deadline::Clock::duration::zero()) must(pipeline.step(give_up));
     must(pipeline.stop(give_up));
   }
-  /// Steps until the sink's error comes.
+  /// Steps until the sink fails, and returns its error.
   [[nodiscard]] Result<bool> failure() {
     const auto give_up = Deadline::after(seconds(20));
     Result<bool> stepped = true;
@@ -110,7 +110,7 @@ class FileSinkTest : public PipelineFixture {
     }
     return stepped;
   }
-  /// The rows of plane @p p from byte @p left and row @p top on, as a raw file has them.
+  /// The rows of plane @p p from byte @p left and row @p top on, as they are in a raw file.
   static std::string rows(std::uint32_t p, std::size_t left, std::size_t bytes, std::size_t top, std::size_t count,
                           std::size_t step = 1) {
     std::string text;
@@ -377,7 +377,7 @@ TEST_F(FileSinkTest, AFullDiskIsOneClearError) {
   EXPECT_EQ(sink->written(), 0U);
 }
 
-/// Also lets the n-th write() to a regular file fail.
+/// Also makes the n-th write() to a regular file fail.
 struct FullDisk : PretendDmaBufs {
   int before(const sys::Call& call) noexcept override {
     if (std::string_view(call.name) != "write" || call.fd < 0 || !is_file(call.fd)) return PretendDmaBufs::before(call);
@@ -394,7 +394,7 @@ struct FullDisk : PretendDmaBufs {
 TEST_F(FileSinkTest, WhatFailsInMidFrameIsTakenOffTheFile) {
   FullDisk disk;
   start(path("clip.rgb"), config_of(formats::xrgb8888, {630, 480}));
-  disk.fail_at = 9;  // one for the description, and for a frame of 1.2 MB five of up to 256 KiB
+  disk.fail_at = 9;  // one write for the description, and five of up to 256 KiB for a frame of 1.2 MB
   push();
   push();
   ASSERT_TRUE(fails_with(failure(), ENOSPC));
@@ -409,7 +409,7 @@ TEST_F(FileSinkTest, AStartAfterAFirstFrameThatFailedBeginsAnew) {
   disk.fail_at = 1;
   sink = must(FileSink::create(path("clip.y4m")));
   const Size sizes[] = {{8, 4}, {4, 2}};
-  for (const Size size : sizes) {  // of the second only frames get into the file
+  for (const Size size : sizes) {  // only frames of the second size get into the file
     const StreamConfig config = config_of(formats::r8, size);
     must(sink->set_input(config));
     const std::vector<Buffer> buffers{memfd_buffer(config.layout)};

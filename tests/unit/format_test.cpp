@@ -1,4 +1,4 @@
-// The tables are compared with the kernel's headers, as far as those installed name a code.
+// The tables are compared with those codes that the installed kernel headers define.
 #include <dmaflow/format.hpp>
 
 #include <algorithm>
@@ -43,7 +43,7 @@ TEST(Format, NamedConstantsAreTheKernelsCodes) {
   EXPECT_EQ(formats::h264, drm(V4L2_PIX_FMT_H264));
 }
 
-/// Every name in our table, with the code the header gives that name.
+/// Every name in our table, with the code that the header defines for it.
 const std::map<std::string, std::uint32_t>& header_codes() {
 #define CODE(name) {#name, DRM_FORMAT_##name}
   static const std::map<std::string, std::uint32_t> codes = {
@@ -280,7 +280,8 @@ struct Pair {
 };
 
 TEST(V4l2, NamesThatDifferMeanTheSameBytes) {
-  // V4L2's names list the bytes in memory; DRM's list a little-endian word from its top: reversed.
+  // V4L2's names list the bytes in memory order. DRM's list a little-endian word from its most significant byte:
+  // reversed.
   const Pair pairs[] = {
       {V4L2_PIX_FMT_XBGR32, DRM_FORMAT_XRGB8888},  {V4L2_PIX_FMT_ABGR32, DRM_FORMAT_ARGB8888},
       {V4L2_PIX_FMT_RGBX32, DRM_FORMAT_XBGR8888},  {V4L2_PIX_FMT_RGBA32, DRM_FORMAT_ABGR8888},
@@ -402,7 +403,7 @@ TEST(V4l2, CompressedCodesAreOpaqueAndKeepTheirCode) {
   }
 }
 
-/// Codes of V4L2 that DRM has too, for other pixels.
+/// V4L2 codes that DRM uses too, but for other pixels.
 TEST(V4l2, CodesThatDrmUsesForOtherPixelsAreNotTakenForThem) {
   for (const std::uint32_t code :
        {V4L2_PIX_FMT_SRGGB16, V4L2_PIX_FMT_SGRBG12, V4L2_PIX_FMT_AYUV32, V4L2_PIX_FMT_XYUV32}) {
@@ -415,7 +416,7 @@ TEST(V4l2, CodesThatDrmUsesForOtherPixelsAreNotTakenForThem) {
 }
 
 TEST(V4l2, EveryPossibleCodeIsCarriedAndComesBack) {
-  // All codes of capitals and digits would be many; every second letter pair is enough to meet the table's.
+  // There are too many codes of capitals and digits. Every second pair of letters is enough to find those of the table.
   std::size_t known = 0;
   const auto check = [&](std::uint32_t code) {
     const V4l2Meaning meaning = from_v4l2(code);
@@ -423,7 +424,7 @@ TEST(V4l2, EveryPossibleCodeIsCarriedAndComesBack) {
       ++known;
       const auto back = to_v4l2(meaning.format, meaning.modifier, meaning.separate_objects);
       ASSERT_TRUE(back) << drm(code).code();
-      const V4l2Meaning again = from_v4l2(*back);  // deprecated codes come back as their successors
+      const V4l2Meaning again = from_v4l2(*back);  // deprecated codes are converted to their successors
       EXPECT_EQ(again.format, meaning.format);
       EXPECT_EQ(again.modifier, meaning.modifier);
       EXPECT_EQ(again.separate_objects, meaning.separate_objects);
@@ -459,7 +460,7 @@ TEST(V4l2, WhatV4l2CannotSayHasNoCode) {
 
 // --- the page -------------------------------------------------------------------------------------------------------
 
-/// "1, 2 (2x2)": bytes of a sample of each plane, with what it is subsampled by; "5/4": five bytes for four samples.
+/// The bytes of a sample of each plane, with its subsampling: "1, 2 (2x2)". "5/4": five bytes for four samples.
 std::string planes_of(const FormatInfo& info) {
   std::string text;
   for (std::size_t i = 0; i < info.plane_count; ++i) {
@@ -499,7 +500,7 @@ std::string table_of_formats() {
   return text;
 }
 
-// With DMAFLOW_WRITE_DOCS set in the environment it writes the table anew.
+// If DMAFLOW_WRITE_DOCS is set in the environment, it writes the table to the page.
 TEST(FormatPage, ItsTableIsThatOfTheLibrary) {
   const std::string path = DMAFLOW_DOCS_DIR "/formats.md";
   std::ifstream file(path);
@@ -567,7 +568,7 @@ TEST(Color, NobodySaidMeansUnspecified) {
   EXPECT_EQ(range_only.matrix, ColorInfo::Matrix::unspecified);
 }
 
-/// Every code of videodev2.h that a camera may give, by what its values are.
+/// Every code of videodev2.h that a camera may report, by the kind of its values.
 TEST(Color, EveryCodeIsOfItsKind) {
   const std::pair<V4l2Values, std::vector<std::uint32_t>> kinds[] = {
       {V4l2Values::rgb,
@@ -607,7 +608,8 @@ TEST(Color, EveryCodeIsOfItsKind) {
   }
 }
 
-/// All kinds with all colorspaces, encodings and ranges: what the driver says counts, the rest is the kernel's default.
+/// All kinds with all colorspaces, encodings and ranges: what the driver states is used, and the kernel's default for
+/// the rest.
 TEST(Color, EveryKindWithEveryDescription) {
   using C = ColorInfo;
   for (const auto values :

@@ -11,7 +11,7 @@ using namespace dmaflow::test;
 
 namespace {
 
-/// A fence that nobody asks anything.
+/// A fence that nothing queries.
 Fence some_fence() { return Fence::adopt_unchecked(Fd::adopt(::eventfd(0, EFD_CLOEXEC))); }
 
 class FrameTest : public testing::Test {
@@ -129,7 +129,7 @@ TEST_F(FrameTest, ReturnFromAnotherThreadWakesAnArmedLoop) {
 }
 
 TEST_F(FrameTest, ReturnOnTheLoopsOwnThreadMakesNoSystemCall) {
-  const CountCalls calls;  // takes the pretender's place: all buffers are made
+  const CountCalls calls;  // replaces the PretendDmaBufs hook: all buffers exist already
   for (int i = 0; i < 1000; ++i) {
     must(set->lend(0, {})).release();
     ASSERT_TRUE(set->take_returned());
@@ -156,7 +156,8 @@ TEST_F(FrameTest, RetiredBuffersLetGoOfTheirMemory) {
   other.reset();
 }
 
-// Once, 2 buffers came back 1000 times: a buffer that is still in the list was put into it again.
+// A regression test: 2 buffers once came back 1000 times, because a buffer that was still in the list was added to it
+// again.
 TEST_F(FrameTest, ABufferThatCameBackIsNotLentBeforeItIsTaken) {
   must(set->lend(0, {})).release();
   must(set->lend(1, {})).release();
@@ -247,7 +248,7 @@ TEST_F(FrameTest, AddedBuffersTakeTheIndicesOfRetiredOnesFirst) {
   EXPECT_TRUE(fails_with(HoldSet::create({second}, HoldSet::max_buffers + 1), EINVAL));
 }
 
-// Run under ThreadSanitizer as well: the source misuses every call while other threads split, read and let go.
+// Also run under ThreadSanitizer: the source misuses every call while other threads split, read and release frames.
 TEST_F(FrameTest, MisuseAmongManyThreadsIsRefusedAndLosesNothing) {
   constexpr int rounds = 3'000;
   const auto layout = small_config().layout;
@@ -299,7 +300,7 @@ TEST_F(FrameTest, MisuseAmongManyThreadsIsRefusedAndLosesNothing) {
       EXPECT_TRUE(own->fences(i).empty());
       std::this_thread::yield();
     }
-    if (lent == rounds / 2 && states.size() == 3) {  // while frames are read in other threads
+    if (lent == rounds / 2 && states.size() == 3) {  // while other threads read frames
       EXPECT_EQ(must(own->add(memfd_buffer(layout))), 3U);
       states.push_back(State::free);
     }
@@ -312,7 +313,7 @@ TEST_F(FrameTest, MisuseAmongManyThreadsIsRefusedAndLosesNothing) {
   EXPECT_EQ(own->lent(), 0U);
 }
 
-// Run under ThreadSanitizer as well: many threads let go while the source takes back and lends again.
+// Also run under ThreadSanitizer: many threads release frames while the source takes them back and lends them again.
 TEST_F(FrameTest, ManyThreadsReturnAndNothingIsLostOrDoubled) {
   constexpr int rounds = 5'000;
   std::array<std::atomic<Frame*>, 4> hand_over{};

@@ -1,4 +1,5 @@
-// What of GBM needs no device: which sizes are asked of a driver to meet constraints, and what is said without one.
+// The parts of GBM that need no device: the size to ask a driver for so that constraints are met, and the errors
+// without a device.
 #include "../../backends/gbm/fit.hpp"
 
 #include "support.hpp"
@@ -17,7 +18,7 @@ using namespace dmaflow::gbm;
 
 Layout linear(Size size, PixelFormat format = formats::xrgb8888) { return *Layout::linear(format, size); }
 
-/// As a driver that aligns rows to 64 bytes would make it.
+/// A layout as a driver would make it that aligns rows to 64 bytes.
 Layout made(Size size) { return *Layout::linear(formats::xrgb8888, size, {.stride_alignment = 64}); }
 
 constexpr std::array<std::uint64_t, 1> one_megabyte = {1'048'576};

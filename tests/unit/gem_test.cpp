@@ -1,4 +1,4 @@
-// Memory handles of a DRM file: counted here, because the kernel does not, and closed exactly once.
+// GEM handles of a DRM file: the registry counts them, because the kernel does not, and closes each exactly once.
 #include <dmaflow/gem.hpp>
 
 #include "support.hpp"
@@ -38,7 +38,7 @@ class FakeKernel : public sys::Hook {
   }
   std::map<std::uint32_t, int> closed;
   int refuse = 0;
-  int again = 0;  // how often an import says EAGAIN first
+  int again = 0;  // how many imports fail with EAGAIN first
   int imports = 0;
 };
 
@@ -102,7 +102,7 @@ TEST_F(GemTest, AHandleHeldByAnotherIsLeftToIt) {
     const std::uint32_t handle = import(session, 7);
     EXPECT_TRUE(session.hold(handle, &gbm));
     session.release(handle);
-    session.release(import(session, 7));  // as a display that makes a framebuffer of it
+    session.release(import(session, 7));  // as a display does that makes a framebuffer of it
     EXPECT_TRUE(kernel.closed.empty());
     session.forget(handle);
   }
@@ -175,7 +175,7 @@ TEST_F(GemTest, ASessionKeepsOthersOutFromImportToClose) {
   }
 }
 
-// The numbers are the kernel's own.
+// The numbers must equal the kernel's.
 static_assert(uapi::ioctl_gem_close == DRM_IOCTL_GEM_CLOSE);
 static_assert(uapi::ioctl_prime_handle_to_fd == DRM_IOCTL_PRIME_HANDLE_TO_FD);
 static_assert(uapi::ioctl_prime_fd_to_handle == DRM_IOCTL_PRIME_FD_TO_HANDLE);

@@ -1,4 +1,4 @@
-// What heap and udmabuf say without devices: names, and what is wrong. Allocation itself is tested in the lab.
+// Heap and udmabuf without devices: names and errors. Allocation itself is tested in the lab.
 #include "support.hpp"
 
 #include <dmaflow/heap.hpp>

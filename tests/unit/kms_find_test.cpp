@@ -1,4 +1,4 @@
-// Which card is taken where none is named, and what is said where none can be.
+// Which card is chosen if none is named, and the error if there is none to choose.
 #include "../../backends/kms/find.hpp"
 #include "support.hpp"
 
@@ -51,7 +51,7 @@ TEST(KmsFirst, WithoutAMonitorEveryCardThatWasLookedAtIsNamed) {
 }
 
 TEST(KmsFirst, ACardThatCannotBeTakenComesFirstWithItsReason) {
-  const test::FailNth held(1, EACCES, "open");  // of the card that has a monitor: no other is opened
+  const test::FailNth held(1, EACCES, "open");  // the card that has a monitor; no other card is opened
   const Error none =
       refusal({card("/dev/dri/card0", {Connection::disconnected}), card("/dev/null", {Connection::connected})});
   EXPECT_EQ(none.code(), EACCES) << "that of the one which could show something";

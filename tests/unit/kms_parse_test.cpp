@@ -1,4 +1,4 @@
-// What the kernel says in bytes: IN_FORMATS blobs and uevents, well-formed or not; and the modifier rule.
+// Data from the kernel: IN_FORMATS blobs and uevents, well-formed or not; and the modifier rule.
 #include "../../backends/kms/framebuffer.hpp"
 #include "../../backends/kms/hotplug.hpp"
 #include "../../backends/kms/ring.hpp"

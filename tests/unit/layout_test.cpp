@@ -77,8 +77,8 @@ TEST(Linear, SubsampledSizesAreRoundedUp) {
   EXPECT_EQ(single.rows(1), 1U);
 }
 
-/// Some rows of the kernel's table (drivers/gpu/drm/drm_fourcc.c), written down from there: every format of several
-/// planes with blocks, and its neighbours without.
+/// Some rows of the kernel's table (drivers/gpu/drm/drm_fourcc.c), copied by hand: every format that has several planes
+/// and blocks, and similar ones without blocks.
 struct KernelFormat {
   const char* name;
   std::array<std::uint64_t, 3> char_per_block;
@@ -141,7 +141,7 @@ TEST(Linear, PackedTenBitRowsEndWithTheirLastSample) {
   EXPECT_EQ(linear(p030, {1280, 720}).row_bytes(0), 1707U) << "426 blocks of three samples, and 20 bits";
 }
 
-/// The kernel's table has YUYV with two bytes a pixel; but the last pixel's chroma ends with the pair.
+/// The kernel's table lists YUYV with two bytes per pixel, but the chroma of the last pixel ends with the pair.
 TEST(Linear, PixelsThatShareTheirChromaComeInWholePairs) {
   for (const char* name : {"YUYV", "YVYU", "UYVY", "VYUY"}) {
     EXPECT_EQ(linear(*PixelFormat::parse(name), {1365, 4}).planes[0].stride, 2732U) << name;
@@ -151,7 +151,8 @@ TEST(Linear, PixelsThatShareTheirChromaComeInWholePairs) {
   }
 }
 
-/// V4L2's single-buffer formats tell luma's stride only; chroma's follows from it (Documentation: bytesperline).
+/// V4L2's single-buffer formats state only the stride of luma; that of chroma follows from it (Documentation:
+/// bytesperline).
 TEST(Linear, PlanesOfOneObjectKeepV4l2sProportion) {
   const Layout layout = linear(formats::yuv420, {656, 480}, {.stride_alignment = 64});
   EXPECT_EQ(layout.planes[0].stride, 768U);
@@ -226,14 +227,14 @@ TEST(Linear, TheLargestLayoutOfEveryFormatIsValidOrRefused) {
 
 // --- an independent model -------------------------------------------------------------------------------------------
 
-/// Where the last byte of a plane's last pixel lies, counted sample by sample.
+/// The position of the last byte of a plane's last pixel, counted sample by sample.
 std::uint64_t last_byte(const Layout& layout, std::uint32_t index) {
   const FormatInfo& info = *format_info(layout.format);
   const PlaneInfo& plane = info.planes[index];
   const std::uint64_t last_sample_x = (layout.size.width - 1) / plane.horizontal_sub;
   const std::uint64_t last_sample_y = (layout.size.height - 1) / plane.vertical_sub;
   const std::uint64_t last_block = last_sample_x / plane.block_width;
-  // Packed samples have the same number of bits; pixels that share their chroma need all of the block.
+  // Packed samples have the same number of bits. Pixels that share their chroma need the whole block.
   const std::uint64_t used = info.plane_count == 1 ? plane.block_width : last_sample_x % plane.block_width + 1;
   const std::uint64_t bytes_in_block = (used * plane.block_bytes * 8 / plane.block_width + 7) / 8;
   return layout.planes[index].offset + last_sample_y * layout.planes[index].stride + last_block * plane.block_bytes +
@@ -361,7 +362,7 @@ TEST(LayoutModel, ValidateNeverAcceptsAByteOutside) {
 
 TEST(Validate, TheLastByteDecides) {
   const Layout layout = linear(formats::xrgb8888, {100, 10}, {.stride_alignment = 512});
-  const std::uint64_t needed = 9 * 512 + 400;  // the last row needs its pixels only
+  const std::uint64_t needed = 9 * 512 + 400;  // the last row needs only its pixels
   EXPECT_TRUE(layout.validate(std::array{needed}));
   const auto short_by_one = layout.validate(std::array{needed - 1});
   ASSERT_FALSE(short_by_one);
@@ -384,7 +385,7 @@ TEST(Validate, EveryPlaneIsChecked) {
 
 TEST(Validate, AnOverflowIn32BitsIsSeen) {
   Layout layout = linear(formats::xrgb8888, {16, 16384});
-  layout.planes[0].stride = 1U << 18U;  // 2^18 * 2^14 = 2^32: nothing in 32 bits
+  layout.planes[0].stride = 1U << 18U;  // 2^18 * 2^14 = 2^32: zero in 32 bits
   EXPECT_FALSE(layout.validate(std::array<std::uint64_t, 1>{1U << 20U}));
   EXPECT_TRUE(layout.validate(std::array<std::uint64_t, 1>{1ULL << 32U}));
 }

@@ -18,7 +18,7 @@ void listen(LogLevel level, std::string_view message, void* user) {
   static_cast<Heard*>(user)->lines.emplace_back(level, message);
 }
 
-/// Takes the hook away again, whatever the test does.
+/// Removes the hook at the end of the test, however it ends.
 struct Listening {
   explicit Listening(LogHook hook, void* user) { set_log_hook(hook, user); }
   ~Listening() { set_log_hook(nullptr); }
@@ -54,7 +54,7 @@ TEST(Log, LongMessagesAreCutNotOverrun) {
 }
 
 TEST(Log, HookAndItsArgumentNeverMix) {
-  // Two hooks, each expecting its own argument, changed while another thread logs.
+  // Two hooks, each with its own argument, are exchanged while another thread logs.
   static int first = 1;
   static int second = 2;
   static std::atomic<int> mixed{0};

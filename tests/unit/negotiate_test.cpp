@@ -44,7 +44,7 @@ TEST_F(NegotiateTest, EveryAllocatorIsReallyTriedAndItsRefusalKept) {
   display.own_allocator = &of_display;
   int tries = 0;
   display.on_import = [&](const Buffer&) -> Result<void> {
-    if (++tries == 1) return {};  // the display's own
+    if (++tries == 1) return {};  // the first is the display's own buffer
     return std::unexpected(Error::os(ENODEV, "DRM_IOCTL_PRIME_FD_TO_HANDLE", "display"));
   };
   const auto plan = negotiate(link());
@@ -188,14 +188,14 @@ TEST_F(NegotiateTest, MemoryThatAConsumerMovesIsNotEitherWhoeverMadeIt) {
 
 // --- What consumers need ---------------------------------------------------------------------------------------------
 
-/// 60 pixels of 4 bytes: a stride of 240, which is no multiple of 256.
+/// 60 pixels of 4 bytes: a stride of 240, which is not a multiple of 256.
 class NeedsTest : public NegotiateTest {
  protected:
   NeedsTest() {
     camera.configs = {small_config(formats::xrgb8888, {60, 48})};
     display.wants.constraints.stride_alignment = 256;
   }
-  /// The display takes no other strides.
+  /// The display refuses all other strides.
   void insist() {
     display.on_import = [](const Buffer& buffer) -> Result<void> {
       if (buffer.layout().planes[0].stride % 256 == 0) return {};

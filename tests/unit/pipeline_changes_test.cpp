@@ -1,4 +1,4 @@
-// What changes while a pipeline runs: branches and streams come, pause, go and fail, and the others lose nothing.
+// Changes while a pipeline runs: branches and streams are added, paused, removed and fail, and the others lose nothing.
 #include "pipeline_support.hpp"
 
 #include <dmaflow/copy_stage.hpp>
@@ -21,7 +21,7 @@ using std::chrono::milliseconds;
 
 class PipelineChanges : public PipelineFixture {
  protected:
-  /// The camera to the display, with buffers to spare.
+  /// Connects the camera to the display, with spare buffers.
   void start_one(std::uint32_t spare = 6) {
     must(pipeline.connect(camera, display));
     start({.spare_buffers = spare});
@@ -360,7 +360,7 @@ TEST_F(PipelineChanges, ASinkThatStandsStillCountsAsFailedAndTheRunGoesOn) {
   });
   recorder.hangs = true;
   pipeline.watch(*tasks);
-  std::function<void()> more = [&] {  // a camera at some rate
+  std::function<void()> more = [&] {  // a camera at some frame rate
     camera.expose();
     if (display.shown.size() < 60) tasks->post([&] { more(); });
     std::this_thread::sleep_for(milliseconds(2));
@@ -371,7 +371,7 @@ TEST_F(PipelineChanges, ASinkThatStandsStillCountsAsFailedAndTheRunGoesOn) {
   EXPECT_GE(display.shown.size(), 59U);
 }
 
-// --- From where
+// --- Where changes may be made from
 
 TEST_F(PipelineChanges, FromInsideASinksFunctionChangesAreRefusedAndATaskMakesThem) {
   auto tasks = must(TaskQueue::create());

@@ -1,4 +1,4 @@
-// What the loop promises to sources and sinks of any kind, and to whoever reads its counters and errors.
+// What the loop promises to sources and sinks of any kind, and to the readers of its counters and errors.
 #include "pipeline_support.hpp"
 
 #include "sys/sys.hpp"
@@ -29,7 +29,7 @@ class PipelineContract : public PipelineFixture {
 
 // --- Sources ---------------------------------------------------------------------------------------------------------
 
-/// Drains its descriptor in dispatch(), as one does with an eventfd; what is left to take it knows by itself.
+/// Drains its descriptor in dispatch(), as is usual for an eventfd; it knows by itself which frames are left to take.
 struct EdgeSource : FakeSource {
   EdgeSource() : FakeSource({small_config()}, "edge") {}
   Result<void> dispatch(short revents) override {
@@ -250,8 +250,8 @@ TEST_F(PipelineContract, ADisplayThatNeverTakesAFrameEndsTheRunAndIsNamed) {
 TEST_F(PipelineContract, WhoWaitsForSomethingOutsideIsNotAtFault) {
   RunningSource running{{small_config()}, "running"};
   display.hangs = true;
-  display.waits = true;  // its VT is elsewhere
-  camera.waits = true;   // no signal
+  display.waits = true;  // the display's VT is not active
+  camera.waits = true;   // the camera has no signal
   FakeSink other{"other"};
   must(pipeline.connect(running, display));
   must(pipeline.connect(camera, other, "other"));
@@ -269,7 +269,7 @@ TEST_F(PipelineContract, ASignalThatIsLostBetweenPreparingAndStartingIsWaitedFor
   camera.expose();
   settle();
   EXPECT_FALSE(camera.started);
-  camera.changed = true;  // the signal is back; its descriptor says so
+  camera.changed = true;  // the signal is back, and the descriptor becomes readable
   ::eventfd_write(camera.poll_fd(), 1);
   settle();
   EXPECT_TRUE(camera.started);
@@ -322,7 +322,7 @@ TEST_F(PipelineContract, AStageStandsInOneBranchAndBranchesHaveNamesOfTheirOwn) 
 TEST_F(PipelineContract, AConsumersFailedImportIsTheConsumers) {
   int imports = 0;
   display.on_import = [&](const Buffer&) -> Result<void> {
-    if (++imports < 3) return {};  // the trial, and one of the set
+    if (++imports < 3) return {};  // the trial buffer, and one of the set
     return std::unexpected(Error::os(ENOSPC, "DRM_IOCTL_MODE_ADDFB2", "display"));
   };
   must(pipeline.connect(camera, display));

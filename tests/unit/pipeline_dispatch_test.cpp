@@ -1,4 +1,4 @@
-// The pipeline in a loop that is somebody else's: one descriptor to wait for, and dispatch().
+// The pipeline in another library's loop: one descriptor to wait for, and dispatch().
 #include "allocator_checks.hpp"
 #include "pipeline_support.hpp"
 
@@ -37,7 +37,7 @@ class PipelineDispatch : public PipelineFixture {
   [[nodiscard]] bool is_readable(Deadline deadline = Deadline::immediate()) const {
     return sys::wait(fd, POLLIN, deadline) > 0;
   }
-  /// As another library's loop does it. How often it had to.
+  /// Runs as another library's loop does; returns the number of iterations.
   int settle() {
     int turns = 0;
     while (is_readable() && turns < 100) {
@@ -91,7 +91,7 @@ TEST_F(PipelineDispatch, MayBeAskedForWhileItRuns) {
 TEST_F(PipelineDispatch, AFrameCostsOneCallOfItsOwn) {
   start();
   settle();
-  for (int i = 0; i < 4; ++i) {  // what is allocated and registered once is
+  for (int i = 0; i < 4; ++i) {  // so that one-time allocations and registrations are done
     ASSERT_TRUE(camera.expose());
     settle();
   }
@@ -108,9 +108,9 @@ TEST_F(PipelineDispatch, AFrameFromAnotherThreadWakesIt) {
   ASSERT_TRUE(camera.expose());
   settle();
   ASSERT_TRUE(camera.expose());
-  settle();  // the first is off the screen, and back
+  settle();  // the first frame is off the screen and returned
   const auto queued = camera.queued.size();
-  std::thread other([&] { static_cast<void>(display.stop()); });  // lets go of what it shows
+  std::thread other([&] { static_cast<void>(display.stop()); });  // releases the frame that it shows
   other.join();
   EXPECT_TRUE(is_readable(Deadline::after(milliseconds(1000))));
   settle();
@@ -166,7 +166,6 @@ TEST_F(PipelineDispatch, ASourceThatChangesIsNegotiatedAnewAndHeardAfterwards) {
 }
 
 // --- detail::EpollSet
-// --------------------------------------------------------------------------------------------------------
 
 Fd event(bool is_set) {
   Fd made = Fd::adopt(::eventfd(is_set ? 1 : 0, EFD_CLOEXEC | EFD_NONBLOCK));

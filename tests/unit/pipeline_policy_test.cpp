@@ -1,4 +1,4 @@
-// What branches do with frames that their sinks are not ready for, and what streams are asked for.
+// How branches treat frames that their sinks are not ready for, and what sources are asked for.
 #include "pipeline_support.hpp"
 
 #include <dmaflow/function_sink.hpp>
@@ -17,14 +17,14 @@ using std::chrono::milliseconds;
 
 class PipelinePolicy : public PipelineFixture {
  protected:
-  static constexpr std::uint32_t enough = 12;  // buffers: none of these tests waits for one
+  static constexpr std::uint32_t enough = 12;  // buffers: so many that no test has to wait for one
 
   FakeSink encoder{"encoder"};
   FakeSource wide{{small_config(), small_config(formats::xrgb8888, {128, 48})}, "wide"};
   std::unique_ptr<FunctionSink> sink;
 };
 
-/// Has the next of its 100 frames whenever a buffer is free, as a decoder has that reads from a file.
+/// Has the next of its 100 frames whenever a buffer is free, like a decoder that reads from a file.
 struct Decoder : FakeSource {
   Decoder() : FakeSource({small_config()}, "decoder") {}
   Result<void> start(std::span<const Buffer> buffers) override {

@@ -35,7 +35,7 @@ class PipelineTest : public PipelineFixture {
   }
 
   using PipelineFixture::start;
-  /// A pipeline of the test's own, for a sink of its own, which must live longer.
+  /// Starts a test's own pipeline with its own sink, which must outlive it.
   void start(Pipeline& own, Sink& sink) {
     must(own.connect(camera, sink));
     own.offer(heap);
@@ -43,7 +43,7 @@ class PipelineTest : public PipelineFixture {
     must(own.start());
   }
 
-  /// The display takes only memory whose strides the camera does not follow.
+  /// The display takes only memory with strides that the camera cannot use.
   void connect_those_who_cannot_share() {
     of_display.own.stride_alignment = 1024;
     display.own_allocator = &of_display;
@@ -73,7 +73,7 @@ TEST_F(PipelineTest, AnObjectThatWantsToBeCalledAtATimeIsCalledThenThoughNothing
   EXPECT_EQ(watched.woken, 1);
 }
 
-/// Something else that a program waits for in the same loop.
+/// Another object that a program waits for in the same loop.
 class Bell : public Pollable {
  public:
   Bell() : event_(Fd::adopt(sys::eventfd(EFD_CLOEXEC | EFD_NONBLOCK))) {}
@@ -226,7 +226,7 @@ TEST_F(PipelineTest, WhereFramesComeBackInItsOwnCallsTheLoopWaitsForTheCameraAlo
   EXPECT_EQ(camera.queued.size(), buffers - 1) << "all but the one that is shown came back";
 }
 
-/// Exposes a frame each time the loop turns, as a camera does in its own time.
+/// Exposes a frame in each iteration of the loop, like a camera that runs at its own rate.
 struct RunningSource : FakeSource {
   using FakeSource::FakeSource;
   Result<void> start(std::span<const Buffer> buffers) override {
@@ -289,7 +289,7 @@ TEST_F(PipelineRunTest, EndsWhenTheStopDescriptorIsReadable) {
   sigset_t before;
   ::pthread_sigmask(SIG_SETMASK, nullptr, &before);
   const Fd signals = must(stop_on_signals());
-  ::raise(SIGINT);  // blocked: waits in the signalfd
+  ::raise(SIGINT);  // blocked, so it is pending in the signalfd
   must(pipeline.run({.stop_fd = signals.get()}));
   std::array<char, 256> info{};
   EXPECT_GT(sys::read(signals.get(), info.data(), info.size()), 0) << "nothing was read from it";
@@ -483,7 +483,7 @@ TEST_F(PipelineTest, ACopyHoldsTheSamePixelsAtOtherStrides) {
   EXPECT_EQ(copy.bytes_copied(), wide.pixel_bytes());
 }
 
-/// Gives on every second frame, late by one, and in pairs turned round: what the interface must allow.
+/// Passes frames through in pairs, each pair in reverse order and one frame late: the interface must allow this.
 struct Shuffle : Stage {
   std::string_view name() const noexcept override { return "shuffle"; }
   bool passes_through() const noexcept override { return true; }
@@ -542,7 +542,7 @@ TEST_F(PipelineTest, AStageMayBeLateAndChangeTheOrder) {
   EXPECT_EQ(display.shown, (std::vector<std::uint64_t>{1, 0, 3, 2, 4})) << "drained at the end";
 }
 
-/// Takes its time over every frame, in accept(): as a GPU that runs on the CPU does.
+/// Takes a long time for every frame, in accept(), like a GPU that runs on the CPU.
 struct Slow : Shuffle {
   bool ready() const noexcept override { return held.empty(); }
   Result<void> accept(Frame frame) override {
@@ -559,7 +559,7 @@ TEST_F(PipelineTest, AStageSlowerThanTheCameraGetsTheNewestFrameNotTheOldest) {
   Slow slow;
   must(pipeline.connect(camera, display, "screen", {.stages = {&slow}}));
   start({.buffers = 8});
-  for (int i = 0; i < 3; ++i) camera.expose();  // while the loop was elsewhere
+  for (int i = 0; i < 3; ++i) camera.expose();  // while the loop does not run
   std::this_thread::sleep_for(milliseconds(50));
   settle();
   EXPECT_EQ(slow.accepted, (std::vector<std::uint64_t>{2}));

@@ -26,7 +26,7 @@ class PretendMemoryAndFences : public PretendDmaBufs {
     status_[fd.get()] = 0;
     return Fence::adopt_unchecked(std::move(fd));
   }
-  /// By the number of the fence's descriptor. @p status: 1 signalled, negative failed.
+  /// @p fence: the number of its descriptor. @p status: 1 signalled, negative failed.
   void end(int fence, int status = 1) { status_[fence] = status; }
   int before(const sys::Call& call) noexcept override {
     const auto found = status_.find(call.fd);
@@ -189,7 +189,7 @@ TEST_F(PoolTest, ShrinkTakesFreeOnesFirstThenThoseThatOnlyWaitForFences) {
   EXPECT_EQ(must(pool.acquire()).buffer(), stays);
 }
 
-/// What a user of the pool knows of it: which buffers there are, and who holds them.
+/// What a user of the pool knows: which buffers there are, and who holds them.
 class PoolModel {
  public:
   PoolModel(PretendMemoryAndFences& kernel, unsigned seed) : kernel_(kernel), random_(seed) {
@@ -226,7 +226,7 @@ class PoolModel {
     std::vector<int> fences;  // active
     bool was_held_at_a_shrink = false;
     [[nodiscard]] bool is_held() const { return !frames.empty() || !fences.empty(); }
-    /// Whether its memory is still there: the descriptor is open, and of the same file.
+    /// Whether its memory still exists: the descriptor is open and refers to the same file.
     [[nodiscard]] bool is_alive() const {
       struct stat now{};
       return ::fstat(fd, &now) == 0 && now.st_ino == inode;
@@ -249,7 +249,7 @@ class PoolModel {
   [[nodiscard]] std::size_t held() const {
     return static_cast<std::size_t>(std::ranges::count_if(known_, &Known::is_held));
   }
-  /// One of those for which @p wanted holds, or nullptr.
+  /// A random one for which @p wanted is true, or nullptr.
   template <typename Wanted>
   Known* any(Wanted wanted) {
     std::vector<Known*> found;
@@ -327,7 +327,7 @@ class PoolModel {
   std::optional<Pool> pool_;
   std::vector<Known> known_;
   std::uint32_t size_ = 0;
-  std::size_t leaving_ = 0;  // held, and to be taken out
+  std::size_t leaving_ = 0;  // held, and to be removed
 };
 
 TEST_F(PoolTest, RandomUseBehavesAsAModel) {

@@ -1,4 +1,4 @@
-// What a frame costs in the sinks that have a thread: no allocation, in either thread.
+// What a frame costs in the sinks that have a thread: no allocation in either thread.
 #include "count_new.hpp"
 #include "fake.hpp"
 
@@ -19,12 +19,12 @@ namespace {
 
 using std::chrono::seconds;
 
-/// Gives @p sink rounds of three frames, and returns how often anybody allocated after the first round.
+/// Passes @p sink rounds of three frames, and returns the number of allocations in any thread after the first round.
 std::size_t allocations_of(Sink& sink, const StreamConfig& config, PretendDmaBufs& pretend) {
   std::vector<Buffer> buffers;
   for (int i = 0; i < 3; ++i) buffers.push_back(memfd_buffer(config.layout));
   const auto holds = must(HoldSet::create(buffers));
-  pretend.syncs.reserve(1000);  // the hook's own
+  pretend.syncs.reserve(1000);  // for the hook's own records
   must(sink.set_input(config));
   must(sink.start(buffers));
   const auto round = [&] {

@@ -128,7 +128,7 @@ TEST(StatsLine, TellsTheLastFullSecond) {
 
 TEST(StatsLine, ASecondWithoutFramesIsZero) {
   Stats stats = some_stats();
-  stats.elapsed = 9500ms;  // nothing was presented since the fourth second
+  stats.elapsed = 9500ms;  // nothing was presented after the fourth second
   EXPECT_EQ(stats.line().substr(0, 7), "0.0 fps");
 }
 
@@ -151,7 +151,7 @@ TEST(RecentSeconds, ForgetsWhatIsOlderThanFourSecondsAndTakesLateReports) {
   RecentSeconds recent;
   recent.add(1);
   recent.add(2);
-  recent.add(1);  // a report that came late
+  recent.add(1);  // a late report
   EXPECT_EQ(recent.of(1), 2U);
   EXPECT_EQ(recent.of(2), 1U);
   recent.add(5);

@@ -13,7 +13,7 @@
 namespace dmaflow {
 namespace {
 
-/// Puts the thread's signal mask back, for the tests that follow.
+/// Restores the thread's signal mask for the tests that follow.
 class KeepMask {
  public:
   KeepMask() { pthread_sigmask(SIG_SETMASK, nullptr, &mask_); }

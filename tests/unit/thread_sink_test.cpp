@@ -1,4 +1,4 @@
-// ThreadSink: the function runs beside the loop, and every frame, error and wake-up is accounted for.
+// ThreadSink: the function runs in parallel with the loop, and every frame, error and wake-up is accounted for.
 #include "pipeline_support.hpp"
 
 #include "uapi/sync_file.hpp"
@@ -29,7 +29,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-/// A function that waits in each call until the test lets it go on, and notes what it was given.
+/// A function that blocks in each call until the test lets it continue, and records the frames that it was given.
 class Gate {
  public:
   Result<void> operator()(const Frame& frame, const Cancel&) {
@@ -70,7 +70,7 @@ class Gate {
   bool open_ = false;
 };
 
-/// A sync_file whose end the test decides.
+/// A sync_file whose end the test controls.
 class PretendFences : public PretendDmaBufs {
  public:
   Fence fence() {
@@ -97,7 +97,7 @@ class PretendFences : public PretendDmaBufs {
 
 class ThreadSinkTest : public PipelineFixture {
  protected:
-  static constexpr std::uint32_t enough = 16;  // buffers: none of these tests waits for one
+  static constexpr std::uint32_t enough = 16;  // buffers: so many that no test has to wait for one
 
   void make(ThreadSink::Callback function, ThreadSinkOptions options = {}) {
     sink = must(ThreadSink::create(std::move(function), std::move(options)));
@@ -113,7 +113,7 @@ class ThreadSinkTest : public PipelineFixture {
     ASSERT_TRUE(camera.expose());
     must(pipeline.step(Deadline::after(seconds(20))));
   }
-  /// Steps until this holds.
+  /// Steps until @p holds returns true.
   template <typename F>
   void step_until(F holds) {
     const auto give_up = Deadline::after(seconds(20));
@@ -212,7 +212,7 @@ TEST_F(ThreadSinkTest, RoomInTheQueueWakesALoopThatSleeps) {
   EXPECT_EQ(stream().captured, 4U);
 }
 
-/// Counts the calls on one descriptor.
+/// Counts the calls on one descriptor, except polls.
 struct CountOn : PretendDmaBufs {
   explicit CountOn(int which) : fd(which) {}
   int before(const sys::Call& call) noexcept override {
@@ -396,7 +396,7 @@ TEST_F(ThreadSinkTest, StopEndsAfterTheCallItIsInAndDropsWhatWaits) {
       [&](const Frame&, const Cancel& stop) -> Result<void> {
         ++calls;
         while (!stop.is_set()) std::this_thread::yield();
-        return std::unexpected(Error::os(ECANCELED, "encode"));  // as a wait of the function would
+        return std::unexpected(Error::os(ECANCELED, "encode"));  // as a wait inside the function would
       },
       {.queue = 4});
   start();

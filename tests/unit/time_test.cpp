@@ -1,4 +1,4 @@
-// Time: frames that are to be seen at a time, clocks, and what of the program's own travels with a frame.
+// Time: frames with a target time, clocks, and data of the program that travels with a frame.
 #include "pipeline_support.hpp"
 
 #include <dmaflow/clock.hpp>
@@ -51,7 +51,7 @@ TEST_F(OnTime, AFrameIsShownWhenItsTimeHasComeLessWhatTheDisplayNeedsAndNeverBef
   const auto begin = now();
   for (int i = 1; i <= 4; ++i) expose_for(begin + milliseconds(20) * i);
   for (int turn = 0; seen.size() < 4 && turn < 1000; ++turn) must(pipeline.step(Deadline::after(milliseconds(100))));
-  ASSERT_EQ(seen.size() + branch().dropped.late, 4U);  // a busy machine may come late to some
+  ASSERT_EQ(seen.size() + branch().dropped.late, 4U);  // on a busy machine some may be late
   for (const Presentation& one : seen) {
     EXPECT_GE(one.presented, one.target - milliseconds(5));
     EXPECT_EQ(one.target, begin + milliseconds(20) * static_cast<int>(one.sequence + 1));
@@ -71,7 +71,7 @@ TEST_F(OnTime, OfSeveralWhoseTimeHasComeTheNewestIsShown) {
   start();
   for (int i = 0; i < 4; ++i) expose_for(now() - milliseconds(10));
   display.busy = true;
-  settle();  // one is staged, for the display takes it at once
+  settle();  // one is staged, because the display takes it at once
   display.flip();
   settle();
   EXPECT_EQ(display.shown, (std::vector<std::uint64_t>{0, 3}));
@@ -136,7 +136,7 @@ TEST(Clock, OneThatCannotBeReadIsOneClearError) {
   EXPECT_TRUE(fails_with(convert_time(nanoseconds(1), Clock::monotonic, Clock::device), EINVAL));
 }
 
-// --- What of the program's own travels with a frame
+// --- Data of the program that travels with a frame
 
 struct Detection {
   float x = 0;

@@ -1,5 +1,5 @@
 // Timelines: what they promise on any machine. The DRM file here is a stand-in that answers each ioctl as the test
-// says; tests/integration/timeline_test.cpp has the kernel's own.
+// wants; tests/integration/timeline_test.cpp uses the kernel's own.
 #include "support.hpp"
 
 #include "uapi/drm_syncobj.hpp"
@@ -28,7 +28,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// A DRM driver with syncobjs, as far as its answers go.
+/// A stand-in for a DRM driver with syncobjs: only its answers.
 class PretendDrm : public sys::Hook {
  public:
   PretendDrm() { sys::set_hook(this); }
@@ -53,7 +53,7 @@ class PretendDrm : public sys::Hook {
   std::size_t count(unsigned long request) const {
     return static_cast<std::size_t>(std::ranges::count(calls, _IOC_NR(request)));
   }
-  /// What the next calls of this ioctl answer; the last answer stays while `sticky`.
+  /// The results of the next calls of this ioctl; with `sticky` the last one is used again and again.
   void answer(unsigned long request, std::deque<int> errors) { answers[_IOC_NR(request)] = std::move(errors); }
 
   const char* driver = "pretend";
@@ -115,7 +115,7 @@ class TimelineUnit : public testing::Test {
   }
   Timeline timeline() { return must(Timeline::create(device()), "create"); }
   Fence some_fence() { return Fence::adopt_unchecked(Fd::adopt(::eventfd(0, EFD_CLOEXEC))); }
-  /// ioctls made since the last time.
+  /// The number of ioctls since the last call.
   std::size_t calls_since() {
     const std::size_t now = drm_.calls.size();
     return now - std::exchange(seen_, now);
@@ -191,7 +191,7 @@ TEST_F(TimelineUnit, TheHandleIsDestroyedOnceWithTheLastThatUsesIt) {
 TEST_F(TimelineUnit, TheFileIsClosedWithTheLastTimelineOnIt) {
   const auto before = open_fds();
   {
-    Timeline timeline = this->timeline();  // its SyncobjDevice is gone already
+    Timeline timeline = this->timeline();  // its SyncobjDevice is already destroyed
     EXPECT_EQ(open_fds().size(), before.size() + 1);
     EXPECT_TRUE(timeline.signal(1));
   }
@@ -379,7 +379,7 @@ TEST_F(TimelineUnit, WaitingForSubmissionIsAskedForWithEveryFlagItNeeds) {
 
 TEST_F(TimelineUnit, SeveralPointsAreOfOneFile) {
   const Timeline one = timeline();
-  const Timeline other = timeline();  // on a file of its own
+  const Timeline other = timeline();  // on its own file
   const auto waited = wait_any(std::array{one.at(1), other.at(1)}, soon());
   ASSERT_TRUE(fails_with(waited, EXDEV));
   EXPECT_TRUE(says(waited.error(), "export_fd"));
@@ -438,7 +438,7 @@ TEST_F(TimelineUnit, OldKernelsWithoutEventfdsSayWhatElseThereIs) {
 TEST_F(TimelineUnit, APromiseIsKeptAtTheEnd) {
   const Timeline timeline = this->timeline();
   drm_.sticky = true;
-  drm_.answer(timeline_wait, {ETIME});  // not submitted by anybody
+  drm_.answer(timeline_wait, {ETIME});  // not submitted yet
   {
     const ReleasePoint promise(timeline.at(5));
   }
@@ -487,7 +487,7 @@ TEST_F(TimelineUnit, APromiseOvertakenByALaterPointDisturbsNothing) {
   const Timeline timeline = this->timeline();
   {
     const ReleasePoint promise(timeline.at(5));
-  }  // the wait says that it is submitted
+  }  // the wait's flag says that it is submitted
   EXPECT_EQ(drm_.count(timeline_signal), 0U);
 }
 

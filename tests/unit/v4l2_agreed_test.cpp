@@ -1,6 +1,6 @@
-// What Camera and Output do where another program changes the device between agreement and start: tested against a
-// driver of our own behind the system-call seam. It keeps videobuf2's rules (no format change while the queue has
-// slots), and stands for no real driver.
+// Camera and Output when another program changes the device between agreement and start: tested with a fake driver
+// behind the system-call seam. It keeps videobuf2's rules (no format change while the queue has slots), and models no
+// real driver.
 #include "fake.hpp"
 
 #include <dmaflow/v4l2.hpp>
@@ -38,7 +38,7 @@ class FakeDriver : public PretendDmaBufs {
   }
   [[nodiscard]] std::ptrdiff_t count(unsigned long request) const { return std::ranges::count(calls, request); }
 
-  // What "another program" changes.
+  // The state that "another program" changes.
   v4l2_pix_format format{};
   Rect crop;
   Rect compose;
@@ -47,10 +47,10 @@ class FakeDriver : public PretendDmaBufs {
   std::uint32_t colorspace = V4L2_COLORSPACE_SRGB;
   std::uint32_t field = V4L2_FIELD_NONE;
 
-  // What makes it difficult.
+  // What makes the test case difficult.
   bool keeps_format = false;      ///< S_FMT succeeds and changes nothing
   bool keeps_rectangles = false;  ///< S_SELECTION as well
-  bool is_busy = false;           ///< somebody else has the queue
+  bool is_busy = false;           ///< another program has the queue
   bool can_compose = true;
   std::function<void(unsigned long)> on_call;  ///< after each call
 
@@ -241,7 +241,7 @@ testing::AssertionResult has(const std::string& text, std::string_view part) {
   return testing::AssertionFailure() << "\"" << part << "\" is not in: " << text;
 }
 
-/// Changes by another program, each in a device that is set to 1280x720 XRGB8888; and what an error says of them.
+/// Changes by another program, each to a device that is set to 1280x720 XRGB8888, and what the error says about them.
 struct Change {
   const char* name;
   void (*make)(FakeDriver&);
@@ -320,8 +320,8 @@ TEST_P(V4l2Agreed, WhatTheDriverInsistsOnIsOneClearErrorAndNothingIsQueued) {
   must(camera->start(buffers), "once the other program is gone");
 }
 
-/// A driver that changes its format under slots breaks videobuf2's rule; but buffers of the camera's own are not queued
-/// unchecked for that.
+/// A driver that changes its format while it has slots breaks videobuf2's rule. Even then the camera checks the format
+/// before it queues its own buffers.
 TEST_P(V4l2Agreed, ItsOwnBuffersAreNotQueuedForAnotherFormat) {
   FakeDriver driver;
   auto camera = set_up(driver);
@@ -363,7 +363,7 @@ TEST(V4l2AgreedMore, WhoeverHasTheQueueMeanwhileIsNotDisturbed) {
   auto camera = set_up(driver);
   const auto buffers = foreign(camera->output(), 3);
   driver.format = theirs;
-  // Somebody gets the queue between our REQBUFS 0 and S_FMT.
+  // Another program gets the queue between our REQBUFS 0 and S_FMT.
   driver.on_call = [&, zero = 0](unsigned long request) mutable {
     if (request == VIDIOC_REQBUFS && ++zero == 2) driver.is_busy = true;
   };

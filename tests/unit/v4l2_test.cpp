@@ -1,4 +1,4 @@
-// What v4l2 computes without a device.
+// The computations of the v4l2 backend, without a device.
 #include "../../backends/v4l2/controls.hpp"
 #include "../../backends/v4l2/device.hpp"
 #include "../../backends/v4l2/interval.hpp"
@@ -100,7 +100,7 @@ TEST(V4l2Sizes, AGridContainsItsStepsOnly) {
   EXPECT_FALSE(grid.contains({8, 8}));
 }
 
-// --- The first there is ----------------------------------------------------------------------------------------------
+// --- The first device ------------------------------------------------------------------------------------------------
 
 std::string refusal(std::vector<std::string> nodes, Direction direction = Direction::capture) {
   const auto device = Device::open_first(nodes, direction);
@@ -112,7 +112,7 @@ testing::AssertionResult has(const std::string& text, std::string_view part) {
   return testing::AssertionFailure() << "\"" << part << "\" is not in: " << text;
 }
 
-/// Devices that are none, behind the seam: a node stands for what the test says of it.
+/// Fake devices behind the system-call seam: a node has the properties that the test gives it.
 class Nodes : public sys::Hook {
  public:
   struct Node {

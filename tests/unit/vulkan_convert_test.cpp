@@ -1,5 +1,5 @@
-// The arithmetic of a conversion on the GPU, without one: matrices against the figures of the standards, where each
-// pixel of the target lies on the source, how each format is read.
+// The arithmetic of a conversion on the GPU, tested without one: matrices against the figures of the standards, the
+// position in the source of each pixel of the target, and how each format is read.
 #include "../../backends/vulkan/convert_math.hpp"
 
 #include "support.hpp"
@@ -26,7 +26,8 @@ ColorInfo color(Matrix matrix, Range range) {
 
 using Triple = std::array<double, 3>;
 
-/// A sample in the format's own codes, as the GPU reads it: eight bits as n / 255, more at the high end of 16.
+/// A sample given in the format's own codes, as the GPU reads it: eight bits as n / 255, more bits in the upper bits of
+/// 16.
 Triple rgb_of(PixelFormat format, const ColorInfo& info, const Triple& codes) {
   const auto matrix = color_matrix(format, {1920, 1080}, info);
   const bool is_wide = format_info(format)->bits_per_component > 8;
@@ -45,7 +46,7 @@ void expect_near(const Triple& is, const Triple& wanted, double tolerance, const
 
 // --- Colour
 
-// The figures that every textbook prints: of luma, of Cr to red, of Cb and Cr to green, of Cb to blue.
+// The well-known figures of every textbook: of luma, of Cr to red, of Cb and Cr to green, of Cb to blue.
 TEST(VulkanColour, EightBitMatricesAreThoseOfTheStandards) {
   struct Row {
     Matrix matrix;
@@ -71,7 +72,7 @@ TEST(VulkanColour, EightBitMatricesAreThoseOfTheStandards) {
   }
 }
 
-// 100% colour bars, in the codes that the standards give for them (rounded: hence the tolerance).
+// 100% colour bars, in the codes that the standards list for them (rounded: hence the tolerance).
 TEST(VulkanColour, TheBarsOfEachStandardAreTheirColours) {
   struct Bar {
     Triple codes;
@@ -105,7 +106,7 @@ TEST(VulkanColour, TenBitsInFullRangeReachFromBlackToWhite) {
     expect_near(rgb_of(formats::p010, info, {0, 512, 512}), {0, 0, 0}, 1e-9, "black");
     expect_near(rgb_of(formats::p010, info, {1023, 512, 512}), {1, 1, 1}, 1e-9, "white");
   }
-  // Cr at its highest: 511 of 1023 above the middle, times 2 (1 - Kr).
+  // Cr at its highest: 511 of 1023 above the centre, times 2 (1 - Kr).
   const Triple red = rgb_of(formats::p010, color(Matrix::bt709, Range::full), {512, 512, 1023});
   EXPECT_NEAR(red[0], 512.0 / 1023 + 1.5748 * 511 / 1023, 1e-6);
 }
@@ -133,7 +134,7 @@ TEST(VulkanColour, WhatNobodySaidIsFilledInBySizeAndKind) {
 
 // --- Placement
 
-/// Where a point of the target lies on the source.
+/// The position in the source of a point of the target.
 std::array<double, 2> on_source(const Placement& placement, double x, double y) {
   Parameters p;
   place(placement, p);
@@ -151,8 +152,8 @@ TEST(VulkanPlacement, KeepsTheShapeInTheMiddle) {
   const Row rows[] = {
       {{1280, 720}, {1280, 720}, Rotation::none, {0, 0, 1280, 720}},
       {{1920, 1080}, {1024, 768}, Rotation::none, {0, 96, 1024, 576}},   // bars above and below
-      {{640, 480}, {1920, 1080}, Rotation::none, {240, 0, 1440, 1080}},  // beside it
-      {{1280, 720}, {720, 1280}, Rotation::by_90, {0, 0, 720, 1280}},    // turned it fits
+      {{640, 480}, {1920, 1080}, Rotation::none, {240, 0, 1440, 1080}},  // bars at the sides
+      {{1280, 720}, {720, 1280}, Rotation::by_90, {0, 0, 720, 1280}},    // it fits when rotated
       {{1280, 720}, {1280, 720}, Rotation::by_270, {437, 0, 405, 720}},
       {{1280, 720}, {640, 360}, Rotation::by_180, {0, 0, 640, 360}},
       {{1, 1}, {100, 50}, Rotation::none, {25, 0, 50, 50}},
@@ -174,13 +175,13 @@ TEST(VulkanPlacement, KeepsTheShapeInTheMiddle) {
   }
 }
 
-// Turned by 90 degrees counter-clockwise, what was at the right edge is at the top: so the target's corner at the top
-// left shows the source's at the top right, and so on.
+// After a rotation by 90 degrees counter-clockwise, the former right edge is at the top: so the target's top left
+// corner shows the source's top right corner, and so on.
 TEST(VulkanPlacement, CornersMeetCorners) {
   struct Row {
     Rotation rotation;
-    std::array<double, 2> first;  // of the visible part, 0 or 1 across and down: at the target's top left
-    std::array<double, 2> last;   // at its bottom right
+    std::array<double, 2> first;  // at the target's top left: a corner of the visible part, 0 or 1 in each direction
+    std::array<double, 2> last;   // the same at its bottom right
   };
   const Row rows[] = {{Rotation::none, {0, 0}, {1, 1}},
                       {Rotation::by_90, {1, 0}, {0, 1}},
@@ -216,7 +217,7 @@ TEST(VulkanPlacement, TheShaderIsToldTheVisiblePartAndTheTargets) {
   EXPECT_EQ(p.high, (std::array{48, 32}));
   EXPECT_EQ(p.inside, (std::array{0, 8, 64, 56}));
   EXPECT_EQ(p.steps, (std::array{0.5F, 0.0F, 0.0F, 0.5F}));
-  EXPECT_EQ(p.origin, (std::array{16.0F, 4.0F}));  // eight rows above the picture are four of the source
+  EXPECT_EQ(p.origin, (std::array{16.0F, 4.0F}));  // the eight rows above the picture are four rows of the source
 }
 
 TEST(VulkanPlacement, ScalesOnlyWhereSizesDiffer) {

@@ -1,4 +1,4 @@
-// y4m's table against the table of formats: no row is read beyond its end, whatever the width and where it begins.
+// y4m's table against the table of formats: no row is read beyond its end, for any width and any starting point.
 #include "y4m.hpp"
 #include "raw_file.hpp"
 
