@@ -1,20 +1,20 @@
-"""Compares what a program counted with what it counted when the baseline was written.
+"""Compares a program's counts with those in the baseline.
 
-    baseline.py compare BASELINE COUNTED   fails where an operation costs more than 5% more than it did
-    baseline.py limits BASELINE COUNTED    fails where an operation exceeds its limit, and the library is the reason
+    baseline.py compare BASELINE COUNTED   fails if an operation costs more than 5% more than in the baseline
+    baseline.py limits BASELINE COUNTED    fails if an operation exceeds its limit because of the library
     baseline.py update BASELINE COUNTED    writes the baseline
 
-COUNTED is what a benchmark's `--count --json` wrote. Where the kernel's release, the compiler and the driver are those of the baseline,
-the library's figures are compared. Where one of them differs, the figures change through no change of ours, and a note says so. An
-operation then fails only where two measures agree that the library itself costs more: its figure divided by that of the raw way beside
-it (constant where everything becomes slower alike), and its figure less that of the raw way (constant where only the kernel, which both
-ways call, changes). Code added to the library raises both by the same part of its figure. For a program that says "by_ratio" only the
-first measure counts: its work comes when a camera has it, and the kernel's part differs from boot to boot (measured: 5%), alike for both
-ways. An operation that costs 5% less is reported and is no failure.
+COUNTED is the file that a benchmark's `--count --json` wrote. If the kernel's release, the compiler and the driver are those of the
+baseline, the library's figures are compared directly. If one of them differs, the figures change without a change of ours, and a note
+says so. An operation then fails only if two measures agree that the library itself costs more: its figure divided by that of the raw way
+next to it (constant if everything becomes slower by the same factor), and its figure minus that of the raw way (constant if only the
+kernel changes, which both ways call). Code added to the library raises both by the same part of its figure. For a program with
+"by_ratio" only the first measure counts: a camera decides when it has work, and the kernel's part differs from boot to boot (measured:
+5%), equally for both ways. An operation that costs 5% less is reported, but is not a failure.
 
-A limit is of the library's figure divided by raw code's, so a kernel whose calls cost less can exceed it with no change of ours. `limits`
-excuses that where the kernel, the compiler or the driver differs from the baseline's and the library's figure less raw code's is at most a
-tenth higher than there.
+A limit applies to the library's figure divided by raw code's, so a kernel with cheaper calls can exceed it without a change of ours.
+`limits` accepts that if the kernel, the compiler or the driver differs from the baseline's and the library's figure minus raw code's is
+at most a tenth higher than in the baseline.
 """
 
 import json
@@ -22,7 +22,7 @@ import os
 import sys
 
 TOLERANCE = 0.05
-OWN_TOLERANCE = 0.1  # of the library's own part, where another compiler made it
+OWN_TOLERANCE = 0.1  # for the library's own part, if the compiler differs
 UNITS = ("instructions", "system calls")
 SAME = {"kernel": "the kernel", "compiler": "the compiler", "with": "the driver"}
 
@@ -33,7 +33,7 @@ def load(path):
 
 
 def figures(counted):
-    """{"export: instructions": {"dmaflow": 4346.1, "raw": 4287.1}}: medians, the library's way and the one beside it."""
+    """{"export: instructions": {"dmaflow": 4346.1, "raw": 4287.1}}: medians of the library's way and of the second one."""
     found = {}
     for count in counted["counts"]:
         if count["unit"] in UNITS:
@@ -47,7 +47,7 @@ def ratio(ways):
 
 
 def renew(baseline):
-    """"bench/baseline/fences-6.12.json" -> how to write it anew."""
+    """"bench/baseline/fences-6.12.json" -> how to renew it."""
     kernel = os.path.basename(baseline).removesuffix(".json").rpartition("-")[2]
     return f"Where this is meant to stay, renew the baseline and commit it: bench/gate --update-baseline {kernel}"
 
@@ -62,7 +62,7 @@ def difference(ways):
 
 
 def compare_one(name, old, new, by_ratio, elsewhere):
-    """(whether it costs too much, what is to be printed)."""
+    """Returns (whether it costs too much, the text to print)."""
     ours = next(iter(new.values()))
     before, after = (ratio(old), ratio(new)) if by_ratio or elsewhere else (next(iter(old.values())), ours)
     if before is None or after is None:
@@ -78,7 +78,7 @@ def compare_one(name, old, new, by_ratio, elsewhere):
 
 
 def compare(baseline, counted):
-    """Says what changed; whether all is well."""
+    """Prints what changed. Returns whether nothing failed."""
     then, now = load(baseline), load(counted)
     old, new = then["figures"], figures(now)
     differ = differences(then, now)
@@ -111,7 +111,7 @@ def differences(then, now):
 
 
 def limits(baseline, counted):
-    """Says which operations exceed their limits and why; whether the library is the reason for none."""
+    """Prints which operations exceed their limits and why. Returns whether the library is the reason for none of them."""
     then, now = load(baseline), load(counted)
     differ, old, new = differences(then, now), then["figures"], figures(now)
     good = True

@@ -1,4 +1,4 @@
-// Counts system calls, by the kernel's own tracepoint.
+// Counts system calls with the kernel's tracepoint.
 #pragma once
 
 #include "operation.hpp"
@@ -14,10 +14,10 @@
 
 namespace bench {
 
-/// The calling thread's system calls. Needs tracefs and the right to count (root).
+/// Counts the calling thread's system calls. Needs tracefs and the permission to use perf counters (root).
 class CallCounter {
  public:
-  /// May fail: why() then says what is missing.
+  /// May fail; then why() has the reason.
   CallCounter() {
     auto counter = kernel_counter("raw_syscalls/sys_enter", 0, -1);
     if (counter) {
@@ -30,7 +30,7 @@ class CallCounter {
   explicit operator bool() const noexcept { return static_cast<bool>(fd_); }
   [[nodiscard]] const std::string& why() const noexcept { return why_; }
 
-  /// So far; the look itself contained.
+  /// The count so far, including the call that reads it.
   [[nodiscard]] double now() const {
     std::uint64_t count = 0;
     require(::read(fd_.get(), &count, sizeof count) == sizeof count, "the counter cannot be read");

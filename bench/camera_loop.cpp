@@ -1,9 +1,9 @@
-// One way of showing a camera on a display, as a program of its own, for bench/compare to measure from outside.
+// One way of showing a camera on a display, as a separate program that bench/compare measures from outside.
 //
 //     camera_loop dmaflow|raw|copy [--camera PATH] [--display PATH] [--size WxH] [--rate N] [--buffers N]
 //
-// raw and copy are the loops by hand of raw/; dmaflow is the library with as many buffers of the display's as they
-// have. Runs until it is ended (SIGINT).
+// raw and copy are the hand-written loops of raw/; dmaflow is the library with the same number of the display's
+// buffers. Runs until SIGINT.
 #include "raw/copy_to_display.hpp"
 
 #include <dmaflow/kms.hpp>

@@ -1,7 +1,7 @@
-// Process events: what reading them costs beside raw system calls and beside forkstat.
-//   connector [--rounds N] [--json FILE]   storms that are read while they go on; in tests/lab/run, as root
+// Process events: the cost of reading them, compared with raw system calls and with forkstat.
+//   connector [--rounds N] [--json FILE]   storms, read while they are in progress; in tests/lab/run, as root
 //   connector --count [--json FILE]        instructions for each event of a deep queue, in tests/lab/run --icount;
-//                                          fails where the library costs more than a plain loop of recv()
+//                                          fails if the library costs too much compared with a plain loop of recv()
 #include "raw/connector.hpp"
 #include "connector_readers.hpp"
 #include "count.hpp"
@@ -32,14 +32,14 @@ using nlohmann::json;
 
 // --- Instructions ----------------------------------------------------------------------------------------------------
 
-/// A socket that hears events only while they are made for it.
+/// A socket that receives events only while this program makes them for it.
 class Ear {
  public:
   Ear() : fd_(raw::listen_to_processes(8 << 20)) {
     require(fd_ >= 0 && ::fcntl(fd_, F_SETFL, O_NONBLOCK) == 0, "no process events: run this as root in the lab");
     set_membership(false);
     std::uint64_t calls = 0;
-    raw::receive_each(fd_, calls, [](const proc_event&) { return true; });  // the answer to LISTEN
+    raw::receive_each(fd_, calls, [](const proc_event&) { return true; });  // reads the answer to LISTEN
   }
   void hear(int changes) const {
     set_membership(true);
@@ -54,14 +54,14 @@ class Ear {
     const int option = is_member ? NETLINK_ADD_MEMBERSHIP : NETLINK_DROP_MEMBERSHIP;
     require(::setsockopt(fd_, SOL_NETLINK, option, &group, sizeof group) == 0, "cannot join or leave the group");
   }
-  int fd_;  // until the program ends
+  int fd_;  // open until the program ends
 };
 
 const pid_t self = ::getpid();
 
-using What = decltype(proc_event::what);  // within proc_event in older headers, beside it in newer ones
+using What = decltype(proc_event::what);  // declared inside proc_event in older headers, outside of it in newer ones
 
-/// Other programs change their names too.
+/// Counts only this process's events, because other programs change their names too.
 bool count_own(const proc_event& event, int& read) {
   const auto what = static_cast<std::uint32_t>(event.what);
   read += what == static_cast<std::uint32_t>(What::PROC_EVENT_COMM) && event.event_data.comm.process_tgid == self;
@@ -70,11 +70,11 @@ bool count_own(const proc_event& event, int& read) {
 
 void require_all(int read, int times) { require(read == times, "events are missing"); }
 
-// Of those of a plain loop. Instructions do not tell what entering the kernel costs, which is what the library saves.
+// Relative to a plain loop. Instructions do not show the cost of entering the kernel, which is what the library saves.
 constexpr double instructions_limit = 1.10;
 
 bench::Operation reading() {
-  constexpr int batch = 4096;  // 3.4 MB of the 8 MiB
+  constexpr int batch = 4096;  // fills 3.4 MB of the 8 MiB buffer
   const auto ours = std::make_shared<Ear>();
   dmaflow::Fd fd = dmaflow::Fd::dup_of(ours->fd()).value();
   const std::shared_ptr<ProcessEvents> events = ProcessEvents::adopt(fd, true).value();
@@ -129,7 +129,7 @@ Spread spread_of(const std::vector<bench::Run>& runs, double (*value)(const benc
   return {values[values.size() / 2], values.front(), values.back()};
 }
 
-/// A deep queue read to its end, by turns: events for each second of CPU time.
+/// Reads a deep queue to its end, with all readers in alternation: events per second of CPU time.
 void drain(int rounds, json& rows) {
   const bench::Operation operation = reading();
   std::vector<std::vector<bench::Run>> runs(operation.ways.size());
@@ -196,7 +196,7 @@ json row(const bench::Storm& storm, const std::string& name, const std::vector<b
           {"cpu_us_per_event", object(cpu)}};
 }
 
-/// All readers of one storm, by turns. Says whether every loss that was told is the kernel's.
+/// Runs all readers of one storm in alternation. True if every reported loss equals the kernel's count.
 bool measure(const bench::Storm& storm, int rounds, bool with_forkstat, json& rows) {
   const auto readers = bench::readers();
   std::vector<std::vector<bench::Run>> runs(readers.size() + 1);
@@ -213,7 +213,7 @@ bool measure(const bench::Storm& storm, int rounds, bool with_forkstat, json& ro
     rows.push_back(row(storm, readers[i].name, runs[i]));
   }
   if (!with_forkstat) return is_exact;
-  // Its calls by strace, which slows it down, and so in a run of its own; those of its start are taken off.
+  // strace counts its calls. strace slows it down, so this is a separate run. The calls of its start are subtracted.
   bench::Storm none = storm;
   none.rounds = 0;
   const auto start = bench::run_forkstat(none, true);

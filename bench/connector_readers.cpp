@@ -27,14 +27,14 @@ namespace {
 using namespace dmaflow::connector;
 using namespace std::chrono_literals;
 
-constexpr auto silence = 300ms;  // after the storm: nothing more will come
+constexpr auto silence = 300ms;  // without events for this long after the storm, no more will arrive
 
 void sleep_for(std::chrono::nanoseconds time) {
   const timespec left{.tv_sec = time / 1s, .tv_nsec = (time % 1s).count()};
   ::clock_nanosleep(CLOCK_MONOTONIC, 0, &left, nullptr);
 }
 
-/// The storm on the first processor, who reads on the last.
+/// The storm runs on the first processor, the reader on the last.
 void go_to(std::size_t cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -50,7 +50,7 @@ double cpu_of(const rusage& usage) {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-// --- Ours ------------------------------------------------------------------------------------------------------------
+// --- The library -----------------------------------------------------------------------------------------------------
 
 class CountCalls : public dmaflow::sys::Hook {
  public:
@@ -86,7 +86,7 @@ void finish(const ProcessEvents& events, std::uint64_t calls, Shared& shared) {
   shared.drops = events.drops().value_or(0);
 }
 
-/// As soon as anything comes.
+/// Reads as soon as an event arrives.
 void read_at_once(const Storm& storm, Shared& shared) {
   const auto events = open(storm);
   CountCalls calls;
@@ -102,7 +102,7 @@ void read_at_once(const Storm& storm, Shared& shared) {
   finish(*events, calls.calls, shared);
 }
 
-/// Whatever came meanwhile.
+/// Reads at intervals all events that arrived meanwhile.
 template <int milliseconds>
 void read_every(const Storm& storm, Shared& shared) {
   const auto events = open(storm);
@@ -110,7 +110,7 @@ void read_every(const Storm& storm, Shared& shared) {
   dmaflow::sys::set_hook(&calls);
   shared.is_ready = true;
   std::uint64_t sleeps = 0;
-  std::uint64_t until_the_last = 0;  // calls; those of the silence afterwards are not the storm's
+  std::uint64_t until_the_last = 0;  // calls up to the last event; those during the silence afterwards do not count
   for (double quiet_since = now();
        !shared.is_over || now() - quiet_since < std::chrono::duration<double>(silence).count();) {
     sleep_for(std::chrono::milliseconds(milliseconds));
@@ -152,7 +152,7 @@ void read_by_recv(const Storm& storm, Shared& shared) {
       if (!is_of(shared.storm, event)) return true;
       ++shared.seen;
       has_come = true;
-      // Looking at the clock for each would be measured too.
+      // Not for each event, because reading the clock would be measured too.
       if (shared.seen % 256 == 0 || shared.seen == storm.events) last = now();
       return true;
     });
@@ -164,7 +164,7 @@ void read_by_recv(const Storm& storm, Shared& shared) {
 
 // --- Running them ----------------------------------------------------------------------------------------------------
 
-/// Runs the storm, and says when it began.
+/// Runs the storm and returns when it began.
 double run_storm(const Storm& storm, Shared& shared) {
   const double begun = now();
   const pid_t pid = ::fork();
@@ -199,7 +199,7 @@ constexpr const char* trace = "/tmp/forkstat.trace";
   ::_exit(127);
 }
 
-/// The events in what forkstat printed. Of a fork it prints two lines.
+/// The number of events that forkstat printed. It prints two lines for a fork.
 std::uint64_t lines_of(const Storm& storm) {
   std::uint64_t count = 0;
   std::ifstream file(output);
@@ -299,11 +299,11 @@ bool has_forkstat() {
 Run run_forkstat(const Storm& storm, bool is_traced) {
   const pid_t pid = ::fork();
   if (pid == 0) become_forkstat(storm, is_traced);
-  sleep_for(is_traced ? 3s : 1s);  // it says nothing when it is ready
+  sleep_for(is_traced ? 3s : 1s);  // it does not report when it is ready
   Shared* const shared = share();
   const double begun = run_storm(storm, *shared);
   ::munmap(shared, sizeof(Shared));
-  // It has read all when its CPU time stands still; how long that took is not known to 10 ms.
+  // It has read everything once its CPU time no longer grows. The time this took is not known to a precision of 10 ms.
   double ended = now();
   for (clockid_t clock = 0; ::clock_getcpuclockid(pid, &clock) == 0;) {
     timespec before{};
@@ -314,7 +314,7 @@ Run run_forkstat(const Storm& storm, bool is_traced) {
     if (after.tv_sec == before.tv_sec && after.tv_nsec - before.tv_nsec < 2'000'000) break;
     ended = now();
   }
-  // strace ends when what it traces has ended: both are told.
+  // strace ends when the program that it traces has ended, so the signal goes to forkstat in both cases.
   if (is_traced) (void)std::system("kill -INT $(pidof forkstat)");  // NOLINT(concurrency-mt-unsafe)
   if (!is_traced) ::kill(pid, SIGINT);
   rusage usage{};

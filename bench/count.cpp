@@ -1,5 +1,5 @@
-// CPU time under instruction counting: a nanosecond is an instruction, of user and kernel alike. What
-// other processes do is not in it; the timer's interrupts are, in one batch of some, and so medians are taken.
+// CPU time under instruction counting: a nanosecond is an instruction, in user space and in the kernel. Other
+// processes' instructions are not included. Timer interrupts are included in some of the batches, so medians are used.
 #include "count.hpp"
 
 #include <nlohmann/json.hpp>
@@ -32,7 +32,7 @@ double cpu_time(clockid_t clock) {
   return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
 }
 
-/// What looking at the clock twice costs.
+/// The cost of reading the clock twice.
 double cost_of_looking(clockid_t clock) {
   std::vector<double> costs(rounds);
   for (double& cost : costs) {
@@ -64,7 +64,7 @@ Count measure(const Operation& operation, std::optional<double> limit, double lo
   return count;
 }
 
-/// One row for the library and one for each raw way. Whether the library keeps within the limit.
+/// Prints one row for the library and one for each raw way. True if the library is within the limit.
 bool show(const Count& count) {
   bool good = true;
   for (const Cost& cost : count.ways) {
@@ -90,7 +90,7 @@ Cost summary(std::string way, std::vector<double> values) {
   return {.way = std::move(way), .first = values[all / 4], .median = values[all / 2], .third = values[all * 3 / 4]};
 }
 
-/// Two million instructions take two million nanoseconds, or the clock counts something else.
+/// If two million instructions do not take two million nanoseconds, the clock does not count instructions.
 void require_counting_clock(clockid_t clock) {
 #if defined(__x86_64__)
   constexpr double expected = 2e6;
@@ -115,7 +115,7 @@ void give_up(const std::string& why) {
 
 namespace {
 
-/// Prints the table; how many operations kept within the limit.
+/// Prints the table and returns how many operations are within the limit.
 std::size_t measure_all(std::span<const Operation> operations, std::optional<double> limit, Counted counted,
                         CountLog* log) {
   const clockid_t clock = counted == Counted::process ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_THREAD_CPUTIME_ID;

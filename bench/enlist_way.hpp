@@ -1,4 +1,4 @@
-// Hands ways of doing an operation to Google Benchmark.
+// Registers the ways of an operation with Google Benchmark.
 #pragma once
 
 #include "operation.hpp"
@@ -14,7 +14,7 @@ namespace bench {
 template <typename Run>
 auto* enlist_way(const Operation& operation, const Way& way, Run run) {
   const std::string name = operation.name + "/" + way.name;
-  const char* const text = name.c_str();  // earlier ones take nothing else, and later ones strings
+  const char* const text = name.c_str();  // older versions accept only this, newer ones also strings
   return benchmark::RegisterBenchmark(text, std::move(run));
 }
 

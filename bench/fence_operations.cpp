@@ -34,7 +34,7 @@ using dmaflow::Fence;
 using dmaflow::SyncobjDevice;
 using dmaflow::Timeline;
 
-/// A buffer that anybody may hang fences on.
+/// A buffer to which any program may attach fences.
 Buffer some_buffer() {
   const dmaflow::Request request{.size = {64, 64}, .format = dmaflow::formats::xrgb8888};
   auto heap = must(dmaflow::heap::Allocator::open("system"));
@@ -85,7 +85,7 @@ Operation wait_operation() {
           .ways = {{"dmaflow", repeat(ours)}, {"raw", repeat(same)}, {"raw, unchecked", repeat(unchecked)}}};
 }
 
-/// Active fences, of which a merge uses up a copy each. Every way takes its copies from here.
+/// Active fences. A merge consumes a copy of each; every way takes its copies from here.
 class MergeInputs {
  public:
   explicit MergeInputs(std::size_t count) : active_(count) {}
@@ -109,7 +109,7 @@ class MergeInputs {
     make_descriptors(times);
   }
 
-  /// What the next merge uses up.
+  /// The copies that the next merge consumes.
   std::span<Fence> next_fences() { return std::span(fences_).subspan(advance(), active_.size()); }
   int* next_descriptors() { return descriptors_.data() + advance(); }
   [[nodiscard]] std::size_t count() const { return active_.size(); }
@@ -156,7 +156,7 @@ SyncobjDevice timeline_device() {
   give_up("no DRM device with timelines: in the lab, run this with --display virtio");
 }
 
-/// The library's timeline, and a syncobj of our own on the same device.
+/// The library's timeline, and a raw syncobj on the same device.
 struct Timelines {
   SyncobjDevice device = timeline_device();
   Timeline ours = must(Timeline::create(device));
@@ -197,7 +197,7 @@ Operation point_wait_operation() {
       .name = "timeline: wait, signalled", .batch = 200, .ways = {{"dmaflow", repeat(ours)}, {"raw", repeat(same)}}};
 }
 
-/// Merges are prepared in batches, of more descriptors than a process has by default.
+/// Merges are prepared in batches, which need more descriptors than a process may have by default.
 void allow_descriptors(rlim_t count) {
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);

@@ -1,4 +1,4 @@
-// The fences' operations, each the library's way and in raw system calls.
+// The operations on fences, each with the library and in raw system calls.
 #pragma once
 
 #include "operation.hpp"
@@ -8,7 +8,7 @@
 namespace bench {
 
 /// All of them, on real devices: sw_sync's fences, a dma-buf of the system heap, a DRM device with timelines.
-/// Ends the program where one of these is missing. What the operations use lives as long as they do.
+/// Ends the program if one of these is missing. The operations own what they use.
 [[nodiscard]] std::vector<Operation> fence_operations();
 
 }  // namespace bench

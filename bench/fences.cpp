@@ -1,7 +1,6 @@
-// Fences: what the library costs beside the same work in raw system calls.
-//   fences            Google Benchmark: times, of which only the ratios in one run say anything (--help)
-//   fences --count [--json FILE]   instructions, in tests/lab/run --icount; fails where the library costs more than 3%
-//   more
+// Fences: the library's cost, compared with the same work in raw system calls.
+//   fences            Google Benchmark: times, of which only the ratios within one run are meaningful (--help)
+//   fences --count [--json FILE]   instructions, in tests/lab/run --icount; fails if the library costs over 3% more
 #include "count.hpp"
 #include "enlist_way.hpp"
 #include "fence_operations.hpp"
@@ -12,7 +11,7 @@
 
 namespace {
 
-/// A batch of runs; what they use up is made while the clock stands.
+/// Times batches of runs. What they consume is made while the clock is paused.
 void time_way(benchmark::State& state, const bench::Way& way, int batch) {
   while (state.KeepRunningBatch(batch)) {
     state.PauseTiming();

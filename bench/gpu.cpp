@@ -1,6 +1,6 @@
-// The GPU stage: what a frame costs the thread that submits it, beside a loop written by hand that submits the very
+// The GPU stage: the cost of a frame in the thread that submits it, compared with a hand-written loop that submits the
 // same command buffers to the same queue.
-//   gpu --count [--json FILE]    instructions, in tests/lab/run --icount; fails where the stage costs more than 5% more
+//   gpu --count [--json FILE]    instructions, in tests/lab/run --icount; fails if the stage costs more than 5% more
 #include "count.hpp"
 #include "raw/vulkan.hpp"
 #include "repeat.hpp"
@@ -34,7 +34,7 @@ using dmaflow::vulkan::Device;
 constexpr double instructions_limit = 1.05;
 constexpr std::uint32_t buffers = 3;
 
-/// A descriptor of its own for a fence.
+/// A duplicate of the fence's descriptor.
 int copy_of(const SwFence& fence) {
   const int fd = ::fcntl(fence.fd(), F_DUPFD_CLOEXEC, 3);
   require(fd >= 0, "fcntl(F_DUPFD_CLOEXEC)");
@@ -43,14 +43,14 @@ int copy_of(const SwFence& fence) {
 
 // --- Between both ways and the driver -------------------------------------------------------------------------------
 
-/// What the driver is called by, the same for both ways. It notes what the stage submits, and where the driver is left
-/// out, answers at once as a GPU would that is always done.
+/// The functions through which both ways call the driver. They record what the stage submits. If the driver is left
+/// out, they return at once, like a GPU whose work is always finished.
 struct Driver {
   static inline bool left_out = false;
-  static inline bool is_hardware = false;       // a device made now waits for fences by itself
-  static inline const SwFence* work = nullptr;  // what submitted work ends with, where the driver is left out
+  static inline bool is_hardware = false;       // true: a device created now waits for fences itself
+  static inline const SwFence* work = nullptr;  // the fence of submitted work if the driver is left out
   static inline VkCommandBuffer submitted = VK_NULL_HANDLE;
-  static inline VkQueryPool queries = VK_NULL_HANDLE;  // of the stage made last; none where it does not measure
+  static inline VkQueryPool queries = VK_NULL_HANDLE;  // of the newest stage; null if it does not measure
   static inline PFN_vkCreateQueryPool create_queries = nullptr;
   static inline raw::VulkanCalls real{};
   static inline PFN_vkGetInstanceProcAddr get_instance = nullptr;
@@ -139,7 +139,7 @@ std::vector<Buffer> some_buffers(dmaflow::PixelFormat format) {
   return must(heap->allocate({.size = {16, 16}, .format = format, .count = buffers}));
 }
 
-/// A stage with its buffers, and the loop by hand on the same device and with the same recorded work.
+/// A stage with its buffers, and the hand-written loop on the same device and with the same recorded work.
 class Rig {
  public:
   Rig(bool is_hardware, bool measure) {
@@ -157,14 +157,14 @@ class Rig {
     must(stage_->start(inputs, outputs));
     holds_ = must(HoldSet::create(inputs));
     make_loop();
-    for (std::uint32_t i = 0; i < buffers; ++i) {  // which command buffer is whose
+    for (std::uint32_t i = 0; i < buffers; ++i) {  // find each buffer's command buffer
       ours({});
       commands_[next_] = {Driver::submitted, Driver::queries, 2 * (next_ * buffers + last_output_)};
     }
   }
 
   [[nodiscard]] std::string_view device_name() const { return gpu_->name(); }
-  /// The driver and its version, for its instructions are in what is counted.
+  /// The driver and its version, because its instructions are included in the count.
   [[nodiscard]] std::string driver() const {
     VkPhysicalDeviceDriverProperties driver{};
     driver.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES;
@@ -175,7 +175,7 @@ class Rig {
     return std::string(gpu_->name()) + ", " + std::data(driver.driverInfo);
   }
 
-  /// One frame through the stage, to where both buffers are free again.
+  /// Passes one frame through the stage, until both buffers are free again.
   [[gnu::always_inline]] void ours(Fence filled) {
     next_ = (next_ + 1) % buffers;
     require(stage_->accept(holds_->lend(next_, {}, std::move(filled)).value()).has_value(), "Convert::accept");
@@ -219,7 +219,7 @@ class Rig {
   std::uint32_t next_ = 0;
 };
 
-/// Frames that are there already, as a camera's are.
+/// Frames that are complete when they are submitted, as a camera's are.
 Operation finished_frames(const char* name, const std::shared_ptr<Rig>& rig, int batch) {
   const auto ours = [rig](int times) {
     for (int i = 0; i < times; ++i) rig->ours({});
@@ -230,7 +230,7 @@ Operation finished_frames(const char* name, const std::shared_ptr<Rig>& rig, int
   return {.name = name, .batch = batch, .ways = {{"dmaflow", ours}, {"by hand", same}}};
 }
 
-/// Frames that are not, and for which the GPU waits.
+/// Frames that are not complete, so the GPU waits for them.
 Operation awaited_frames(const char* name, const std::shared_ptr<Rig>& rig, int batch) {
   struct Fences {
     SwFence active;

@@ -1,11 +1,11 @@
-// Camera to display: the library's pipeline beside a hand-written loop of raw system calls, by turns in one run.
+// Camera to display: the library's pipeline and a hand-written loop of raw system calls, in alternation in one run.
 //
 //     loop [--camera PATH] [--display PATH] [--size WxH] [--frames N] [--rounds N] [--count] [--json FILE]
 //
-// Both use the same buffers (as many of the display's own), the same camera at 60 frames a second, and the same way of
-// committing. Counted in the middle of each run: system calls (by the kernel's tracepoint, for this process), the
-// process's CPU time, and frames shown. Under tests/lab/run --icount CPU time is instructions, user and kernel
-// together: with --count the program insists on that and fails above the limit.
+// Both use the same number of the display's own buffers, the same camera at 60 frames a second, and the same way of
+// committing. In the middle of each run the program counts system calls (with the kernel's tracepoint, for this
+// process), the process's CPU time, and frames shown. Under tests/lab/run --icount CPU time is instructions, user and
+// kernel together. With --count the program requires this and fails above the limit.
 #include "call_counter.hpp"
 #include "count.hpp"
 #include "raw/camera_to_display.hpp"
@@ -41,7 +41,7 @@ constexpr int buffers = 7;
 constexpr double cpu_limit = 1.03;     // the library's instructions, divided by the loop's
 constexpr double calls_limit = 1.005;  // and its system calls
 
-/// What one run cost, from the end of the warm-up.
+/// The cost of one run, counted from the end of the warm-up.
 struct Cost {
   double calls = 0;
   double cpu = 0;  // nanoseconds, or instructions
@@ -54,7 +54,7 @@ double cpu_time() {
   return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
 }
 
-/// Runs to the warm-up's end, then to the last frame, and takes the difference.
+/// Runs to the end of the warm-up, then to the last frame, and returns the difference.
 Cost cost_of(const bench::CallCounter& calls, const Options& options, const std::function<void(std::uint64_t)>& run_to,
              const std::function<std::uint64_t()>& shown) {
   run_to(warm_up);
@@ -63,7 +63,7 @@ Cost cost_of(const bench::CallCounter& calls, const Options& options, const std:
   const double cpu_before = cpu_time();
   run_to(warm_up + options.frames);
   const double cpu = cpu_time() - cpu_before;
-  const double count = calls.now() - calls_before - 2;  // less the two looks at the clocks
+  const double count = calls.now() - calls_before - 2;  // minus the two readings of the clocks
   const auto frames = static_cast<double>(options.frames);
   return {
       .calls = count / frames, .cpu = cpu / frames, .shown = (static_cast<double>(shown()) - shown_before) / frames};
@@ -104,7 +104,7 @@ Cost by_hand(const bench::CallCounter& calls, const Options& options) {
   return cost;
 }
 
-/// One figure of both.
+/// One figure, of the library and of the loop.
 bench::Count count_of(const char* unit, std::optional<double> limit, const std::vector<Cost>& ours,
                       const std::vector<Cost>& theirs, double Cost::* figure) {
   bench::Count count{.operation = "camera to display", .unit = unit, .limit = limit};

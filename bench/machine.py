@@ -1,4 +1,4 @@
-"""Says as JSON what bench/run ran on and with: the machine, the compiler, the library's commit, the versions of what it uses, the date.
+"""Prints as JSON what bench/run used: the machine, the compiler, the library's commit, the versions of packages, the date.
 
     machine.py BUILD [--quick]
 """
@@ -15,7 +15,7 @@ PACKAGES = ("qemu-system-x86", "libdrm-dev", "libvulkan-dev", "libbenchmark-dev"
 
 
 def said(*command):
-    """The first line that a command prints; empty where it fails or is not there."""
+    """The first line that a command prints; empty if it fails or does not exist."""
     try:
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
     except OSError:
@@ -25,7 +25,7 @@ def said(*command):
 
 
 def field(path, pattern):
-    """The first group of the first match in a file; empty where there is none."""
+    """The first group of the first match in a file; empty if there is none."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             match = re.search(pattern, file.read(), re.M)

@@ -1,8 +1,8 @@
-// Memory: what it costs to make, to import, to lend and to access, beside the same work in raw calls.
-//   memory            Google Benchmark: times, of which only the ratios in one run say anything (--help)
+// Memory: the cost of allocating, importing, lending and accessing it, compared with the same work in raw calls.
+//   memory            Google Benchmark: times, of which only the ratios within one run are meaningful (--help)
 //   memory --count [--json FILE] [BEGINNING]   instructions of the calling thread, in tests/lab/run --icount; the small
-//                     sizes, no bandwidths; only what has a name that begins so
-// What the machine has not is said in one line each and left out.
+//                     sizes, no bandwidths; only operations whose names begin with BEGINNING
+// Whatever the machine lacks is reported in one line each and left out.
 #include "call_counter.hpp"
 #include "count.hpp"
 #include "enlist_way.hpp"
@@ -46,25 +46,25 @@ int count(const Machine& machine, const CountOptions& options, std::string_view 
 
 // --- Times -----------------------------------------------------------------------------------------------------------
 
-/// What one run costs exactly, found once for each way.
+/// The exact counts of one run, determined once for each way.
 struct Exact {
-  double calls = 0;        // of the system, by this thread
-  double allocations = 0;  // by operator new, in all threads
+  double calls = 0;        // system calls of this thread
+  double allocations = 0;  // calls of operator new, in all threads
 };
 
 Exact exact_cost(const Way& way, int batch, const CallCounter& calls) {
   if (way.prepare) way.prepare(batch);
-  way.run(batch);  // what is done the first time only
+  way.run(batch);  // does what is done only the first time
   if (way.prepare) way.prepare(batch);
   const double calls_before = calls ? calls.now() : 0;
   const std::size_t allocations_before = heap_allocations();
   way.run(batch);
   const std::size_t allocations = heap_allocations() - allocations_before;
-  const double made = calls ? calls.now() - calls_before - 1 : 0;  // less the look itself
+  const double made = calls ? calls.now() - calls_before - 1 : 0;  // minus the reading itself
   return {.calls = made / batch, .allocations = static_cast<double>(allocations) / batch};
 }
 
-/// Microseconds of the calling thread. The kernel divides them by ticks: right on average.
+/// CPU time of the calling thread, in microseconds. The kernel splits it by its ticks, which is right on average.
 struct Cpu {
   double user = 0;
   double kernel = 0;
@@ -72,7 +72,7 @@ struct Cpu {
 
 Cpu cpu_time() {
   timespec now{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);  // brings the account up to date, which getrusage() does not
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);  // updates the accounting, which getrusage() does not
   rusage usage{};
   ::getrusage(RUSAGE_THREAD, &usage);
   const auto microseconds = [](const timeval& time) {
@@ -81,7 +81,7 @@ Cpu cpu_time() {
   return {.user = microseconds(usage.ru_utime), .kernel = microseconds(usage.ru_stime)};
 }
 
-/// Batches of runs; what they use up is made while the clock stands.
+/// Times batches of runs. What they consume is made while the clock is paused.
 void time_way(benchmark::State& state, const Operation& operation, const Way& way, const CallCounter& calls) {
   static std::map<const Way*, Exact> known;
   const auto found = known.find(&way);
@@ -110,7 +110,7 @@ void time_way(benchmark::State& state, const Operation& operation, const Way& wa
   }
 }
 
-/// Hands them to Google Benchmark. @p batches: so many, and not as many as it takes; 0: it decides.
+/// Registers them with Google Benchmark. @p batches: the number of batches; 0: Google Benchmark decides.
 void enlist(const std::vector<Operation>& operations, const CallCounter& calls, int batches) {
   for (const Operation& operation : operations) {
     for (const Way& way : operation.ways) {

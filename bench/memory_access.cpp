@@ -25,7 +25,7 @@ using dmaflow::Deadline;
 
 constexpr std::uint64_t read_write = DMA_BUF_SYNC_READ | DMA_BUF_SYNC_WRITE;
 
-/// A buffer mapped once by each.
+/// A buffer that is mapped once by the library and once by raw calls.
 struct Mapped {
   explicit Mapped(Buffer of)
       : buffer(std::move(of)),
@@ -48,7 +48,7 @@ struct Mapped {
   std::int64_t deadline_ns = std::chrono::nanoseconds(deadline.time().time_since_epoch()).count();
 };
 
-/// An access by raw calls on a kept mapping. @p body: what is done in it.
+/// An access by raw calls on a kept mapping. @p body: called during the access.
 template <typename Body>
 void access_by_hand(int fd, std::uint64_t flags, Body body) {
   require(raw::sync(fd, DMA_BUF_SYNC_START | flags) == 0, "DMA_BUF_IOCTL_SYNC");
@@ -92,7 +92,7 @@ Operation sync_operation(const std::string& maker, const std::shared_ptr<Mapped>
 
 // --- Bandwidth -------------------------------------------------------------------------------------------------------
 
-/// Every byte read once.
+/// Reads every byte once.
 void read_all(const void* memory, std::size_t bytes) {
   const std::span words(static_cast<const std::uint64_t*>(memory), bytes / sizeof(std::uint64_t));
   std::uint64_t sum = 0;
@@ -100,7 +100,7 @@ void read_all(const void* memory, std::size_t bytes) {
   asm volatile("" : : "r"(sum) : "memory");
 }
 
-/// Every byte written once, from memory of the same size.
+/// Writes every byte once, from memory of the same size.
 class Writer {
  public:
   explicit Writer(std::size_t bytes) : source_(bytes, 0x5a) {}
@@ -112,7 +112,7 @@ class Writer {
 
 constexpr int passes = 2;  // in a batch
 
-/// The mapped bytes, as @p mode may touch them.
+/// The mapped bytes, const if @p mode only reads.
 template <Access mode>
 auto* bytes_of(const CpuAccess& access) {
   if constexpr (mode == Access::read) {
@@ -122,7 +122,7 @@ auto* bytes_of(const CpuAccess& access) {
   }
 }
 
-/// @p work: on an address.
+/// @p work: called with the address of the memory.
 template <Access mode, typename Work>
 Operation bandwidth(const std::string& name, const std::shared_ptr<Mapped>& mapped, std::uint64_t flags, Work work) {
   const auto kept = [mapped, work] {
@@ -144,7 +144,7 @@ Operation bandwidth(const std::string& name, const std::shared_ptr<Mapped>& mapp
           .bytes = mapped->bytes};
 }
 
-/// The same on memory of the process, for comparison.
+/// The same on ordinary memory of the process, for comparison.
 template <typename Work>
 Operation ordinary(const std::string& name, std::size_t bytes, Work work) {
   const auto memory = std::make_shared<std::vector<unsigned char>>(bytes, 1);

@@ -13,16 +13,16 @@
 namespace bench {
 namespace {
 
-// --- The whole -------------------------------------------------------------------------------------------------------
+// --- The whole allocation --------------------------------------------------------------------------------------------
 
-/// What Device::allocator() makes images for where it can.
+/// The usage for which Device::allocator() makes images if it can.
 constexpr VkImageUsageFlags image_usage = VK_IMAGE_USAGE_SAMPLED_BIT | VK_IMAGE_USAGE_STORAGE_BIT |
                                           VK_IMAGE_USAGE_TRANSFER_SRC_BIT | VK_IMAGE_USAGE_TRANSFER_DST_BIT;
 
-/// Whether the library looks first for memory enough: where the kernel would kill for it.
+/// Whether the library first checks that there is enough memory, because the kernel would otherwise kill a process.
 enum class Looks : std::uint8_t { no, first };
 
-/// @p make: a dma-buf of the size by raw calls, or negative.
+/// @p make: returns a dma-buf of the size, made by raw calls, or a negative number.
 template <typename Make>
 Operation allocation(const Maker& maker, const Sized& size, Looks looks, Make make) {
   const auto ours = [allocator = maker.allocator, request = size.request()] {
@@ -72,7 +72,7 @@ Operation allocation(const Machine& machine, const Maker& maker, const Sized& si
 
 constexpr std::size_t page = 4096;  // bytes
 
-/// Buffers at some step of their way, by raw calls.
+/// Buffers that raw calls have brought to some step.
 class Stock {
  public:
   Stock(std::function<int()> make, std::size_t bytes) : make_(std::move(make)), bytes_(bytes) {}
@@ -84,7 +84,7 @@ class Stock {
     while (!maps_.empty()) unmap();
     while (!fds_.empty()) close();
   }
-  // One each time:
+  // Each of these functions does one buffer:
   void make() {
     fds_.push_back(make_());
     require(fds_.back() >= 0, "raw allocation");
@@ -121,7 +121,7 @@ class Stock {
 
 using Step = void (Stock::*)();
 
-/// @p step, on buffers that have gone through those before.
+/// @p step, on buffers that have gone through the steps in @p before.
 Way step_way(const std::shared_ptr<Stock>& stock, Step step, std::vector<Step> before) {
   const auto prepare = [stock, before = std::move(before)](int times) {
     stock->clear();

@@ -22,8 +22,8 @@ using dmaflow::Fd;
 
 constexpr int batch = 20;
 
-/// Buffers that no device has seen, all on one dma-buf: what a first import takes. The raw ways take a descriptor each.
-/// Nobody keeps an import of that dma-buf, for GBM would find its handle; what stays imported is another.
+/// Buffers that no device has imported, all on one dma-buf, for first imports. The raw ways use one descriptor each. No
+/// import of that dma-buf is kept, because GBM would find its handle. imported() has another dma-buf.
 class Fresh {
  public:
   Fresh(Buffer memory, Buffer imported) : memory_(std::move(memory)), imported_(std::move(imported)) {}
@@ -63,7 +63,7 @@ class Fresh {
   std::size_t next_ = 0;
 };
 
-/// @p import: of a buffer, by the library. The buffer ends with its descriptor and its import.
+/// @p import: imports a buffer with the library. Destroying the buffer closes its descriptor and ends its import.
 template <typename Import>
 Way first_by_library(const std::shared_ptr<Fresh>& fresh, Import import) {
   const auto ours = [fresh, import] {
@@ -73,7 +73,7 @@ Way first_by_library(const std::shared_ptr<Fresh>& fresh, Import import) {
   return {"dmaflow", repeat(ours), [fresh](int times) { fresh->make_buffers(times); }};
 }
 
-/// @p import: of a descriptor, by raw calls, and its end.
+/// @p import: imports a descriptor by raw calls and ends the import.
 template <typename Import>
 Way first_by_hand(const char* name, const std::shared_ptr<Fresh>& fresh, Import import) {
   const auto same = [fresh, import] {
@@ -90,7 +90,7 @@ Operation cached(const std::string& device, const std::shared_ptr<Fresh>& fresh,
   return {.name = "import/" + device + "/cached", .batch = 1000, .ways = {{"dmaflow", repeat(ours)}}};
 }
 
-/// Memory that the import takes: the heap's, else that of the device's own maker.
+/// Memory that @p import accepts: the heap's, else that of the device's own allocator.
 template <typename Import>
 std::shared_ptr<Fresh> importable(const Machine& machine, const std::string& device, dmaflow::Allocator* own,
                                   dmaflow::Size size, Import import) {
@@ -142,7 +142,7 @@ std::uint32_t mode_blob(int card, std::uint32_t connector, dmaflow::Size size) {
   return blob;
 }
 
-/// What the library tries with each framebuffer, by hand: all of the plane, in the mode of that size.
+/// The test commit that the library makes for each framebuffer, by hand: on the whole plane, in the mode of that size.
 raw::TestCommit test_commit(int card, const dmaflow::kms::Output& output, const dmaflow::kms::Plane& plane,
                             dmaflow::Size size) {
   const std::uint32_t crtc = output.crtc_id();
@@ -169,7 +169,7 @@ raw::TestCommit test_commit(int card, const dmaflow::kms::Output& output, const 
   return commit;
 }
 
-/// A plane that shows nothing, set to frames of its monitor's first mode.
+/// A plane that shows nothing, configured for frames in the size of its monitor's first mode.
 dmaflow::Result<dmaflow::kms::Plane*> prepared_plane(dmaflow::kms::Output& output, dmaflow::Size size) {
   auto plane = output.plane({.may_show_to_try = false});
   if (!plane) return plane;

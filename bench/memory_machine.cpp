@@ -10,7 +10,7 @@
 namespace bench {
 namespace {
 
-/// The device, or a line that says why there is none.
+/// The device; if there is none, prints a line with the reason.
 template <typename T>
 T take(dmaflow::Result<T> opened, const char* what) {
   if (opened) return std::move(*opened);

@@ -1,4 +1,4 @@
-// What there is on a machine to make memory with, and to import it into.
+// The devices of a machine that allocate or import memory.
 #pragma once
 
 #include <dmaflow/allocator.hpp>
@@ -17,7 +17,7 @@
 
 namespace bench {
 
-/// What is missing is null, and was said in one line on stderr.
+/// A missing device is null, and was reported in one line on stderr.
 struct Machine {
   std::unique_ptr<dmaflow::heap::Allocator> heap;
   dmaflow::Fd raw_heap;  ///< the same device file, for raw calls
@@ -33,14 +33,14 @@ void leave_out(const std::string& what, const std::string& why);
 
 [[nodiscard]] Machine open_machine();
 
-/// By operator new so far, in all threads of the program.
+/// The number of calls of operator new so far, in all threads of the program.
 [[nodiscard]] std::size_t heap_allocations();
 
-/// A size of frames of 32 bits a pixel.
+/// A frame size, with 32 bits a pixel.
 struct Sized {
   const char* name = "";
   dmaflow::Size size{};
-  int batch = 1;  ///< how many are alive at once where that is asked for
+  int batch = 1;  ///< how many are alive at once, if an operation needs several
   [[nodiscard]] std::size_t bytes() const { return std::size_t{4} * size.width * size.height; }
   [[nodiscard]] dmaflow::Request request() const { return {.size = size, .format = dmaflow::formats::xrgb8888}; }
 };
@@ -50,7 +50,7 @@ inline constexpr Sized mib1{.name = "1 MiB", .size = {512, 512}, .batch = 10};
 inline constexpr Sized full_hd{.name = "1080p", .size = {1920, 1080}, .batch = 3};
 inline constexpr Sized ultra_hd{.name = "4K", .size = {3840, 2160}, .batch = 1};
 
-/// Who makes memory; the name is the same on every machine with the same driver.
+/// An allocator of memory. Its name is the same on every machine with the same driver.
 struct Maker {
   enum class Kind : std::uint8_t { heap, udmabuf, dumb, gbm, vulkan };
   Kind kind;
@@ -60,7 +60,7 @@ struct Maker {
 };
 [[nodiscard]] std::vector<Maker> makers(const Machine& machine);
 
-/// One frame of it, or nothing: then it was said why.
+/// One frame of it, or an empty buffer; then the reason was printed.
 [[nodiscard]] dmaflow::Buffer one_of(const Maker& maker, const Sized& size);
 
 }  // namespace bench

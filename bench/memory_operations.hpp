@@ -1,4 +1,4 @@
-// Memory made, imported, lent and accessed: each the library's way and in raw calls.
+// Allocating, importing, lending and accessing memory, each with the library and in raw calls.
 #pragma once
 
 #include "memory_machine.hpp"
@@ -9,27 +9,26 @@
 
 namespace bench {
 
-// What the operations use lives as long as they do, but for the machine, which the caller keeps.
+// The operations own what they use, except for the machine, which must outlive them.
 
-/// allocate/MAKER/SIZE: made, and given back. Ways: dmaflow, raw, and "raw, checked": with what the library checks.
+/// allocate/MAKER/SIZE: allocate and free. Ways: dmaflow, raw, and "raw, checked", which has the library's checks.
 [[nodiscard]] std::vector<Operation> allocations(const Machine& machine, std::span<const Sized> sizes);
 
-/// step/MAKER/SIZE/STEP: where the time of raw calls goes. alloc: made, not given back. map. touch: the first write to
-/// every page of a mapping. zero: the whole of it written once more, by memset. unmap, of touched pages. close: given
-/// back.
+/// step/MAKER/SIZE/STEP: the steps of the raw calls. alloc: allocate, without freeing. map. touch: the first write to
+/// every page of a mapping. zero: write all of it again, by memset. unmap, of touched pages. close: free.
 [[nodiscard]] std::vector<Operation> allocation_steps(const Machine& machine, std::span<const Sized> sizes);
 
-/// import/DEVICE/first: an import and its end. import/DEVICE/cached: asked for again.
+/// import/DEVICE/first: import a new buffer and end the import. import/DEVICE/cached: import it again.
 [[nodiscard]] std::vector<Operation> imports(const Machine& machine);
 
-/// hold/pool: acquired and let go. hold/set: lent, let go and taken back.
+/// hold/pool: acquire and release. hold/set: lend, release and take back.
 [[nodiscard]] std::vector<Operation> holds(const Machine& machine);
 
-/// access/MAKER/map, sync, unmap. access/MAKER/sync: on a mapping that is kept. Of 1080p.
+/// access/MAKER/map, sync, unmap. access/MAKER/sync: on a kept mapping. The size is 1080p.
 [[nodiscard]] std::vector<Operation> accesses(const Machine& machine);
 
-/// read/MAKER, write/MAKER: every byte of a 1080p frame, on a mapping that is kept. "mapped anew" is the library's for
-/// a program that keeps none. read/malloc and write/malloc stand beside.
+/// read/MAKER, write/MAKER: access every byte of a 1080p frame on a kept mapping. The way "mapped anew" maps for each
+/// access with the library. read/malloc and write/malloc are for comparison.
 [[nodiscard]] std::vector<Operation> bandwidths(const Machine& machine);
 
 }  // namespace bench

@@ -1,12 +1,12 @@
-// Runs programs that show cameras, all at once, and measures them from outside, whatever they are made of.
+// Runs programs that show cameras, all at the same time, and measures them from outside, whatever they use.
 //
 //     outside --out FILE [options] -- PROGRAM ARGUMENT... [--- PROGRAM ARGUMENT...]...
 //
-// Unlike dmaflow-measure, which follows one program through its whole stream and traces every call, it looks at the
-// middle of the stream, in two windows one after the other. In the first nothing is traced: the kernel counts (perf's
-// counters on tracepoints, all threads of a program), and this process sleeps, so that measuring costs the measured
-// nothing. In the second, a short one, the kernel's trace gives the latency of each frame and the calls by name. Then
-// come pictures of the screen, and the programs are ended. Needs root.
+// dmaflow-measure follows one program through its whole stream and traces every call. This program measures the middle
+// of the stream, in two windows one after the other. In the first nothing is traced: the kernel counts (perf's counters
+// on tracepoints, all threads of a program), and this process sleeps, so that measuring does not add to the programs'
+// cost. In the second, which is short, the kernel's trace gives the latency of each frame and the calls by name. Then
+// it takes pictures of the screen and ends the programs. Needs root.
 #include "outside_counters.hpp"
 #include "outside_trace.hpp"
 
@@ -53,8 +53,8 @@ struct Options {
 struct Program {
   std::vector<std::string> command;
   pid_t process = -1;
-  int go = -1;      // written to when it may begin
-  int output = -1;  // a memfd with what it said
+  int go = -1;      // a byte is written here when it may begin
+  int output = -1;  // a memfd with its output
   std::optional<int> status;
   std::optional<outside::ProcessCounters> counters;
 };
@@ -83,7 +83,7 @@ std::vector<Program> programs_of(const std::vector<std::string>& words) {
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);  // NOLINT(concurrency-mt-unsafe): there is one thread
-  // A shell's background jobs ignore it, and so would the program.
+  // Background jobs of a shell ignore SIGINT, and the program would inherit that.
   ::signal(SIGINT, SIG_DFL);
   std::vector<std::string> words = program.command;
   std::vector<char*> arguments;
@@ -97,14 +97,14 @@ std::vector<Program> programs_of(const std::vector<std::string>& words) {
   ::_exit(127);
 }
 
-/// It waits for a byte, so that its counters are there before its first call.
+/// The program waits for a byte, so that its counters exist before its first call.
 void start(Program& program) {
   int go[2];
   program.output = ::memfd_create("output", MFD_CLOEXEC);
   if (program.output < 0 || ::pipe2(go, O_CLOEXEC) != 0) give_up("no descriptors");
   program.process = ::fork();
   if (program.process == 0) {
-    ::close(go[1]);  // or it would wait for itself
+    ::close(go[1]);  // otherwise the child would never see the end of the pipe
     become(program, go[0]);
   }
   if (program.process < 0) give_up("no process");
@@ -115,7 +115,7 @@ void start(Program& program) {
   program.counters = std::move(*counters);
 }
 
-/// The programs under way: ends them, however this ends.
+/// The running programs. Ends them in every case when it is destroyed.
 class Programs {
  public:
   explicit Programs(std::vector<Program>& all) : all_(all) {
@@ -136,7 +136,7 @@ class Programs {
     }
     ::close(signals_);
   }
-  /// Sleeps until the time is over. False as soon as a program has ended, or this one was told to.
+  /// Sleeps until @p end. False as soon as a program has ended or this one was asked to end.
   bool sleep_until(Clock::time_point end) {
     while (true) {
       if (!reap()) return false;
@@ -146,7 +146,7 @@ class Programs {
       ::poll(&wait, 1, static_cast<int>(left));
     }
   }
-  /// Asks them to end, and makes them.
+  /// Asks the programs to end, and kills those that do not.
   void finish() {
     for (const int signal : {SIGINT, SIGKILL}) {
       const auto end = Clock::now() + std::chrono::seconds(5);
@@ -201,7 +201,7 @@ std::string said(const Program& program) {
   return text;
 }
 
-/// What happened between two looks.
+/// The difference between two readings.
 json difference(const outside::ProcessCounts& from, const outside::ProcessCounts& to) {
   return {{"calls", to.calls - from.calls},
           {"frames", to.frames - from.frames},
@@ -215,7 +215,7 @@ class Measurement {
   Measurement(const Options& options, std::vector<Program>& programs)
       : options_(options), programs_(programs), run_(programs) {}
 
-  /// Empty where it went well, else why not.
+  /// Empty on success, else the reason for the failure.
   std::string take() {
     for (Program& program : programs_) start(program);
     auto flips = outside::GuestCounters::open();
@@ -227,7 +227,7 @@ class Measurement {
     if (!count(*flips) || !trace() || !pictures()) return "it ended by itself";
     return "";
   }
-  /// The programs' ends, and the whole.
+  /// Ends the programs and returns the complete result.
   json finish(const std::string& why) {
     run_.finish();
     result_["failed"] = why;
@@ -267,7 +267,7 @@ class Measurement {
   bool count(const outside::GuestCounters& guest) {
     const auto threads_before = outside::kernel_threads();
     const auto descriptors_before = descriptors();
-    // What this process used for the look is accounted when it sleeps: before the window.
+    // The CPU time for these readings is accounted when this process sleeps, so it sleeps before the window.
     if (!run_.sleep_until(Clock::now() + std::chrono::milliseconds(5))) return false;
     const outside::GuestCounts guest_before = guest.now();
     std::vector<outside::ProcessCounts> before;
@@ -319,7 +319,7 @@ class Measurement {
     return true;
   }
 
-  /// One after the other; the programs go on meanwhile.
+  /// Takes the pictures one after the other; the programs continue meanwhile.
   bool pictures() {
     for (const std::string& command : options_.shots) {
       [[maybe_unused]] const int status = std::system(command.c_str());  // NOLINT(concurrency-mt-unsafe,cert-env33-c)

@@ -26,7 +26,7 @@ std::uint64_t count_of(const dmaflow::Fd& fd) {
 
 double tick() { return 1.0 / static_cast<double>(::sysconf(_SC_CLK_TCK)); }
 
-/// The fields of /proc/PID/stat after the name, which may hold anything: the first is the state, number 3 there.
+/// The fields of /proc/PID/stat after the name, which may contain anything. The first is the state, field 3 of proc(5).
 std::vector<std::string> stat_fields(const fs::path& proc, std::string* name = nullptr) {
   std::ifstream file(proc / "stat");
   std::string line;
@@ -41,8 +41,7 @@ std::vector<std::string> stat_fields(const fs::path& proc, std::string* name = n
   return fields;
 }
 
-/// Of one processor: what its tasks have used, interrupts on top of them included
-/// (Documentation/scheduler/sched-stats.rst).
+/// The CPU time of one processor's tasks, including interrupts during them (Documentation/scheduler/sched-stats.rst).
 double tasks_of(std::istringstream& line) {
   std::uint64_t nanoseconds = 0;
   std::string word;
@@ -117,7 +116,7 @@ std::map<pid_t, KernelThread> kernel_threads() {
     if (process <= 0) continue;
     KernelThread thread;
     const auto fields = stat_fields(entry.path(), &thread.name);
-    // kthreadd is 2, and the parent of all others.
+    // kthreadd has process id 2 and is the parent of all other kernel threads.
     if (fields.size() <= parent || fields[parent] != "2") continue;
     std::uint64_t nanoseconds = 0;
     std::ifstream(entry.path() / "schedstat") >> nanoseconds;

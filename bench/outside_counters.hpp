@@ -1,5 +1,5 @@
-// What the kernel counts of a program and of the whole machine, without tracing: perf's counters on tracepoints, and
-// /proc. To look costs a few system calls; between two looks it costs nothing that could be measured.
+// The kernel's counters for a program and for the whole machine, without tracing: perf's counters on tracepoints, and
+// /proc. Reading them costs a few system calls. Between two readings the cost is too small to measure.
 #pragma once
 
 #include <dmaflow/fd.hpp>
@@ -14,21 +14,21 @@
 
 namespace outside {
 
-/// Of one program, all its threads, since its start.
+/// Counts of one program with all its threads, since its start.
 struct ProcessCounts {
   std::uint64_t calls = 0;   ///< system calls
-  std::uint64_t frames = 0;  ///< that a camera's queue gave it (vb2_dqbuf)
-  std::uint64_t cpu_ns = 0;  ///< on a processor, user and kernel
-  double user_s = 0;         ///< of it by the accounting of /proc, in whole hundredths
+  std::uint64_t frames = 0;  ///< frames that it dequeued from a camera (vb2_dqbuf)
+  std::uint64_t cpu_ns = 0;  ///< CPU time, user and kernel
+  double user_s = 0;         ///< the user part as accounted in /proc, in whole hundredths of a second
   double system_s = 0;
 };
 
 class ProcessCounters {
  public:
-  /// For a process that has no threads yet. The reason in words where the kernel refuses.
+  /// For a process that has no threads yet. The error is the reason as text.
   static std::expected<ProcessCounters, std::string> open(pid_t process);
   [[nodiscard]] ProcessCounts now() const;
-  /// How many it has open. Takes longer than now(): not within a window.
+  /// The number of its open descriptors. Takes longer than now(), so do not call it within a window.
   [[nodiscard]] std::int64_t descriptors() const;
 
  private:
@@ -38,10 +38,10 @@ class ProcessCounters {
   dmaflow::Fd cpu_;
 };
 
-/// Of the whole machine.
+/// Counts of the whole machine.
 struct GuestCounts {
-  std::uint64_t flips = 0;  ///< events of displays (drm_vblank_event_delivered)
-  double busy_s = 0;        ///< what all tasks of all processors have used, the kernel's threads included
+  std::uint64_t flips = 0;  ///< flip events of displays (drm_vblank_event_delivered)
+  double busy_s = 0;        ///< CPU time of all tasks on all processors, including the kernel's threads
 };
 
 class GuestCounters {
@@ -50,17 +50,17 @@ class GuestCounters {
   [[nodiscard]] GuestCounts now() const;
 
  private:
-  std::vector<dmaflow::Fd> flips_;  // one a processor
+  std::vector<dmaflow::Fd> flips_;  // one for each processor
 };
 
-/// What the kernel's own threads have used, by process id: a name and seconds.
+/// The name and CPU time of one of the kernel's own threads.
 struct KernelThread {
   std::string name;
   double seconds = 0;
 };
 std::map<pid_t, KernelThread> kernel_threads();
 
-/// Seconds between two looks, by what they do: "camera" (vivid), "workers" (kworker), "other".
+/// CPU seconds between two readings, by the threads' purpose: "camera" (vivid), "workers" (kworker), "other".
 std::map<std::string, double> spent(const std::map<pid_t, KernelThread>& from, const std::map<pid_t, KernelThread>& to);
 
 }  // namespace outside

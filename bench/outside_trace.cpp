@@ -156,7 +156,8 @@ void Trace::left(std::int64_t thread, std::size_t program, const char* begin, co
 void Trace::pair() {
   for (std::size_t i = 0; i < traced_.programs.size(); ++i) {
     TracedProgram& program = traced_.programs[i];
-    // A program that asks in two ways for each frame (a plane, then a flip to learn when) is taken at one of them.
+    // A program may make two kinds of calls for each frame (set a plane, then flip to learn the time). Only one is
+    // used.
     for (auto& [request, times] : commits_[i]) {
       if (times.size() > program.commits.size()) program.commits = times;
     }
@@ -164,7 +165,7 @@ void Trace::pair() {
     for (const double commit : program.commits) {
       const auto flip = std::ranges::lower_bound(traced_.flips, commit);
       const auto frame = std::ranges::lower_bound(given_[i], commit, {}, &Given::time);
-      // The newest frame that the program had.
+      // The newest frame that the program had dequeued.
       if (flip == traced_.flips.end() || frame == given_[i].begin()) continue;
       program.latencies.push_back(*flip - std::prev(frame)->timestamp);
     }

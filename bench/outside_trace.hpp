@@ -1,5 +1,5 @@
-// The kernel's trace of programs that show cameras, for a while in the middle of their streams: each frame's latency,
-// and system calls by name. Needs root.
+// Traces programs that show cameras, for a while in the middle of their streams: each frame's latency, and system calls
+// by name. Needs root.
 #pragma once
 
 #include <dmaflow/fd.hpp>
@@ -17,32 +17,32 @@
 namespace outside {
 
 struct TracedProgram {
-  std::uint64_t frames = 0;                      ///< that a camera's queue gave it
+  std::uint64_t frames = 0;                      ///< frames that it dequeued from a camera
   std::map<std::string, std::uint64_t> by_name;  ///< its system calls
-  /// When it asked for a frame on the screen, seconds: calls that the kernel granted. An atomic commit, or what was
-  /// there before (page flip, plane).
+  /// The times, in seconds, of its successful calls that show a frame: atomic commits, or the legacy calls (page flip,
+  /// set plane).
   std::vector<double> commits;
-  /// Seconds from a frame's time stamp to the display's event after its commit. Empty where several displays show,
-  /// whose events look alike.
+  /// Seconds from a frame's time stamp to the display's event after its commit. Empty if several displays show frames,
+  /// because their events cannot be told apart.
   std::vector<double> latencies;
 };
 
 struct Traced {
-  std::vector<TracedProgram> programs;  ///< as they were given
-  std::vector<double> flips;            ///< when, of all displays
-  std::uint64_t lost = 0;               ///< events the kernel had no room for
+  std::vector<TracedProgram> programs;  ///< in the given order
+  std::vector<double> flips;            ///< times of the flips of all displays
+  std::uint64_t lost = 0;               ///< events that did not fit into the kernel's buffer
 };
 
 class Trace {
  public:
-  /// Begins. The reason in words where that is not possible.
+  /// Starts tracing. The error is the reason as text.
   static std::expected<std::unique_ptr<Trace>, std::string> start(std::span<const pid_t> processes);
   Trace(const Trace&) = delete;
   Trace& operator=(const Trace&) = delete;
   ~Trace();
-  /// Takes what there is. A few times a second, or the kernel's room runs out.
+  /// Reads the pending events. Must be called a few times a second, or the kernel's buffer overflows.
   void collect();
-  /// Stops tracing and takes the rest.
+  /// Stops tracing and reads the rest.
   const Traced& finish();
 
  private:
@@ -53,8 +53,8 @@ class Trace {
     double time = 0;
   };
   struct Given {
-    double time = 0;       // when the program got it
-    double timestamp = 0;  // when it was exposed
+    double time = 0;       // when the program dequeued the frame
+    double timestamp = 0;  // when the frame was exposed
   };
   void line(const char* begin, const char* end);
   void entered(std::int64_t thread, std::size_t program, double time, const char* begin, const char* end);
@@ -63,8 +63,8 @@ class Trace {
 
   std::string instance_;  // a directory of tracefs
   dmaflow::Fd pipe_;
-  std::string rest_;                             // half a line
-  std::map<std::int64_t, std::size_t> threads_;  // the program of each
+  std::string rest_;                             // an incomplete line
+  std::map<std::int64_t, std::size_t> threads_;  // the index of each thread's program
   std::map<std::int64_t, Call> pending_;
   std::vector<std::vector<Given>> given_;
   std::vector<std::map<std::uint64_t, std::vector<double>>> commits_;  // by request

@@ -1,9 +1,9 @@
-"""Draws plots with gnuplot, as SVG to stand inside a page.
+"""Draws plots with gnuplot, as SVG to embed in a page.
 
 A plot is {"title", "x", "y": labels with units, "log": "x|y|xy|", "kind", "series": [{"name", "points"}]}. Kinds:
   lines   points [x, y], or [x, y, low, high] with the spread of y
-  bars    points [category, y]: one bar lying for each, from 0
-  ratios  points [category, y] or [category, y, low, high]: one bar lying for each, from 1; "limit" is drawn as a line
+  bars    points [category, y]: one horizontal bar for each, from 0
+  ratios  points [category, y] or [category, y, low, high]: one horizontal bar for each, from 1; "limit" is drawn as a line
 """
 
 import math
@@ -23,11 +23,11 @@ set title {title} textcolor rgb '#22272e' offset 0,-0.3
 
 
 class PlotError(Exception):
-    """gnuplot is not there or refused; the message says why."""
+    """gnuplot is missing or failed; the message says why."""
 
 
 def text(words):
-    """As a string of gnuplot's."""
+    """The words as a string for gnuplot."""
     return '"' + str(words).replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"'
 
 
@@ -36,7 +36,7 @@ def number(value):
 
 
 def short(value):
-    """A figure to stand at a bar."""
+    """A figure as the label of a bar."""
     if value == 0:
         return "0"
     if abs(value) >= 1000:
@@ -45,7 +45,7 @@ def short(value):
 
 
 def draw(plot):
-    """The SVG of one plot; empty where there is nothing to compare."""
+    """The SVG of one plot; empty if there is nothing to compare."""
     series = [one for one in plot.get("series", []) if one.get("points")]
     if sum(len(one["points"]) for one in series) < 2:
         return ""
@@ -66,14 +66,14 @@ def draw(plot):
 
 
 def as_bars(plot, series):
-    """Lines of one point each are none: a bar for each."""
+    """Turns lines that have only one point each into bars."""
     points = [[one["name"], *one["points"][0][1:]] for one in series]
     shown = {"title": plot.get("title", ""), "y": plot.get("y", ""), "kind": "bars", "log": plot.get("log", "")}
     return shown, [{"name": "", "points": points}]
 
 
 def in_page(svg, name, title):
-    """The same with identifiers that no other plot in the page has, and a title that says what it shows."""
+    """The SVG with identifiers that are unique in the page, and with a title that says what it shows."""
     svg = re.sub(r"\bid=(['\"])", rf"id=\1{name}-", svg)
     svg = re.sub(r"(href=['\"]|url\()#", rf"\1#{name}-", svg)
     svg = re.sub(r"<title>.*?</title>", "", svg, flags=re.S)
@@ -85,7 +85,7 @@ def in_page(svg, name, title):
 
 def lines(plot, series):
     log = plot.get("log", "")
-    # The key stands below: beside it, names would leave no room for what they name.
+    # The key is below the plot: beside it, long names would leave no room for the plot.
     columns = max(1, min(4, len(series), 100 // (8 + max(len(str(one["name"])) for one in series))))
     height = 370 + 20 * math.ceil(len(series) / columns)
     script = HEAD.format(width=WIDTH, height=height, title=text(plot.get("title", "")))
@@ -137,7 +137,7 @@ def bytes_text(size):
 
 
 def bars(plot, series):
-    """Lying bars: the names of what is compared are long, and are read more easily so."""
+    """Horizontal bars, because the names of the categories are long."""
     categories = list(dict.fromkeys(point[0] for one in series for point in one["points"]))
     log = "x" if "y" in plot.get("log", "") else ""
     base, low, high = bounds(plot, series, log)
@@ -177,13 +177,13 @@ def bars_drawn(series, categories, base):
         drawn.append(f"$d{index} using 1:2:3:4:5:6 with boxxyerror lc rgb '{colour}' title {text(one['name'])}")
         if has_spread:
             drawn.append(f"$d{index} using 1:2:7:8 with xerrorbars lc rgb '#22272e' pt 0 lw 1 notitle")
-        # Beyond the bar and its spread, whichever reaches further.
+        # Labels begin after the bar or its spread, whichever reaches further.
         drawn.append(f"$d{index} using ($4>$8?$4:$8):2:9 with labels left offset 0.6,0 font ',11' tc rgb '#3f4752' notitle")
     return script + "plot " + ", ".join(drawn) + "\n"
 
 
 def bounds(plot, series, log):
-    """Where bars begin, and the ends of the axis."""
+    """Returns where bars begin, and the two ends of the axis."""
     values = [value for one in series for point in one["points"] for value in point[1:] if value is not None]
     top = max(values)
     if log:

@@ -1,4 +1,4 @@
-// What operations are written with.
+// Helpers for writing operations.
 #pragma once
 
 #include "operation.hpp"
@@ -11,14 +11,14 @@
 
 namespace bench {
 
-/// The value, or the end of the program.
+/// Returns the value, or ends the program if there is an error.
 template <typename T>
 T must(dmaflow::Result<T> result) {
   if (!result) give_up(result.error().message());
   if constexpr (!std::is_void_v<T>) return std::move(*result);
 }
 
-/// Calls it so many times, inlined: the way into it is not what is measured.
+/// Calls it the given number of times, inlined, so that the cost of the call itself is not measured.
 template <typename Once>
 struct Repeated {
   Once once;

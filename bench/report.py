@@ -1,9 +1,9 @@
-"""Makes one self-contained page of a DIR/results.json, and five lines of it for a terminal.
+"""Makes one self-contained page from DIR/results.json, and a summary of five lines for a terminal.
 
     report.py DIR        writes DIR/report.html and prints the summary
 
-It shows whatever parts there are (results.py says what a part is); which program made them is nothing to it. The page opens
-offline: the plots are inside it. Where gnuplot is missing or refuses, the page says so in the plot's place.
+It shows all parts (results.py says what a part is) and does not depend on the programs that made them. The page opens offline: the
+plots are inside it. If gnuplot is missing or fails, the page says so in place of the plot.
 """
 
 import html
@@ -33,7 +33,7 @@ GAUGES = {
             "times are this machine's, and where it is emulated they are no machine's that anybody uses.",
 }
 
-LONG = 30  # rows of a table, from which on it is folded
+LONG = 30  # a table with more rows is folded
 
 STYLE = """
 body { font: 15px/1.5 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif; color: #22272e; background: #f3f5f7; margin: 0 }
@@ -82,7 +82,7 @@ def grouped(value):
 
 
 def figure(value, column=""):
-    """A cell for people; the JSON has all digits."""
+    """A value as rounded text for a cell; the JSON has all digits."""
     if value is None:
         return "&ndash;"
     if isinstance(value, bool):
@@ -115,7 +115,7 @@ def table(one):
     page += "<div class=wide><table><tr>"
     page += "".join(f"<th{kind}>{escaped(column)}</th>" for kind, column in zip(kinds, columns)) + "</tr>"
     for row in rows:
-        # A row that begins with a name begins a group, where others do not.
+        # A row with a name in its first cell begins a group.
         page += "<tr class=first>" if row and row[0] != "" else "<tr>"
         page += "".join(f"<td{kind}>{figure(value, column)}</td>" for kind, column, value in zip(kinds, columns, row)) + "</tr>"
     return page + "</table></div>" + ("</details>" if is_long else "") + note(one.get("notes"))
@@ -126,7 +126,7 @@ def note(text):
 
 
 class Plots:
-    """Numbers the plots, for each needs names of its own in the page."""
+    """Numbers the plots, because each needs unique identifiers in the page."""
 
     def __init__(self):
         self.count = 0
@@ -205,7 +205,7 @@ def target_cell(target):
 
 
 def part_shown(part, plots, name):
-    # What is seen first is the plot; the figures are below it.
+    # The plots come first, the figures are below them.
     page = f"<h3 id={name}>{escaped(part.get('title', part['name']))}</h3>"
     page += "".join(plots.show(one) for one in part.get("plots") or [])
     page += "".join(table(one) for one in part.get("tables") or [])
@@ -264,7 +264,7 @@ def whole_page(results):
 
 
 def instruction_line(results):
-    """Over all operations and kernels: the library's instructions divided by those of the first raw way."""
+    """Summary over all operations and kernels: the library's instructions divided by those of the first raw way."""
     ratios = [(point[1], f"{point[0]}, {series['name']}")
               for part in results["parts"] for one in part.get("plots") or [] if one.get("kind") == "ratios" and "nstructions" in one["title"]
               for series in one["series"] for point in series["points"]]
@@ -275,7 +275,7 @@ def instruction_line(results):
 
 
 def gauge_line(results, words):
-    """What parts say of themselves, of those whose first table is of such a gauge."""
+    """The summaries of the parts whose first table has one of these gauges."""
     said = [part["summary"] for part in results["parts"]
             if part.get("summary") and part.get("tables") and part["tables"][0].get("gauge") in words]
     return "; ".join(said) or "not measured"

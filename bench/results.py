@@ -1,12 +1,12 @@
-"""Makes DIR/results.json of what the steps of bench/run left in DIR/steps.
+"""Makes DIR/results.json from the files that the steps of bench/run left in DIR/steps.
 
     results.py DIR
 
-Each step is a line of DIR/steps/steps.tsv: id, program, form, where, seconds, status, command. It left ID.json, in the form's own
-shape; ID.log, what it said; ID.machine, where it ran. What different kernels gave of the same program and form stands in one part.
+Each step is a line of DIR/steps/steps.tsv: id, program, form, where, seconds, status, command. It left ID.json, whose format depends on
+the form; ID.log, its output; ID.machine, where it ran. Results of the same program and form on different kernels are in one part.
 
 A part is {"name", "question": [..], "title", "taken", "tables", "plots"} and may have "targets" and "summary". A program may
-write parts itself (form "part"). A step that failed leaves its error, and what it wrote nevertheless.
+write parts itself (form "part"). For a step that failed, results.json has its error and whatever it wrote.
 """
 
 import json
@@ -16,7 +16,7 @@ import statistics
 import sys
 
 QUESTIONS = {"fences": 5, "connector": 7, "gpu": 6, "loop": 1}
-# Of the benchmarks of memory, by how their names begin: all but these are about allocating and importing.
+# The benchmarks of memory whose names begin so are about CPU access, all others about allocating and importing.
 ACCESS = re.compile(r"(cpu|map|sync|read|write|access|kept|bandwidth)", re.I)
 SUBJECTS = {1: "camera to display", 3: "allocation and import", 4: "CPU access", 5: "fences", 6: "the GPU stage", 7: "process events"}
 
@@ -32,7 +32,7 @@ TIMED = (
 )
 
 
-# --- What the steps left ---------------------------------------------------------------------------------------------
+# --- Results of the steps --------------------------------------------------------------------------------------------
 
 
 class Step:
@@ -50,7 +50,7 @@ class Step:
         self.error = self.what_failed() if self.status or self.data is None else None
 
     def what_failed(self):
-        """In words: a program that left its figures and ended badly found them bad itself."""
+        """The failure as text. A program that left figures but returned status 1 found that they exceed its limit."""
         if self.form == "count" and self.status == 1 and self.data is not None:
             return "over its limit" + self.quoted(r"more than|ours/its")
         if self.status == 124:
@@ -60,13 +60,13 @@ class Step:
         return f"status {self.status}" + self.quoted(r"error|fail|not there|could not")
 
     def quoted(self, pattern):
-        """The last lines it said, those that match if there are such."""
+        """The last lines of its output that match, or else its last lines."""
         lines = [" ".join(line.split()) for line in self.log.splitlines() if line.strip()]
         its = ([line for line in lines if re.search(pattern, line, re.I)] or lines)[-3:]
         return ": " + "; ".join(its) if its else ""
 
     def kernel(self):
-        """As short as can be told apart: "6.12", "7.2", "host 6.18"."""
+        """The shortest unambiguous name: "6.12", "7.2", "host 6.18"."""
         release = re.match(r"\d+\.\d+", self.machine)
         name = release.group() if release else self.where
         return f"host {name}" if self.where == "host" else name
@@ -106,7 +106,7 @@ def question_of(program, operation):
 
 
 def by_question(program, operations):
-    """The names of operations, by the question that they answer."""
+    """The names of the operations, grouped by the question that they answer."""
     parted = {}
     for operation in operations:
         parted.setdefault(question_of(program, operation), []).append(operation)
@@ -154,7 +154,7 @@ class Ways:
         return [median * scale, 100 * (third - first) / median if median else 0.0, ratio[1] if ratio else None]
 
     def ratio(self, kernel, operation, way=None):
-        """Ours divided by the way's (by default raw's): from, median, to."""
+        """The library's figure divided by the way's (by default raw's): low, median, high."""
         ways = self.figures[kernel].get(operation, {})
         names = list(ways)
         way = way or (names[1] if len(names) > 1 else None)
@@ -201,7 +201,7 @@ def count_parts(program, steps):
     for question, names in by_question(program, operations):
         part = {"name": f"{program}, instructions", "question": [question], "title": f"Instructions: {SUBJECTS[question]}",
                 "taken": taken, "tables": [], "plots": [], "targets": []}
-        # Counts first: they are the headline.
+        # Counts first, because they are the headline.
         for unit, ways in sorted(units.items(), key=lambda pair: pair[0] == "instructions"):
             its = [name for name in names if name in ways.operations()]
             if its:
@@ -231,7 +231,7 @@ def add_counted(part, unit, ways, names):
 
 
 def add_calls(part, ways):
-    """The headline: system calls a frame, counted where no frame is lost for want of a processor."""
+    """The headline: system calls a frame, counted in runs in which no frame is lost because the processor is busy."""
     for kernel, operations in ways.figures.items():
         ours, its = (figure[1] for figure in list(next(iter(operations.values())).values())[:2])
         part["targets"].append({"text": "system calls a frame, one camera and one display", "kernel": kernel, "limit": 4.0, "value": ours,
@@ -240,7 +240,7 @@ def add_calls(part, ways):
 
 
 def left_out(steps):
-    """What programs said that the machine has not, each once."""
+    """What the machine lacks according to the programs, each once."""
     said = [(step.kernel(), line.strip()) for step in steps for line in step.log.splitlines() if line.startswith("left out: ")]
     lines = {}
     for kernel, line in said:
@@ -260,18 +260,18 @@ MODIFIERS = re.compile(r"/(real_time|process_time|manual_time|(iterations|repeat
 TO_MICROSECONDS = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6}
 SIZE = re.compile(r"^(\d+(?:\.\d+)?) ?(B|KiB|MiB|GiB)$")
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-FRAMES = {"1080p": 4 * 1920 * 1080, "4K": 4 * 3840 * 2160}  # of 32 bits a pixel
+FRAMES = {"1080p": 4 * 1920 * 1080, "4K": 4 * 3840 * 2160}  # with 32 bits a pixel
 
 
-# What Google Benchmark itself says of each repetition; every other number is a counter of the program.
+# The keys that Google Benchmark itself writes for each repetition; every other number is a counter of the program.
 OWN = {"family_index", "per_family_instance_index", "repetitions", "repetition_index", "threads", "iterations", "real_time", "cpu_time",
        "bytes_per_second", "items_per_second"}
 
 
 def timed(data):
-    """Of each operation and way: the times in microseconds, the megabytes a second, and the counters, of each repetition."""
+    """For each operation and way: the times in microseconds, the megabytes a second, and the counters, of each repetition."""
     times, rates, counters, errors = {}, {}, {}, []
-    # They ran in random order; what was registered first, the library's way, is to come first.
+    # They ran in random order. Sorted by registration, so that the library's way comes first.
     for one in sorted(data["benchmarks"], key=lambda one: (one.get("family_index", 0), one.get("per_family_instance_index", 0))):
         name = MODIFIERS.sub("", one.get("run_name", one["name"]))
         if one.get("error_occurred"):
@@ -323,7 +323,7 @@ def time_parts(program, steps):
 
 
 def counter_tables(counters, names):
-    """What the program counted along: times (their names end in _us) where the time goes, and counts."""
+    """Tables of the program's other counters: parts of the time (their names end in _us), and counts."""
     tables = []
     for title, gauge, keys in (
         ("System calls and allocations for one operation", "counts", [key for key in counters if not key.endswith("_us")]),
@@ -364,8 +364,8 @@ def size_of(name):
 
 
 def size_plots(times, names):
-    """Of operations that were timed at several sizes: the library's time against size, on the first kernel. What has a part more
-    in its name (a step of another operation) has a plot of its own."""
+    """For operations that were timed at several sizes: the library's time against size, on the first kernel. Operations with one part
+    more in their names (steps of other operations) have a separate plot."""
     kernel = next(iter(times.figures))
     groups = {}
     for name in names:
@@ -377,7 +377,7 @@ def size_plots(times, names):
             groups.setdefault((family, rest.count("/")), {}).setdefault(rest or family, []).append([size, median, first, third])
     plots = []
     for (family, depth), series in groups.items():
-        if len(series) > 12:  # more than can be told apart as lines: the largest size, as bars
+        if len(series) > 12:  # too many to distinguish as lines: the largest size, as bars
             largest = max(points[-1][0] for points in series.values())
             bars = [[name, *point[1:]] for name, points in series.items() for point in points if point[0] == largest]
             plots.append({"title": f"{family}: time at {largest / (1 << 20):.3g} MiB ({kernel})", "x": "", "y": "time (us)", "log": "y",
@@ -589,7 +589,7 @@ def call_plot(names, rows):
 
 
 def own_parts(program, steps):
-    """The program's own parts, one or a list, marked with the kernel."""
+    """The parts that the program itself wrote, one or a list, marked with the kernel."""
     parts = []
     for step in steps:
         for part in step.data if isinstance(step.data, list) else [step.data]:
@@ -604,7 +604,7 @@ FORMS = {"count": count_parts, "time": time_parts, "storms": storm_parts, "camer
 
 
 def parts_of(steps):
-    """The parts, and of each result that could not be read, the step gets the error."""
+    """The parts of all results. If a result cannot be read, its step gets the error."""
     groups, parts = {}, []
     for step in steps:
         if step.data is not None:

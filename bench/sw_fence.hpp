@@ -1,4 +1,4 @@
-// A fence of sw_sync, the kernel's fences for tests.
+// A fence of sw_sync, the kernel's software fences for tests.
 #pragma once
 
 #include "operation.hpp"
@@ -12,7 +12,7 @@
 
 namespace bench {
 
-/// A fence that is active, or has signalled; each on a timeline of its own, so that a merge keeps all.
+/// A fence that is active or has signalled. Each has its own timeline, so that a merge keeps all of them.
 class SwFence {
  public:
   SwFence() : SwFence(false) {}

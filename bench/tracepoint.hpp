@@ -1,4 +1,4 @@
-// Counters of the kernel's own (perf): of tracepoints and of CPU time, without tracing.
+// The kernel's perf counters, for tracepoints and CPU time, without tracing.
 #pragma once
 
 #include <dmaflow/fd.hpp>
@@ -17,8 +17,8 @@
 
 namespace bench {
 
-/// A counter of @p process (0: the calling thread; another: with the threads it makes later; -1: all) on @p processor
-/// (-1: any). The reason in words where the kernel refuses.
+/// Opens a counter for @p process (0: the calling thread; a process id: includes threads that it creates later; -1:
+/// all) on @p processor (-1: any). The error is the reason as text.
 inline std::expected<dmaflow::Fd, std::string> kernel_counter(std::uint32_t type, std::uint64_t config, pid_t process,
                                                               int processor) {
   perf_event_attr event{};
@@ -31,7 +31,7 @@ inline std::expected<dmaflow::Fd, std::string> kernel_counter(std::uint32_t type
   return dmaflow::Fd::adopt(static_cast<int>(fd));
 }
 
-/// The same of a tracepoint: "raw_syscalls/sys_enter".
+/// The same for a tracepoint: "raw_syscalls/sys_enter".
 inline std::expected<dmaflow::Fd, std::string> kernel_counter(const std::string& tracepoint, pid_t process,
                                                               int processor) {
   std::uint64_t id = 0;

@@ -7,9 +7,9 @@ target_compile_options(dmaflow_flags INTERFACE
   -Woverloaded-virtual
   # Vulkan's structures are filled in by name; fields that are not named are zero, as Vulkan requires.
   -Wno-missing-field-initializers
-  # GCC 12 sees overlapping copies in any optimised `"text" + std::string` (GCC bug 105651).
+  # GCC 12 warns of overlapping copies in any optimised `"text" + std::string` (GCC bug 105651).
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
-  # Clang reports deprecated code that std::stable_sort of GCC 12's library uses.
+  # Clang warns of deprecated code in std::stable_sort of GCC 12's library.
   $<$<CXX_COMPILER_ID:Clang>:-Wno-deprecated-declarations>
   $<$<BOOL:${DMAFLOW_WERROR}>:-Werror>)
 if(CMAKE_SIZEOF_VOID_P EQUAL 4)  # our own code only: no public header has off_t, ino_t, time_t or types made of them
@@ -21,7 +21,7 @@ if(DMAFLOW_SANITIZE)
   target_link_options(dmaflow_flags INTERFACE -fsanitize=${DMAFLOW_SANITIZE})
 endif()
 
-# The ABI's version. Before 1.0 each minor version may break it, as find_package's SameMinorVersion says too.
+# The ABI's version. Before 1.0 each minor version may break the ABI, which is also what SameMinorVersion tells find_package.
 set(DMAFLOW_SOVERSION ${PROJECT_VERSION_MAJOR})
 if(PROJECT_VERSION_MAJOR EQUAL 0)
   set(DMAFLOW_SOVERSION 0.${PROJECT_VERSION_MINOR})
@@ -39,8 +39,8 @@ function(dmaflow_library name)
            $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
     PRIVATE ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(${target} PUBLIC ${ARG_LINKS} PRIVATE $<BUILD_INTERFACE:dmaflow_flags> ${ARG_PRIVATE_LINKS})
-  # Nobody replaces our functions at run time, so GCC may inline them though the code is position independent: a frame
-  # through the GPU stage costs a tenth less of the stage's own instructions. Clang does so anyway.
+  # No program replaces our functions at run time, so GCC may inline them although the code is position independent. This
+  # saves a tenth of the GPU stage's own instructions for each frame. Clang inlines them by default.
   target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fno-semantic-interposition>)
   set_target_properties(${target} PROPERTIES EXPORT_NAME ${name} VERSION ${PROJECT_VERSION}
                         SOVERSION ${DMAFLOW_SOVERSION} POSITION_INDEPENDENT_CODE ON)

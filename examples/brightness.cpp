@@ -1,5 +1,5 @@
-// Shows a camera on a display and measures the picture's brightness in a thread of its own, once a second on stdout.
-// The analysis may take as long as it likes: the display gets every frame all the same, and the analysis the newest.
+// Shows a camera on a display, measures the picture's brightness in a separate thread, and prints it once a second on
+// stdout. The analysis may be slow: the display still gets every frame, and the analysis gets the newest.
 #include <dmaflow/dmaflow.hpp>
 
 #include <CLI/CLI.hpp>
@@ -13,8 +13,8 @@
 
 namespace {
 
-/// Where a format has its luma, or for RGB green, which is most of it: bytes to the first value, and from one to the
-/// next.
+/// Where a format stores its luma: the offset of the first value and the distance between two values, in bytes. For RGB
+/// green is used, which contributes most to the luma.
 struct Luma {
   dmaflow::PixelFormat format;
   std::size_t offset = 0;
@@ -39,7 +39,7 @@ double brightness(const dmaflow::Layout& layout, std::span<const std::byte> pixe
   return static_cast<double>(sum) / (static_cast<double>(layout.size.width) * layout.size.height);
 }
 
-/// The function that ThreadSink calls. All its data belong to the worker's thread.
+/// The function that ThreadSink calls. Only the worker's thread accesses its data.
 class Analysis {
  public:
   dmaflow::Result<void> operator()(const dmaflow::Frame& frame, const dmaflow::Cancel& stop) {
@@ -82,7 +82,7 @@ int main(int argc, char** argv) try {
 
   dmaflow::Pipeline pipeline;
   pipeline.connect(*camera, *screen).value();
-  pipeline.connect(*camera, *analysis, "brightness").value();  // Policy::latest: the newest frame replaces what waits
+  pipeline.connect(*camera, *analysis, "brightness").value();  // Policy::latest: the newest replaces the waiting one
   std::cout << pipeline.prepare().value().front().explain() << std::flush;
 
   dmaflow::RunOptions options{.stop_fd = stop.get()};

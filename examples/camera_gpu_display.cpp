@@ -1,5 +1,5 @@
-// Shows a YUV camera on an RGB screen: the GPU converts, scales and draws a picture on top, and no byte is copied by
-// the CPU. The camera's memory is the GPU's input, the screen's memory is its output, and fences keep the order.
+// Shows a YUV camera on an RGB screen: the GPU converts, scales and draws a picture on top, and the CPU copies no byte.
+// The GPU reads the camera's memory and writes the screen's memory, and fences keep the order.
 #include <dmaflow/dmaflow.hpp>
 #include <dmaflow/vulkan_convert.hpp>
 
@@ -18,13 +18,13 @@
 
 namespace {
 
-// What a camera may give, the usual first; what needs no conversion of colours last.
+// The formats requested from a camera: the usual ones first, those that need no colour conversion last.
 const std::vector<dmaflow::PixelFormat> camera_formats = {
     dmaflow::formats::yuyv,   dmaflow::formats::uyvy,   dmaflow::formats::nv12, dmaflow::formats::nv21,
     dmaflow::formats::nv16,   dmaflow::formats::yuv420, dmaflow::formats::p010, dmaflow::formats::xrgb8888,
     dmaflow::formats::rgb565, dmaflow::formats::r8};
 
-// Called once a second, while frames move: so it allocates nothing.
+// Called once a second while frames move, so it must not allocate.
 void live_line(const dmaflow::Stats& stats) {
   static const char* const end = isatty(STDERR_FILENO) != 0 ? "\r" : "\n";
   static std::uint64_t before = 0;
@@ -37,7 +37,7 @@ void live_line(const dmaflow::Stats& stats) {
   before = screen.delivered;
 }
 
-// The overlay: the name in white on a half transparent ground, in the lower left corner.
+// The overlay: the name in white on a half-transparent background, in the lower left corner.
 dmaflow::vulkan::Picture name_plate(dmaflow::Size screen) {
   constexpr std::string_view art[] = {
       "                                                ", "     #                   ##  ##                 ",
@@ -73,7 +73,7 @@ nlohmann::json times(const dmaflow::Histogram& histogram) {
   return {{"p50", ms(50)}, {"p99", ms(99)}, {"count", histogram.count()}};
 }
 
-// The pipeline's own statistics, with what only the GPU's stage knows.
+// The pipeline's statistics and those of the GPU's stage.
 nlohmann::json statistics(const dmaflow::Pipeline& pipeline, const dmaflow::vulkan::Device& gpu,
                           const dmaflow::vulkan::Convert& convert) {
   auto stats = nlohmann::json::parse(pipeline.stats().json());
@@ -126,7 +126,7 @@ int main(int argc, char** argv) try {
   if (!no_overlay) options.overlay = name_plate(*options.size);
   const auto convert = dmaflow::vulkan::Convert::create(*gpu, options).value();
 
-  // Memory that is none of the devices' own, where there is some.
+  // An allocator that belongs to none of the devices, if this machine has one.
   const auto memory = dmaflow::open_system_memory();
 
   dmaflow::Pipeline pipeline;

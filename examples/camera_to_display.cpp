@@ -12,7 +12,7 @@
 
 #include <unistd.h>
 
-// Called once a second, while frames move: so it allocates nothing.
+// Called once a second while frames move, so it must not allocate.
 static void live_line(const dmaflow::Stats& stats) {
   static const char* const end = isatty(STDERR_FILENO) != 0 ? "\r" : "\n";
   static std::uint64_t before = 0;
@@ -43,13 +43,14 @@ int main(int argc, char** argv) try {
   const auto card = dmaflow::kms::Device::open(display_path).value();
   dmaflow::kms::Plane* const screen = card->output().value()->plane().value();
 
-  // Memory that is neither the camera's nor the display's, where there is some: the plan says whose is used, and why.
+  // An allocator that belongs to neither the camera nor the display, if this machine has one. The plan says whose
+  // memory is used, and why.
   const auto memory = dmaflow::open_system_memory();
 
   dmaflow::Pipeline pipeline;
   if (memory) pipeline.offer(**memory);
   pipeline.connect(*camera, *screen).value();
-  // A monitor that is unplugged, and a switch to another VT, where there are VTs, are followed.
+  // The pipeline reacts if the monitor is unplugged, and to VT switches if there are VTs.
   const auto vt = dmaflow::kms::VtSwitch::open(*card);
   if (vt) pipeline.watch(**vt);
   if (const auto hotplug = card->hotplug()) pipeline.watch(**hotplug);

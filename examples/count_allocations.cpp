@@ -15,7 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// glibc's own entrances, which need no dlsym (that would allocate).
+// glibc's own entry points, which do not need dlsym (it would allocate).
 // NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming)
 extern "C" {
 void* __libc_malloc(size_t size);
@@ -91,7 +91,7 @@ int posix_memalign(void** result, size_t alignment, size_t size) {
   return *result == nullptr ? ENOMEM : 0;
 }
 
-// The window's edges and the frames in it are seen here.
+// Detects the window's start and end, and counts its frames.
 int ioctl(int fd, unsigned long request, ...) {
   va_list arguments;
   va_start(arguments, request);

@@ -24,7 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 const fs::path tracing = "/sys/kernel/tracing";  // Documentation/trace/ftrace.rst
 
-// Instances of measurements that were killed.
+// Removes instances of measurements that were killed.
 void remove_leftovers() {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(tracing / "instances", error)) {
@@ -54,13 +54,14 @@ std::expected<std::unique_ptr<KernelTrace>, std::string> KernelTrace::create() {
   if (!fs::exists(trace->calls_ + "/events/raw_syscalls/sys_enter")) {
     return std::unexpected("this kernel has no raw_syscalls tracepoints");
   }
-  // Half a second of even a wild program fits.
+  // Enough for half a second, even of a program that makes very many calls.
   write_file(trace->calls_ + "/buffer_size_kb", "4096");
   write_file(trace->calls_ + "/trace_clock", "mono");
   write_file(trace->calls_ + "/options/event-fork", "1");
   trace->calls_pipe_ = ::open((trace->calls_ + "/trace_pipe").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
   if (trace->calls_pipe_ < 0) return std::unexpected("trace_pipe cannot be opened");
-  // Drivers finish frames and flips in other contexts than the process's, so they need an instance without its filter.
+  // Drivers complete frames and flips outside of the process's context, so their events need an instance without its
+  // filter.
   if (fs::create_directory(base + "-devices", error)) {
     trace->devices_ = base + "-devices";
     write_file(trace->devices_ + "/trace_clock", "mono");
@@ -88,7 +89,7 @@ bool KernelTrace::watch(pid_t process) {
 }
 
 void KernelTrace::collect() {
-  // Calls first: they say when the window opened.
+  // Calls first, because they define when the window opened.
   take(calls_rest_, calls_pipe_, &KernelTrace::syscall_line);
   if (devices_pipe_ >= 0) take(devices_rest_, devices_pipe_, &KernelTrace::device_line);
 }
@@ -230,12 +231,12 @@ void KernelTrace::pair() {
   for (const double flip : flips_) {
     if (!counts_.opened || flip < opened_at_) continue;
     counts_.flips.push_back(flip - opened_at_);
-    // Both lists rise.
+    // Both lists are sorted.
     const auto commit = std::ranges::lower_bound(commits_, flip);
     if (commit == commits_.begin()) continue;
     counts_.to_flip.push_back(flip - *std::prev(commit));
     const auto frames = std::ranges::lower_bound(dequeued_, *std::prev(commit)) - dequeued_.begin();
-    // Buffers leave the queue in the order in which they were done.
+    // Buffers leave the queue in the order in which they were completed.
     if (frames == 0 || static_cast<std::size_t>(frames) > std::min(done_.size(), given_.size())) continue;
     const auto shown = static_cast<std::size_t>(frames) - 1;
     counts_.latencies.push_back(flip - given_[shown].timestamp);

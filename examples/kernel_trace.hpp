@@ -1,11 +1,11 @@
-// What a process asks of the kernel, counted by the kernel: the tracepoints raw_syscalls:sys_enter and sys_exit in a
-// tracefs instance of their own, so nobody else's tracing is disturbed. Needs root.
+// A process's system calls, counted by the kernel: the tracepoints raw_syscalls:sys_enter and sys_exit in a separate
+// tracefs instance, which does not disturb other tracing. Needs root.
 //
-// Counted is the window in which a camera streams: from the first VIDIOC_STREAMON that succeeded to the first
-// VIDIOC_STREAMOFF, all threads. Beside it, every page flip event the display drivers deliver
-// (drm:drm_vblank_event_delivered) and every frame the camera drivers finish (vb2:vb2_buf_done, vb2_dqbuf). From these
-// follows the latency of each frame, without a word of the program's: a flip shows what the last commit before it
-// brought, and a commit brings the newest frame dequeued.
+// The calls of all threads are counted in the window in which a camera streams: from the first VIDIOC_STREAMON that
+// succeeded to the first VIDIOC_STREAMOFF. In addition, every page flip event that display drivers deliver
+// (drm:drm_vblank_event_delivered) and every frame that camera drivers complete (vb2:vb2_buf_done, vb2_dqbuf) is
+// recorded. The latency of each frame follows from these events, without the program's help: a flip shows the frame of
+// the last commit before it, and a commit contains the newest dequeued frame.
 #pragma once
 
 #include <cstdint>
@@ -23,32 +23,32 @@ namespace measure {
 struct Counts {
   bool opened = false;                                     ///< the stream was switched on
   bool closed = false;                                     ///< ... and off
-  std::uint64_t frames = 0;                                ///< VIDIOC_DQBUF that gave a frame
+  std::uint64_t frames = 0;                                ///< VIDIOC_DQBUF calls that returned a frame
   std::uint64_t calls = 0;                                 ///< system calls, all threads
   std::map<std::string, std::uint64_t> by_name;            ///< "poll", "ioctl VIDIOC_DQBUF", ...
   std::map<std::string, std::uint64_t> before;             ///< the same, before the window
-  std::map<std::int64_t, std::uint64_t> data_calls_by_fd;  ///< read, write, splice and their like, by descriptor
+  std::map<std::int64_t, std::uint64_t> data_calls_by_fd;  ///< read, write, splice and similar calls, by descriptor
   std::vector<double> flips;                               ///< seconds since the window's start
-  std::vector<double> latencies;  ///< seconds from a frame's time stamp to its flip; may be unknown: empty
+  std::vector<double> latencies;  ///< seconds from a frame's time stamp to its flip; empty if unknown
   std::vector<double> handovers;  ///< seconds from the camera driver's vb2_buf_done to the flip
   std::vector<double> to_commit;  ///< of the latencies, the part up to the commit
   std::vector<double> to_flip;    ///< seconds from a commit to its flip
-  std::uint64_t lost = 0;         ///< events the kernel had no room for: the counts are then too low
+  std::uint64_t lost = 0;         ///< events that did not fit into the kernel's buffer; if any, the counts are too low
 };
 
 class KernelTrace {
  public:
-  /// Prepares tracing. The reason in words where that is not possible.
+  /// Prepares tracing. The error is the reason as text.
   static std::expected<std::unique_ptr<KernelTrace>, std::string> create();
   KernelTrace(const KernelTrace&) = delete;
   KernelTrace& operator=(const KernelTrace&) = delete;
   ~KernelTrace();
 
-  /// Begins, for this process and all it starts. False where the kernel refuses.
+  /// Starts tracing this process and all processes that it starts. False if the kernel refuses.
   bool watch(pid_t process);
-  /// Takes what has been traced since the last time. Call it a few times a second.
+  /// Reads what was traced since the last call. Must be called a few times a second.
   void collect();
-  /// Stops tracing and takes the rest.
+  /// Stops tracing and reads the rest.
   const Counts& finish();
   [[nodiscard]] const Counts& counts() const { return counts_; }
   [[nodiscard]] std::size_t flips_so_far() const { return flips_.size(); }
@@ -60,7 +60,7 @@ class KernelTrace {
     std::uint64_t arguments[3] = {};
     double time = 0;
   };
-  /// A frame on its way: when it was handed over, and its time stamp, which only the second of these two events knows.
+  /// A frame's event: when the frame was handed over, and its time stamp, which is known only at vb2_dqbuf.
   struct Handed {
     double time = 0;
     double timestamp = 0;
@@ -76,13 +76,13 @@ class KernelTrace {
   std::string devices_;
   int calls_pipe_ = -1;
   int devices_pipe_ = -1;
-  std::string calls_rest_;  // half a line
+  std::string calls_rest_;  // an incomplete line
   std::string devices_rest_;
   std::map<std::int64_t, Call> pending_;  // by thread
   double opened_at_ = 0;
-  double switched_on_at_ = 0;  // when VIDIOC_STREAMON was called: the first frame may be done before it returns
-  std::vector<Handed> done_;   // vb2_buf_done: the driver to the queue
-  std::vector<Handed> given_;  // vb2_dqbuf: the queue to the program
+  double switched_on_at_ = 0;  // when VIDIOC_STREAMON was called; the first frame may be complete before it returns
+  std::vector<Handed> done_;   // vb2_buf_done: from the driver to the queue
+  std::vector<Handed> given_;  // vb2_dqbuf: from the queue to the program
   std::vector<double> dequeued_;
   std::vector<double> commits_;
   std::vector<double> flips_;

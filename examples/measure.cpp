@@ -2,10 +2,10 @@
 //
 //     dmaflow-measure --out stats.json [--allocations LIBRARY] [--screenshot COMMAND] -- PROGRAM ARGUMENT...
 //
-// System calls, imports and page flips are counted by the kernel (kernel_trace.hpp), allocations by a library loaded
-// into the program (count_allocations.cpp), formats and devices are read from /proc and debugfs while it runs; the
-// latency follows from the kernel's events. Only what nobody else can know (which frames were shown, the plan) is the
-// program's own word. What could not be measured is null, with the reason under "not_measured".
+// The kernel counts system calls, imports and page flips (kernel_trace.hpp). A library loaded into the program counts
+// allocations (count_allocations.cpp). Formats and devices are read from /proc and debugfs while the program runs. The
+// latency follows from the kernel's events. The program itself reports only what cannot be measured from outside (which
+// frames were shown, the plan). A figure that could not be measured is null, with the reason under "not_measured".
 #include "kernel_trace.hpp"
 
 #include <fmt/core.h>
@@ -63,7 +63,7 @@ std::string first_line(const fs::path& path) {
   return text.substr(0, text.find('\n'));
 }
 
-/// What /proc and debugfs say of the program while its frames move.
+/// What /proc and debugfs show of the program while its frames move.
 struct Observed {
   std::set<int> frame_fds;   // descriptors of dma-bufs and of the camera
   std::size_t mappings = 0;  // the most mappings of frames ever seen
@@ -80,7 +80,7 @@ struct Observed {
 
 void observe_scanout(Observed& seen, const std::string& card) {
   const std::string state = read_text("/sys/kernel/debug/dri/" + card + "/state");
-  // Of the planes with a framebuffer the first: its format, modifier and size.
+  // The format, modifier and size of the first plane that has a framebuffer.
   static const std::regex framebuffer(
       R"(fb=[1-9]\d*[\s\S]*?format=(\S+)[^\n]*\n\s*modifier=(0x[0-9a-f]+)\n\s*size=(\d+)x(\d+))");
   std::smatch match;
@@ -124,11 +124,11 @@ void observe(Observed& seen, pid_t process) {
   ++seen.samples;
 }
 
-/// The program under measurement: its process, and what it says on stdout.
+/// The program under measurement: its process and its stdout.
 struct Child {
   pid_t process = -1;
   int output = -1;
-  int go = -1;  // written to when it may begin
+  int go = -1;  // a byte is written here when it may begin
 };
 
 Child start(const Options& options, const std::string& program_json, const std::string& allocations_json) {
@@ -162,7 +162,7 @@ Child start(const Options& options, const std::string& program_json, const std::
   return {.process = process, .output = output[0], .go = go[1]};
 }
 
-/// Everything one run showed.
+/// The results of one run.
 struct Run {
   int status = 0;  // the program's exit status
   std::string said;
@@ -180,15 +180,15 @@ void take_screenshot(Run& run, const std::string& command) {
   }
 }
 
-/// Waits for the program to end; looks at it now and then.
+/// Waits for the program to end, and observes it at intervals.
 Run follow(const Options& options, const Child& child, measure::KernelTrace* trace, int signals) {
   using clock = std::chrono::steady_clock;
   constexpr auto step = std::chrono::milliseconds(250);
-  // Frames move a second after the program began: the buffers are made by then. A screenshot later, for a steady
-  // picture.
+  // A second after the program began its buffers are allocated and frames move. The screenshot comes later, when the
+  // picture is steady.
   constexpr auto first_look = std::chrono::milliseconds(1500);
   constexpr auto picture_at = std::chrono::milliseconds(2500);
-  constexpr auto latest_picture_at = std::chrono::seconds(10);  // even where hardly a frame was shown
+  constexpr auto latest_picture_at = std::chrono::seconds(10);  // even if hardly a frame was shown
   constexpr std::size_t flips_before_picture = 3;
   Run run;
   const auto began = clock::now();
@@ -238,7 +238,7 @@ Run follow(const Options& options, const Child& child, measure::KernelTrace* tra
   return run;
 }
 
-/// Collects the figures; one that is not there is null, and says why.
+/// Collects the figures. A missing figure is null and has its reason.
 class Report {
  public:
   template <typename T>
@@ -251,7 +251,7 @@ class Report {
     missing_[key] = why;
   }
   [[nodiscard]] json at(const char* key) const { return data_.value(key, json()); }
-  /// All of it, with the reasons for what is missing.
+  /// All figures, with the reasons for the missing ones.
   [[nodiscard]] json whole() const {
     json whole = data_;
     if (!missing_.empty()) whole["not_measured"] = missing_;
@@ -272,7 +272,7 @@ std::uint64_t sum_of(const std::map<std::string, std::uint64_t>& counts, std::in
   return sum;
 }
 
-/// Milliseconds of @p seconds: percentiles by rank, and buckets of half a millisecond.
+/// Percentiles of @p seconds by rank, and buckets of half a millisecond; both in milliseconds.
 json distribution(std::vector<double> seconds) {
   std::ranges::sort(seconds);
   const auto rank = [&](double percent) {
@@ -293,7 +293,7 @@ json distribution(std::vector<double> seconds) {
           {"buckets", buckets}};
 }
 
-/// How long frames were in whose hands. The kernel sees the camera and the display; of the GPU the program tells.
+/// How long frames spent in each device. The kernel traces the camera and the display; the program reports the GPU.
 json stages_of(const measure::Counts& counts, const json& program) {
   json stages = json::array();
   const auto add = [&](const char* stage, const char* what, const json& times) {
@@ -354,7 +354,7 @@ void report_calls(Report& report, const measure::Counts& counts, const Observed&
     if (second >= per_second.size()) per_second.resize(second + 1);
     ++per_second[second];
   }
-  // A frame that the GPU made is not the one that was dequeued last: there the program's word stands.
+  // The GPU's output is not the frame that was dequeued last, so with a GPU the program's own latency is kept.
   const bool by_gpu = !report.at("gpu").is_null();
   if (!counts.latencies.empty() && !by_gpu) {
     report.set("latency_ms", distribution(counts.latencies));
@@ -391,7 +391,7 @@ void report_program(Report& report, const json& program) {
   const double elapsed = program.value("elapsed_s", 0.0);
   report.set("frames_captured", first.value("captured", std::uint64_t{0}));
   report.set("frames_presented", presented);
-  // Dropped for the viewer: by the branch, and by the camera for lack of a buffer or of time.
+  // Frames that the viewer does not see: dropped by the branch, or lost by the camera for lack of a buffer or of time.
   report.set("frames_dropped", screen.value("dropped", std::uint64_t{0}) + first.value("lost", std::uint64_t{0}));
   if (elapsed > 0) {
     report.set("fps", static_cast<double>(presented) / elapsed);
@@ -423,8 +423,8 @@ void report_stream(Report& report, const Observed& seen, const std::string& said
       report.set(key, plans.front()[key]);
     }
   }
-  if (plans.size() > 1) report.set("screen", plans.back());  // what a stage makes of the camera's frames
-  // The kernel's word on what is on the screen goes before.
+  if (plans.size() > 1) report.set("screen", plans.back());  // the output of a stage that converts the camera's frames
+  // The framebuffer that the kernel reports on the screen.
   if (!seen.format.empty()) {
     report.set(
         "scanout",
@@ -460,7 +460,7 @@ std::string kernel() {
 }
 
 int measure_it(const Options& options) {
-  // Before any child: our signals are read, not handled.
+  // Before any child is started: this process's signals are read from a descriptor, not handled.
   sigset_t wanted;
   ::sigemptyset(&wanted);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) ::sigaddset(&wanted, signal);

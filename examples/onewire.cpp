@@ -1,11 +1,11 @@
 // Lists the 1-wire masters of this machine and the slaves on each, through the Kernel Connector.
 //
 //     onewire            masters and the slaves that they know
-//     onewire --search   looks on the bus for slaves, also such as no driver has taken
-//     onewire --watch    then tells of masters and slaves that come and go, until Ctrl-C (before kernel 6.6 with
-//     CAP_NET_ADMIN)
+//     onewire --search   searches the bus for slaves, including those without a driver
+//     onewire --watch    then reports masters and slaves that are added and removed, until Ctrl-C (needs CAP_NET_ADMIN
+//                        before kernel 6.6)
 //
-// Status 0; 1 where it cannot ask or gets no answer (the module `wire` is not loaded, for one).
+// Status 0; 1 if it cannot ask or gets no answer (for example, because the module `wire` is not loaded).
 #include "w1_netlink.hpp"
 
 #include <dmaflow/connector.hpp>
@@ -33,7 +33,7 @@ std::string name_of_slave(std::uint64_t id) {
   return fmt::format("{:02x}-{:012x}", id & 0xffU, (id >> 8U) & 0xffff'ffff'ffffU);
 }
 
-/// The numbers that a request is answered with.
+/// The numbers in the answer to a request.
 template <typename T>
 Result<std::vector<T>> ask_for(Client& client, const std::vector<std::byte>& payload, unsigned statuses,
                                std::size_t before) {

@@ -1,9 +1,9 @@
-// Says what this machine has for frames, and who can allocate for whom: every allocator with every camera, display and
-// GPU, each tried for real, with the reason where it is refused.
+// Lists the devices of this machine that handle frames, and which allocators work with which cameras, displays and
+// GPUs. Each pair is really tried, and each refusal has its reason.
 //
-// With --json: the same as one JSON document. With --verdict: one line, "hardware: ..." and status 0 where
-// camera_to_display would find both a camera and a display, "lab: ..." with the reason and status 3 where not. The demo
-// asks.
+// With --json: the same as one JSON document. With --verdict: one line, which is "hardware: ..." with status 0 if
+// camera_to_display would find both a camera and a display, else "lab: ..." with the reason and status 3. The demo uses
+// it.
 #include "probe_devices.hpp"
 #include "probe_matrix.hpp"
 #include "probe_print.hpp"
@@ -42,20 +42,20 @@ int verdict(const std::string& camera_path, const std::string& display_path) {
   return 0;
 }
 
-/// 100 columns where stdout is no terminal or does not say.
+/// 100 columns if stdout is no terminal or reports no width.
 std::size_t terminal_width() {
   winsize size{};
   return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 40 ? size.ws_col : 100;
 }
 
-/// What was asked for; else on a terminal, unless the environment says otherwise (https://no-color.org).
+/// The user's choice; by default true on a terminal, unless the environment forbids it (https://no-color.org).
 bool wants_colours(std::optional<bool> asked) {
   const char* const no_color = std::getenv("NO_COLOR");
   const bool is_unwanted = no_color != nullptr && *no_color != '\0';
   return asked.value_or(!is_unwanted && ::isatty(STDOUT_FILENO) != 0);
 }
 
-/// Status 0; 130 where it was told to stop.
+/// Status 0; 130 if it was asked to stop.
 int probe(const MatrixOptions& options, bool wants_json, const Style& style) {
   const auto stop = dmaflow::stop_on_signals();
   if (!stop) {

@@ -48,7 +48,7 @@ double rate(Interval interval) {
   return interval.numerator == 0 ? 0 : static_cast<double>(interval.denominator) / interval.numerator;
 }
 
-/// What was listed; the error, where it could not be, is said elsewhere.
+/// The list, or an empty one if listing failed; the caller reports the error.
 template <typename T>
 std::vector<T> or_none(const Result<std::vector<T>>& listed) {
   return listed ? *listed : std::vector<T>();
@@ -86,7 +86,7 @@ Json look_at_udmabuf() {
 
 // --- V4L2
 
-/// Sizes with the slowest and the fastest rate of each; of ranges, those of their largest size.
+/// Sizes with the slowest and the fastest rate of each; a range has the rates of its largest size.
 Json sizes_json(const v4l2::Camera& camera, const v4l2::Format& format) {
   Json sizes = Json::array();
   const auto ranges = camera.sizes(format);
@@ -167,7 +167,7 @@ Json look_at_output(const std::string& path) {
   return result;
 }
 
-/// What is neither is listed among the cameras, with the reason.
+/// A device that is neither a camera nor an output is listed among the cameras, with the reason.
 void look_at_v4l2(Json& devices, Progress& progress) {
   devices["cameras"] = Json::array();
   devices["video_outputs"] = Json::array();
@@ -200,7 +200,7 @@ std::uint64_t property(int fd, std::uint32_t plane, std::string_view name) {
   return 0;
 }
 
-/// Modifiers by format, from IN_FORMATS; nothing where the plane has no such property.
+/// Modifiers by format, from IN_FORMATS; empty if the plane has no such property.
 std::map<std::uint32_t, std::vector<std::string>> modifiers_of(int fd, std::uint32_t plane) {
   std::map<std::uint32_t, std::vector<std::string>> result;
   const auto blob_id = static_cast<std::uint32_t>(property(fd, plane, "IN_FORMATS"));
@@ -227,7 +227,7 @@ Json plane_json(int fd, const drmModePlane& plane) {
   return result;
 }
 
-/// Needs no mastership: whoever shows something goes on.
+/// Does not need to be the DRM master, so a program that shows something is not disturbed.
 Json planes_json(const std::string& path) {
   Json result = Json::array();
   const Fd card = Fd::adopt(::open(path.c_str(), O_RDWR | O_CLOEXEC));

@@ -10,16 +10,16 @@ using namespace dmaflow;
 
 namespace {
 
-/// One buffer may suit by chance: scattered memory can happen to lie in one piece. A stream needs several anyway.
+/// One buffer may work by chance: scattered memory can happen to be contiguous. A stream needs several anyway.
 constexpr std::uint32_t buffers_tried = 3;
 
-/// What is asked of the maker: a stream the user says it takes, and the arrangements that will do, LINEAR first.
+/// What the maker is asked for: a stream that the user reports to accept, and the possible modifiers, LINEAR first.
 struct Wish {
   StreamConfig config{};
   std::vector<Modifier> modifiers{};
 };
 
-/// Whose fault it is that the format asked for, or any, is not known to both.
+/// Says which of the two does not know the requested format, or that they have no format in common.
 Error no_common_format(const Maker& maker, const User& user, const std::vector<FormatModifier>& taken,
                        const MatrixOptions& options) {
   if (!options.format) {
@@ -50,7 +50,7 @@ Result<Wish> wish_for(Maker& maker, User& user, const MatrixOptions& options) {
   return wish;
 }
 
-/// LINEAR where that can be had, because everybody can follow it; else what both have.
+/// LINEAR if the maker can make it, because every device understands it; else one of the user's other modifiers.
 Result<std::vector<Buffer>> make(Maker& maker, const StreamConfig& config, const std::vector<Modifier>& modifiers) {
   auto buffers = maker.make(config, {modifiers.front()}, buffers_tried);
   if (buffers || modifiers.size() == 1) return buffers;
@@ -65,8 +65,8 @@ std::string note_on(const Maker& maker, const User& user, const Layout& layout) 
   return {};
 }
 
-/// As the negotiation does it: the user says what it wants, the maker makes it, and where its rows came out longer the
-/// user follows.
+/// Does what the negotiation does: the user says what it wants, the maker makes it, and if the resulting strides are
+/// longer, the user adapts.
 Result<std::string> try_to_share(Maker& maker, User& user, const Wish& wish, Cell& cell) {
   const auto wanted = user.prepare(wish.config);
   if (!wanted) return std::unexpected(wanted.error());
@@ -118,7 +118,7 @@ Json cell_json(const Cell& cell, const Party& allocator, const Party& user) {
   result["result"] = !cell.refusal ? "yes" : is_busy ? "busy" : "no";
   if (!cell.note.empty()) result["note"] = cell.note;
   if (cell.refusal) result["reason"] = ::as_json(*cell.refusal);
-  if (cell.layout.format.fourcc != 0) {  // they had one in common
+  if (cell.layout.format.fourcc != 0) {  // they have a format in common
     const Size size = cell.layout.size;
     result["format"] = cell.layout.format.code();
     result["modifier"] = cell.layout.modifier.name();

@@ -1,4 +1,5 @@
-// Who can allocate for whom: each cell is a few buffers, allocated by the row and imported by the column, for real.
+// Which allocators work with which devices. For each cell a few buffers are really allocated by the row and imported by
+// the column.
 #pragma once
 
 #include "probe_devices.hpp"
@@ -13,9 +14,9 @@
 
 struct MatrixOptions {
   std::optional<dmaflow::PixelFormat>
-      format{};                         ///< unset: XR24 where the column takes it, else its first that both know
-  std::optional<dmaflow::Size> size{};  ///< unset: the display's mode; 640x480 elsewhere, or what the device has
-  bool may_show = false;                ///< show a buffer for a moment, to find out whether the driver moves it
+      format{};                         ///< unset: XR24 if the column takes it, else its first format that both know
+  std::optional<dmaflow::Size> size{};  ///< unset: the display's mode; for others 640x480, or what the device has
+  bool may_show = false;                ///< show a buffer briefly, to find out whether the driver moves it
 };
 
 /// A row or a column.
@@ -27,9 +28,9 @@ struct Party {
 
 struct Cell {
   std::optional<dmaflow::Error> refusal{};  ///< unset: it works
-  std::string note{};                       ///< of one that works: what to know about it
-  dmaflow::Layout layout{};                 ///< of the buffers; where none was made, size and format asked for
-  std::string origin{};                     ///< Buffer::origin(); empty where none was made
+  std::string note{};                       ///< a remark about a cell that works
+  dmaflow::Layout layout{};                 ///< of the buffers; if none was made, the requested size and format
+  std::string origin{};                     ///< Buffer::origin(); empty if none was made
 };
 
 struct Matrix {
@@ -38,8 +39,8 @@ struct Matrix {
   std::vector<std::vector<Cell>> cells;  ///< by row, then by column
 };
 
-/// Tries every cell. Cameras and outputs get their formats back, and no display changes its mode (but see may_show).
-/// Stops early, with rows missing, once @p progress is told to stop.
+/// Tries every cell. Then restores the formats of cameras and outputs. No display changes its mode (but see may_show).
+/// Stops early, with rows missing, once @p progress was asked to stop.
 Matrix try_matrix(const MatrixOptions& options, Progress& progress);
 
 Json as_json(const Matrix& matrix);

@@ -12,7 +12,7 @@ using namespace dmaflow;
 
 namespace {
 
-// --- What cannot be used
+// --- Devices that cannot be used
 
 class NoMaker final : public Maker {
  public:
@@ -44,7 +44,7 @@ class NoUser final : public User {
 /// Any dmaflow::Allocator: heaps, udmabuf, a display's, GBM's, Vulkan's.
 class AllocatorMaker final : public Maker {
  public:
-  /// @p formats: all it makes; empty = whatever it is asked for. @p owner: what the allocator belongs to.
+  /// @p formats: all that it makes; empty = any. @p owner: the object that owns the allocator.
   AllocatorMaker(Party who, Allocator& allocator, std::shared_ptr<void> owner, std::vector<PixelFormat> formats = {})
       : Maker(std::move(who)), allocator_(allocator), owner_(std::move(owner)), formats_(std::move(formats)) {}
 
@@ -104,7 +104,7 @@ class GbmUser final : public User {
  public:
   GbmUser(Party who, std::shared_ptr<gbm::Device> device) : User(std::move(who)), device_(std::move(device)) {}
 
-  /// Memory whose arrangement nobody states is GBM's own business, and so comes last.
+  /// Only GBM knows the arrangement of memory without an explicit modifier, so such memory comes last.
   Result<std::vector<FormatModifier>> formats() override {
     const auto uses = device_->formats();
     if (!uses) return std::unexpected(uses.error());
@@ -257,7 +257,7 @@ void add_gbm(Parties& all, const std::string& path) {
 #endif
 
 #ifdef DMAFLOW_HAS_VULKAN
-/// "llvmpipe" of "llvmpipe (LLVM 19.1.7, 256 bits)": a word is enough to tell the GPUs of one machine apart.
+/// "llvmpipe" of "llvmpipe (LLVM 19.1.7, 256 bits)": one word is enough to distinguish the GPUs of a machine.
 std::string short_name(const vulkan::PhysicalDevice& device) {
   const std::string& name = device.driver.empty() ? device.name : device.driver;
   return name.substr(0, std::min<std::size_t>(name.find(' '), 8));
@@ -293,7 +293,7 @@ Parties find_parties(const MatrixOptions& options, Progress& progress) {
   for (const auto& device : video) {
     if (device.output && progress.next("opening " + device.path)) add_output(all, device);
   }
-  // Before GBM: who opens a card first is its master, and gbm::Device gives that up again.
+  // Before GBM: the first to open a card becomes its master, and gbm::Device gives up being the master.
   for (const auto& card : kms::list()) {
     if (progress.next("opening " + card.path)) add_display(all, card, options);
   }

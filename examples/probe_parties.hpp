@@ -1,4 +1,4 @@
-// The matrix's rows and columns: every allocator and every user of buffers, behind one interface each.
+// The matrix's rows and columns: one interface for all allocators, and one for all users of buffers.
 #pragma once
 
 #include "probe_matrix.hpp"
@@ -18,10 +18,10 @@ class Maker {
   Maker(const Maker&) = delete;
   Maker& operator=(const Maker&) = delete;
 
-  /// False where it is known not to. True is no promise.
+  /// False if it is known not to make this format. True is no promise.
   [[nodiscard]] virtual bool makes(dmaflow::PixelFormat format) = 0;
-  /// So many like buffers for such a stream, in one of the arrangements. Their size may differ, where the maker's is
-  /// fixed.
+  /// Makes @p count equal buffers for such a stream, with one of the modifiers. Their size may differ from the stream's
+  /// if the maker's size is fixed.
   virtual dmaflow::Result<std::vector<dmaflow::Buffer>> make(const dmaflow::StreamConfig& config,
                                                              const std::vector<dmaflow::Modifier>& modifiers,
                                                              std::uint32_t count) = 0;
@@ -37,19 +37,19 @@ class User {
   User(const User&) = delete;
   User& operator=(const User&) = delete;
 
-  /// What it says it takes, best first.
+  /// The formats that it reports to accept, best first.
   virtual dmaflow::Result<std::vector<dmaflow::FormatModifier>> formats() = 0;
-  /// The frame size it is at home with.
+  /// Its usual frame size.
   [[nodiscard]] virtual dmaflow::Size size() const = 0;
-  /// Prepares for such buffers; what it returns says what it wants of them: strides, sizes.
+  /// Prepares for such buffers. The result has the strides and sizes that it wants.
   virtual dmaflow::Result<dmaflow::StreamConfig> prepare(const dmaflow::StreamConfig& config) = 0;
-  /// Really imports. What it returns, where it is not empty, is to be known about this buffer.
+  /// Really imports the buffer. The result is a remark about this buffer, or empty.
   virtual dmaflow::Result<std::string> import(const dmaflow::Buffer& buffer) = 0;
 
   const Party party;
 };
 
-/// Every row and column of this machine. A device that is there but cannot be used has its reason in each cell.
+/// Every row and column of this machine. If a device exists but cannot be used, each of its cells has the reason.
 struct Parties {
   std::vector<std::unique_ptr<Maker>> makers;
   std::vector<std::unique_ptr<User>> users;

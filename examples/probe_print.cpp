@@ -24,7 +24,7 @@ void print_detail(std::string_view text, const Style& style) {
   print_wrapped(text, name_width + 3, name_width + 5, style);
 }
 
-/// Nothing is printed where there is no error. The device's name, with which messages begin, stands before it already.
+/// Prints nothing if there is no error. The name of the device was printed before.
 void print_error(const Json& device, const Style& style) {
   if (!device.contains("error")) return;
   fmt::print("{:{}}", "", name_width + 3);
@@ -32,14 +32,14 @@ void print_error(const Json& device, const Style& style) {
   print_wrapped(device["error"]["message"].get<std::string>(), name_width + 15, name_width + 5, style);
 }
 
-/// The first few, unless all were asked for.
+/// The first few, unless all were requested.
 std::string abridged(const std::vector<std::string>& words, std::size_t most, const Style& style) {
   if (style.is_long || words.size() <= most + 1) return joined(words, " ");
   return fmt::format("{} and {} more", joined({words.begin(), words.begin() + static_cast<std::ptrdiff_t>(most)}, " "),
                      words.size() - most);
 }
 
-/// Things that say the same of themselves, in the order of the first of each.
+/// Groups words that have the same description, in the order of the first word of each group.
 class Groups {
  public:
   void add(std::string word, const std::string& what) {
@@ -48,7 +48,7 @@ class Groups {
     word.resize(word.find_last_not_of(' ') + 1);  // "R8  "
     if (std::ranges::find(group.words, word) == group.words.end()) group.words.push_back(std::move(word));
   }
-  /// A line a group, behind @p before: "XR24 AR24: LINEAR".
+  /// One line for each group, after @p before: "XR24 AR24: LINEAR".
   void print(const Style& style, const std::string& before = {}) const {
     for (const Group& group : groups_) {
       const std::string words = abridged(group.words, 12, style);
@@ -93,7 +93,7 @@ void print_memory(const Json& devices, const Style& style) {
   print_error(udmabuf, style);
 }
 
-/// "320x180 to 1920x1080, 1 to 60 fps" of what a format lists.
+/// "320x180 to 1920x1080, 1 to 60 fps", from the sizes that a format lists.
 std::string describe_sizes(const Json& sizes) {
   if (sizes.empty()) return {};
   std::string text = sizes.front()["min"];
@@ -218,7 +218,7 @@ void print_cards(const Json& devices, const Style& style) {
 void print_gbm(const Json& devices, const Style& style) {
   if (devices["gbm"].empty()) return;
   print_heading("GBM", style);
-  Json before;  // one backend serves most nodes, and says the same of all
+  Json before;  // most nodes have the same backend, which reports the same formats for all
   for (const Json& node : devices["gbm"]) {
     const Json list = node.value("formats", Json::array());
     const bool is_same = !list.empty() && list == before;

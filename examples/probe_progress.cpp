@@ -33,5 +33,5 @@ void Progress::erase() {
 }
 
 void Progress::say(std::string_view text) const {
-  if (::write(stderr_.get(), text.data(), text.size()) < 0) return;  // nobody to tell
+  if (::write(stderr_.get(), text.data(), text.size()) < 0) return;  // the progress line is not essential
 }

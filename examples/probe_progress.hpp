@@ -1,12 +1,12 @@
-// What the probe is doing, for whoever waits at a terminal, and whether it was told to stop.
+// Shows the user at a terminal what the probe is doing, and says whether it was asked to stop.
 #pragma once
 
 #include <dmaflow/fd.hpp>
 
 #include <string_view>
 
-/// One line on stderr that is written over and, in the end, erased. Nothing is written where stderr is no terminal.
-/// While it lives nobody else's words reach stderr: libgbm and Mesa print there what the table says better.
+/// One line on stderr that is overwritten and finally erased. Nothing is written if stderr is not a terminal. While it
+/// exists, all other output to stderr is discarded: libgbm and Mesa print errors there that the table already explains.
 class Progress {
  public:
   /// @p stop_fd: readable once the program is to end (dmaflow::stop_on_signals()).
@@ -15,7 +15,7 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  /// Says what comes next. False once the program was told to stop: then that is not to be begun.
+  /// Shows what comes next. False once the program was asked to stop; then the caller must not begin it.
   bool next(std::string_view what);
   void erase();
 

@@ -13,7 +13,8 @@ using namespace dmaflow;
 
 namespace {
 
-/// What the table's cells refer to: each text once, in the order of its first use, with all devices that gave it.
+/// The notes that the table's cells refer to: each text once, in the order of its first use, with all devices that gave
+/// it.
 class Footnotes {
  public:
   std::size_t number_of(const std::string& text, const std::string& device = {}) {
@@ -51,7 +52,7 @@ std::string short_device(std::string_view device) {
   return std::string(path.substr(path.rfind('/') + 1));
 }
 
-/// The message without the device, the size and whose memory it was: these stand in the table and above it.
+/// The message without the device, the size and the origin of the memory, which the table and its heading show.
 std::string general_reason(const Cell& cell) {
   std::string text = cell.refusal->message();
   const std::string device = std::string(cell.refusal->device()) + ": ";
@@ -83,7 +84,7 @@ Word word_for(const Cell& cell, Notes& notes) {
   return {fmt::format("no {}", number), bad};
 }
 
-/// Columns of one group that stand side by side.
+/// Columns that are printed side by side.
 struct Block {
   std::size_t first = 0;
   std::size_t count = 0;
@@ -101,7 +102,7 @@ class Table {
     make_room_for_groups();
   }
 
-  /// Notes are numbered as they are come across.
+  /// Notes are numbered in the order in which the cells refer to them.
   void print() {
     for (const Block& block : blocks()) {
       print_head(block);
@@ -114,7 +115,7 @@ class Table {
  private:
   static bool is_busy(const Cell& cell) { return cell.refusal && cell.refusal->code() == EBUSY; }
 
-  /// A group's name stands above its columns: a narrow group's last one is made wider.
+  /// A group's name is printed above its columns, so the last column of a narrow group is widened.
   void make_room_for_groups() {
     for (std::size_t column = 0; column < widths_.size();) {
       const std::string& group = matrix_.users[column].group;
@@ -124,7 +125,7 @@ class Table {
     }
   }
 
-  /// As many columns side by side as the terminal takes; a new block begins with a new group where that is possible.
+  /// As many columns side by side as fit into the terminal; a new block begins with a new group if possible.
   [[nodiscard]] std::vector<Block> blocks() const {
     std::vector<Block> result;
     std::size_t used = style_.width;
@@ -153,7 +154,7 @@ class Table {
       const std::string& group = matrix_.users[i].group;
       std::size_t width = 0;
       for (; i < block.first + block.count && matrix_.users[i].group == group; ++i) width += widths_[i];
-      if (i == block.first + block.count) width = std::min(width, group.size() + 2);  // nothing behind the last
+      if (i == block.first + block.count) width = std::min(width, group.size() + 2);  // no padding after the last one
       fmt::print("{}", coloured(fmt::format("  {:<{}}", group.substr(0, width - 2), width - 2), heading, style_));
     }
     fmt::print("\n{}", coloured(fmt::format("{:<{}}", "memory of", row_width_), heading, style_));
@@ -184,7 +185,7 @@ class Table {
 
 /// What was tried in most cells of each column: "640x480 XR24 (camera, GBM), 1280x720 XR24 (display)".
 std::string what_was_tried(const Matrix& matrix) {
-  std::vector<std::pair<std::string, std::vector<std::string>>> tried;  // what, with which groups
+  std::vector<std::pair<std::string, std::vector<std::string>>> tried;  // what was tried, with which groups
   for (std::size_t column = 0; column < matrix.users.size(); ++column) {
     std::map<std::string, int> counts;
     for (const auto& row : matrix.cells) {

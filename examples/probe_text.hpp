@@ -1,4 +1,4 @@
-// Text for a terminal: colours, and lines that end where it does.
+// Text for a terminal: colours and line wrapping.
 #pragma once
 
 #include "probe_print.hpp"
@@ -14,10 +14,10 @@ inline const auto good = fmt::fg(fmt::terminal_color::green);
 inline const auto so_so = fmt::fg(fmt::terminal_color::yellow);
 inline const auto bad = fmt::fg(fmt::terminal_color::red);
 
-/// The text as it is, where there are no colours.
+/// The unchanged text if there are no colours.
 std::string coloured(std::string_view text, const fmt::text_style& colour, const Style& style);
 std::string joined(const std::vector<std::string>& words, std::string_view between);
 void print_heading(std::string_view text, const Style& style);
-/// Prints @p text in lines of the terminal's width, all but the first behind @p indent spaces; the first continues a
-/// line that has @p column characters already.
+/// Prints @p text wrapped to the terminal's width. The first line continues a line that already has @p column
+/// characters; the others are indented by @p indent spaces.
 void print_wrapped(std::string_view text, std::size_t column, std::size_t indent, const Style& style);

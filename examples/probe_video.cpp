@@ -1,4 +1,4 @@
-// V4L2 devices as rows and columns. Their formats, rates and rectangles are put back, and no other input is gone to.
+// V4L2 devices as rows and columns. Their formats, rates and rectangles are restored, and no other input is selected.
 #include "probe_party_kinds.hpp"
 
 #include <algorithm>
@@ -12,7 +12,8 @@ using namespace dmaflow;
 
 namespace {
 
-/// The format, rate and rectangles of a V4L2 device, put back at the end: they outlive the program that set them.
+/// Saves the format, rate and rectangles of a V4L2 device and restores them at the end, because the driver keeps them
+/// after the program has ended.
 class KeptFormat {
  public:
   explicit KeptFormat(const v4l2::DeviceInfo& info)
@@ -35,7 +36,7 @@ class KeptFormat {
     if (info.capture) return multiplanar ? V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE : V4L2_BUF_TYPE_VIDEO_CAPTURE;
     return multiplanar ? V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE : V4L2_BUF_TYPE_VIDEO_OUTPUT;
   }
-  /// Selections have the single-planar types everywhere.
+  /// Selections use the single-planar types, also for multi-planar devices.
   static v4l2_selection rectangle(const v4l2::DeviceInfo& info, std::uint32_t target) noexcept {
     v4l2_selection selection{};
     selection.type = type_of(info, false);
@@ -59,7 +60,7 @@ class KeptFormat {
   std::optional<v4l2_selection> compose_;
 };
 
-/// The number of the port in use. Naming it when the device is opened keeps it from going to another one.
+/// The number of the port in use. The device is opened with this number so that it keeps the port.
 std::string current_port(const Result<std::vector<v4l2::Port>>& ports) {
   if (!ports) return {};
   const auto current = std::ranges::find(*ports, true, &v4l2::Port::is_current);
@@ -69,11 +70,11 @@ std::string current_port(const Result<std::vector<v4l2::Port>>& ports) {
 struct SharedCamera {
   SharedCamera(const v4l2::DeviceInfo& info, std::unique_ptr<v4l2::Camera> opened)
       : kept(info), camera(std::move(opened)) {}
-  KeptFormat kept;  // ends after the camera, which holds the device's queue
+  KeptFormat kept;  // destroyed after the camera, which owns the device's queue
   std::unique_ptr<v4l2::Camera> camera;
 };
 
-/// What a V4L2 device lists, as far as it is pixels in rows.
+/// The uncompressed formats that a V4L2 device lists.
 std::vector<FormatModifier> pixels_of(const std::vector<v4l2::Format>& formats) {
   std::vector<FormatModifier> result;
   for (const auto& format : formats) {
@@ -82,7 +83,7 @@ std::vector<FormatModifier> pixels_of(const std::vector<v4l2::Format>& formats) 
   return result;
 }
 
-/// Sets the camera to the stream, or to the nearest it has: the same format in a size of its own.
+/// Sets the camera to the stream, or else to the same format in one of the camera's own sizes.
 Result<StreamConfig> set_camera(v4l2::Camera& camera, const StreamConfig& config) {
   StreamRequest request{.size = config.layout.size, .formats = {config.layout.format}};
   auto offers = camera.offers(request);
@@ -155,7 +156,7 @@ class OutputUser final : public User {
     return pixels_of(*formats);
   }
   [[nodiscard]] Size size() const override { return usual_size; }
-  /// An output takes what its connector sends: the size asked for, else the usual ones in turn.
+  /// An output accepts only the size that its connector sends: tries the requested size, then the usual ones in turn.
   Result<StreamConfig> prepare(const StreamConfig& config) override {
     const auto first = try_to_configure(config);
     if (first) return first;

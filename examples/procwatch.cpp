@@ -1,12 +1,13 @@
-// Shows what processes do, as the kernel tells it: forks, execs, exits and more, live, with what was lost.
+// Shows what processes do, as the kernel reports it: forks, execs, exits and more, live, with the number of lost
+// events.
 //
 //     procwatch                               everything
 //     procwatch --events exec,exit            only these
-//     procwatch --exit-nonzero                what failed, with its exit code or signal
+//     procwatch --exit-nonzero                processes that failed, with their exit code or signal
 //     procwatch --tree --pid 1234             one process and its descendants, indented by descent
-//     procwatch --json --seconds 10           one object a line, the summary as the last
+//     procwatch --json --seconds 10           one object a line, the last one is the summary
 //
-// Ends after --seconds or --count events, or at Ctrl-C, with a summary on stderr. Status 0; 1 where it cannot listen.
+// Ends after --seconds or --count events, or on Ctrl-C, with a summary on stderr. Status 0; 1 if it cannot listen.
 #include <dmaflow/process_events.hpp>
 #include <dmaflow/process_table.hpp>
 #include <dmaflow/stop.hpp>
@@ -56,7 +57,7 @@ const std::map<std::string, ProcessEventMask> masks{
     {"gid", ProcessEventMask::gid},   {"sid", ProcessEventMask::session},    {"ptrace", ProcessEventMask::ptrace},
     {"comm", ProcessEventMask::name}, {"core", ProcessEventMask::core_dump}, {"exit", ProcessEventMask::exit}};
 
-/// What is remembered of a process, from its fork or from the first look to its exit.
+/// The data kept for a process, from its fork or from the first scan until its exit.
 struct Known {
   std::string name;
   pid_t parent = 0;
@@ -67,7 +68,7 @@ std::string read_name(pid_t pid) {
   std::ifstream file(fmt::format("/proc/{}/cmdline", pid), std::ios::binary);
   std::string text(std::istreambuf_iterator<char>(file), {});
   while (!text.empty() && text.back() == '\0') text.pop_back();
-  // A name may hold anything; a terminal obeys some of it.
+  // A name may contain control characters, which a terminal would interpret.
   std::ranges::replace_if(text, [](unsigned char c) { return c < ' ' || c == 127; }, ' ');
   if (!text.empty()) return text.substr(0, 100);
   std::getline(std::ifstream(fmt::format("/proc/{}/comm", pid)), text);
@@ -161,7 +162,7 @@ Line Watch::describe(const ProcessEvent& event) {
             {{"parent_pid", fork->parent.pid}, {"parent_tgid", fork->parent.tgid}}};
   }
   if (const auto* exec = event.as<Exec>()) {
-    // Read after the fact: a process that has ended since keeps its old name.
+    // Read after the event: if the process has ended meanwhile, it keeps its old name.
     if (std::string name = read_name(exec->task.tgid); !name.empty()) known_[exec->task.tgid].name = std::move(name);
     return {"exec", "\033[36m", exec->task, "", {}};
   }
@@ -265,7 +266,7 @@ void Watch::print_summary(const ProcessEvents& events, double seconds) const {
   if (counters.foreign > 0) fmt::print(stderr, "  {} messages from other programs were rejected\n", counters.foreign);
 }
 
-/// A line on the terminal that is written over once a second.
+/// A line on the terminal that is updated once a second.
 class RateLine {
  public:
   explicit RateLine(bool is_on) : is_on_(is_on) {}
@@ -295,7 +296,7 @@ int fail(const dmaflow::Error& error) {
 int run(const Settings& settings) {
   const auto stop = dmaflow::stop_on_signals();
   if (!stop) return fail(stop.error());
-  // Names and descent need forks, execs and exits, whatever is shown.
+  // Names and descent need forks, execs and exits, no matter which events are shown.
   ProcessEventMask mask = settings.events.empty() && !settings.exit_nonzero
                               ? ProcessEventMask::all
                               : ProcessEventMask::fork | ProcessEventMask::exec | ProcessEventMask::exit;

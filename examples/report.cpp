@@ -1,4 +1,4 @@
-// dmaflow-report: makes one self-contained page of what dmaflow-measure measured.
+// dmaflow-report: makes one self-contained page from the results of dmaflow-measure.
 //
 //     dmaflow-report DIR        reads DIR/stats.json and DIR/screenshot.png, writes DIR/report.html
 //
@@ -68,7 +68,7 @@ std::string escaped(std::string_view text) {
   return result;
 }
 
-/// A figure for people, or a dash where it was not measured.
+/// A figure as text, or a dash if it was not measured.
 std::string figure(const json& value, int digits = 2) {
   if (value.is_number_integer() || value.is_number_unsigned()) return std::to_string(value.get<std::int64_t>());
   if (value.is_number()) return fmt::format("{:.{}f}", value.get<double>(), digits);
@@ -82,7 +82,7 @@ const json& at(const json& data, const char* key) {
   return found == data.end() ? none : *found;
 }
 
-/// What gnuplot draws of @p commands, without the XML head; empty where there is no gnuplot.
+/// The SVG that gnuplot draws for @p commands, without the XML header; empty if there is no gnuplot.
 std::string chart(const fs::path& dir, const std::string& name, const std::string& commands) {
   const fs::path script = dir / ("." + name + ".gnuplot");
   const fs::path picture = dir / ("." + name + ".svg");
@@ -121,7 +121,8 @@ std::string latency_chart(const fs::path& dir, const json& stats) {
   const json& latency = at(stats, "latency_ms");
   const json& buckets = at(latency, "buckets");
   if (!buckets.is_array() || buckets.empty()) return "<p class=note>No frame was shown.</p>";
-  // Bars of equal width: the buckets get wider with the latency. The last one percent would squeeze the rest: one bar.
+  // The buckets get wider with the latency, the bars have equal width. The slowest one percent share one bar, so that
+  // they do not squeeze the rest.
   const double end = std::max(latency.value("p99", 1.0) * 1.25, 1.0);
   constexpr std::size_t bars = 50;
   std::vector<double> counts(bars + 1);
@@ -162,13 +163,13 @@ std::string call_table(const json& stats) {
                             figure(at(calls, "total")), figure(at(stats, "syscalls_per_frame"), 3));
 }
 
-/// One plan's text: its first line is what was agreed on, each line after it a candidate, the chosen one with a star.
+/// One plan's text: the first line is the result, and each line after it is a candidate. The chosen one has a star.
 std::string plan_table(const std::string& plan) {
   std::istringstream lines(plan);
   std::string line;
   std::getline(lines, line);
   std::string page = fmt::format("<p><b>{}</b></p><table class=plan>", escaped(line));
-  std::string streams;  // refused before any memory was tried; there are many, so they fold
+  std::string streams;  // refused before any memory was tried; folded, because there are many
   int stream_count = 0;
   while (std::getline(lines, line)) {
     const auto start = line.find_first_not_of(" *");
@@ -191,7 +192,7 @@ std::string plan_table(const std::string& plan) {
                     stream_count, streams);
 }
 
-/// The plans of all links, the camera's first: each begins at a line that is not indented.
+/// The plans of all links, the camera's first. Each begins with a line that is not indented.
 std::string plan_tables(const std::string& plans) {
   std::string page;
   std::string one;

@@ -1,9 +1,9 @@
-// dmaflow-screenshot: what a display shows now, as a PNG, read by another process than the one that shows it.
+// dmaflow-screenshot: writes what a display shows now to a PNG, from another process than the one that shows it.
 //
 //     dmaflow-screenshot /dev/dri/card0 screen.png
 //
-// Asks the kernel for the framebuffer on the first active CRTC (DRM_IOCTL_MODE_GETFB2, which gives it to root only),
-// maps it and writes it out. Takes linear 32-bit RGB framebuffers, which any CPU can read; refuses others.
+// Asks the kernel for the framebuffer on the first active CRTC (DRM_IOCTL_MODE_GETFB2, which needs root), maps it and
+// writes it out. Accepts only linear 32-bit RGB framebuffers, which any CPU can read.
 #include <fmt/core.h>
 #include <CLI/CLI.hpp>
 
@@ -39,8 +39,7 @@ struct Picture {
   std::exit(1);
 }
 
-// --- PNG (ISO 15948), without compression
-// ----------------------------------------------------------------------------------
+// --- PNG (ISO 15948), without compression ----------------------------------------------------------------------------
 
 std::uint32_t crc(const std::string& bytes) {
   std::uint32_t value = 0xffffffffU;
@@ -94,8 +93,7 @@ std::string png(const Picture& picture) {
          chunk("IDAT", stored(rows)) + chunk("IEND", "");
 }
 
-// --- KMS
-// ---------------------------------------------------------------------------------------------------------------------
+// --- KMS -------------------------------------------------------------------------------------------------------------
 
 using Framebuffer = std::unique_ptr<drmModeFB2, void (*)(drmModeFB2Ptr)>;
 
@@ -114,7 +112,7 @@ Framebuffer on_screen(int card) {
   fail("nothing is on the screen");
 }
 
-// Where red, green and blue lie in a pixel's four bytes.
+// The indices of red, green and blue in a pixel's four bytes.
 std::array<int, 3> bytes_of(std::uint32_t format) {
   switch (format) {
     case DRM_FORMAT_XRGB8888:
@@ -154,7 +152,7 @@ Picture read(int card, const drmModeFB2& framebuffer) {
   }
   sync.flags = DMA_BUF_SYNC_END | DMA_BUF_SYNC_READ;
   ::ioctl(memory, DMA_BUF_IOCTL_SYNC, &sync);
-  return picture;  // the process ends now, and with it the mapping and the descriptors
+  return picture;  // the process ends now, which releases the mapping and the descriptors
 }
 
 }  // namespace
@@ -168,7 +166,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   const int fd = ::open(card.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) fail(card, errno);
-  // Whoever opens a card first becomes its master, and whoever shows frames wants to be that.
+  // The first process that opens a card becomes its master, but programs that show frames must be able to become it.
   drmDropMaster(fd);
   std::ofstream out(file, std::ios::binary);
   out << png(read(fd, *on_screen(fd)));

@@ -1,5 +1,5 @@
-// The messages of the kernel's 1-wire subsystem, as far as the programs need them (drivers/w1/w1_netlink.h, which is no
-// public header of the kernel; documented in Documentation/w1/w1-netlink.rst).
+// The messages of the kernel's 1-wire subsystem that the programs need (drivers/w1/w1_netlink.h, which is not a public
+// header of the kernel; documented in Documentation/w1/w1-netlink.rst).
 #pragma once
 
 #include <dmaflow/connector.hpp>
@@ -42,7 +42,7 @@ struct Header {
   Type type{};
   std::uint8_t status = 0;  ///< errno of a reply
   std::uint16_t length = 0;
-  std::uint64_t id = 0;  ///< of a slave; of a master in the lower 32 bits
+  std::uint64_t id = 0;  ///< of a slave, or of a master (in the lower 32 bits)
 };
 constexpr std::size_t header_size = 12;
 
@@ -78,7 +78,7 @@ inline std::vector<std::byte> request(Type type, std::uint64_t id, std::optional
   return bytes;
 }
 
-/// The numbers in the data of replies, after what precedes them.
+/// The numbers in the data of a reply. @p data: without the headers.
 template <typename T>
 std::vector<T> numbers_in(std::span<const std::byte> data) {
   std::vector<T> numbers;

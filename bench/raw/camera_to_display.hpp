@@ -1,7 +1,7 @@
-// A camera on a display in raw system calls, as an expert would write it in C: the display's dumb buffers, which the
-// camera writes into, and one loop that waits for the camera alone, commits without waiting, and takes a commit that
-// succeeds for the proof that the one before is on the screen. Flip events are read in batches. No owner of a
-// descriptor, no negotiation, no errors but the end of the program. Only loop() is measured.
+// A camera on a display in raw system calls, as an expert would write it in C. The camera writes into the display's
+// dumb buffers. One loop waits only for the camera and commits without waiting; a commit that succeeds proves that the
+// previous one is on the screen. Flip events are read in batches. Descriptors have no owners, there is no negotiation,
+// and every error ends the program. Only loop() is measured.
 #pragma once
 
 #include <algorithm>
@@ -39,13 +39,13 @@ struct CameraToDisplay {
   std::array<std::uint32_t, most_buffers> handle{};
   std::array<std::uint32_t, most_buffers> framebuffer{};
   std::array<int, most_buffers> prime{};
-  // The loop's state: buffers by number, -1 for none.
+  // The loop's state: buffer numbers, -1 for none.
   int on_screen = -1;
   int on_its_way = -1;
   int staged = -1;
   std::uint64_t captured = 0;
   std::uint64_t committed = 0;
-  std::uint32_t events = 0;  // asked for and not yet read
+  std::uint32_t events = 0;  // requested and not yet read
 };
 
 [[noreturn]] inline void fail(const char* what) {
@@ -57,8 +57,7 @@ inline void check(int result, const char* what) {
   if (result < 0) fail(what);
 }
 
-// --- Set-up, not measured
-// ---------------------------------------------------------------------------------------------
+// --- Set-up, not measured --------------------------------------------------------------------------------------------
 
 inline std::uint32_t property(int card, std::uint32_t object, std::uint32_t type, const char* name) {
   drmModeObjectProperties* all = drmModeObjectGetProperties(card, object, type);
@@ -138,7 +137,7 @@ inline CameraToDisplay open_devices(const char* video, const char* card, std::ui
   return my;
 }
 
-/// One of the display's own buffers, and a framebuffer of it. Its pitch in bytes, its size in @p size.
+/// Makes one of the display's own buffers with a framebuffer. Returns its pitch in bytes; @p size is set to its size.
 inline std::uint32_t make_buffer(CameraToDisplay& my, std::size_t i, std::uint64_t& size) {
   std::uint32_t pitch = 0;
   check(drmModeCreateDumbBuffer(my.card, my.width, my.height, 32, 0, &my.handle[i], &pitch, &size), "dumb buffer");
@@ -185,8 +184,7 @@ inline void close(CameraToDisplay& my) {
   ::close(my.card);
 }
 
-// --- The loop
-// ---------------------------------------------------------------------------------------------------------
+// --- The loop --------------------------------------------------------------------------------------------------------
 
 inline void read_events(CameraToDisplay& my) {
   std::array<char, 4096> events;  // NOLINT(cppcoreguidelines-pro-type-member-init): read() fills it
@@ -194,7 +192,7 @@ inline void read_events(CameraToDisplay& my) {
   if (size > 0) my.events -= static_cast<std::uint32_t>(static_cast<std::size_t>(size) / sizeof(drm_event_vblank));
 }
 
-/// Asks the display for what is staged. False where it is still busy with the one before.
+/// Commits the staged buffer. False if the display is still busy with the previous commit.
 inline bool flip(CameraToDisplay& my) {
   std::uint32_t object = my.plane;
   std::uint32_t count = 1;
@@ -215,10 +213,10 @@ inline bool flip(CameraToDisplay& my) {
   return true;
 }
 
-/// Shows what is staged. False as above.
+/// Shows the staged buffer. False if the display is busy.
 inline bool commit(CameraToDisplay& my) {
   if (!flip(my)) return false;
-  // The one before is on the screen now, so the one before that is free.
+  // The previous buffer is on the screen now, so the one before it is free.
   if (my.on_its_way >= 0) {
     queue(my, my.on_screen);
     my.on_screen = my.on_its_way;
@@ -229,7 +227,7 @@ inline bool commit(CameraToDisplay& my) {
   return true;
 }
 
-/// Until that many frames were captured in all. A function of its own, for callgrind to find.
+/// Runs until @p frames frames were captured in total. Not inlined, so that callgrind finds it.
 [[gnu::noinline]] inline void loop(CameraToDisplay& my, std::uint64_t frames) {
   while (my.captured < frames) {
     pollfd fds[2] = {{my.video, POLLIN, 0}, {my.card, POLLIN, 0}};

@@ -1,5 +1,6 @@
-// Reading process events in raw system calls, as an expert would write it in C: no owner of a descriptor, no seam, and
-// all of it inlined into the program. What it checks is what the library checks: who sent it, every length, the id.
+// Reading process events in raw system calls, as an expert would write it in C: descriptors have no owners, calls do
+// not go through a seam, and everything is inlined into the program. It checks what the library checks: the sender,
+// every length, the id.
 #pragma once
 
 #include <array>
@@ -22,8 +23,8 @@ namespace raw {
 constexpr std::size_t offset_of_message = sizeof(nlmsghdr);
 constexpr std::size_t offset_of_event = offset_of_message + sizeof(cn_msg);
 
-/// A socket in group 1 that has said LISTEN in the four bytes that every kernel knows, or -errno. @p receive_buffer: in
-/// bytes as the kernel counts; 0 leaves it.
+/// A socket in group 1 that has sent LISTEN in the four-byte form that every kernel knows, or -errno. @p
+/// receive_buffer: in bytes as the kernel counts them; 0 keeps the default.
 inline int listen_to_processes(int receive_buffer) noexcept {
   const int fd = ::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_CONNECTOR);
   if (fd < 0) return -errno;
@@ -51,7 +52,7 @@ inline int listen_to_processes(int receive_buffer) noexcept {
   return -error;
 }
 
-/// Keeps back all events but those of @p mask.
+/// Filters out all events except those of @p mask.
 inline int keep_only(int fd, std::uint32_t mask) noexcept {
   std::array<sock_filter, 4> program{sock_filter{BPF_LD | BPF_W | BPF_ABS, 0, 0, offset_of_event},
                                      sock_filter{BPF_JMP | BPF_JSET | BPF_K, 1, 0, __builtin_bswap32(mask)},
@@ -61,7 +62,7 @@ inline int keep_only(int fd, std::uint32_t mask) noexcept {
   return ::setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) == 0 ? 0 : -errno;
 }
 
-/// The event in a datagram, where it is one and comes from the kernel.
+/// Decodes the event in a datagram. False if it is no event or does not come from the kernel.
 inline bool decode(const std::byte* datagram, std::size_t size, const sockaddr_nl& from, proc_event& event) noexcept {
   if (from.nl_pid != 0 || size < offset_of_event) return false;
   nlmsghdr header{};
@@ -76,7 +77,7 @@ inline bool decode(const std::byte* datagram, std::size_t size, const sockaddr_n
   return true;
 }
 
-/// The kernel's count of what the socket lost.
+/// The kernel's count of the messages that the socket lost.
 inline std::uint32_t drops(int fd) noexcept {
   std::array<std::uint32_t, SK_MEMINFO_VARS> info{};
   socklen_t size = sizeof info;
@@ -84,8 +85,8 @@ inline std::uint32_t drops(int fd) noexcept {
   return info[SK_MEMINFO_DROPS];
 }
 
-/// The plain loop: one call for each event. Hands each to @p handle; returns at EAGAIN (nothing there, or SO_RCVTIMEO
-/// has passed), or when @p handle returns false. Adds to @p calls.
+/// The plain loop: one call for each event. Passes each event to @p handle; returns at EAGAIN (no event is queued, or
+/// SO_RCVTIMEO has passed), or when @p handle returns false. Adds to @p calls.
 template <typename Handle>
 void receive_each(int fd, std::uint64_t& calls, Handle handle) noexcept {
   alignas(8) std::array<std::byte, 128> datagram{};
@@ -96,7 +97,7 @@ void receive_each(int fd, std::uint64_t& calls, Handle handle) noexcept {
     ++calls;
     const ssize_t size =
         ::recvfrom(fd, datagram.data(), datagram.size(), 0, reinterpret_cast<sockaddr*>(&from), &length);
-    if (size < 0 && (errno == ENOBUFS || errno == EINTR)) continue;  // what was lost is counted at the end
+    if (size < 0 && (errno == ENOBUFS || errno == EINTR)) continue;  // losses are counted at the end
     if (size < 0) return;
     if (decode(datagram.data(), static_cast<std::size_t>(size), from, event) && !handle(event)) return;
   }

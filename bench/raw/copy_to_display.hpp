@@ -1,6 +1,6 @@
-// A camera on a display by copying, as an expert would write it in C: the camera's own buffers, mapped; each frame is
-// copied into one of three of the display's buffers and goes back to the camera at once. Waiting, committing and
-// reading of flip events are those of the loop without a copy (camera_to_display.hpp).
+// A camera on a display by copying, as an expert would write it in C. The camera's own buffers are mapped. Each frame
+// is copied into one of three of the display's buffers, and its buffer is queued to the camera again at once. Waiting,
+// committing and reading flip events work as in the loop without a copy (camera_to_display.hpp).
 #pragma once
 
 #include "camera_to_display.hpp"
@@ -10,15 +10,14 @@
 namespace raw {
 
 struct CopyToDisplay {
-  CameraToDisplay base;  // its buffers are the display's
+  CameraToDisplay base;  // its buffers are the display's own
   std::array<const unsigned char*, most_buffers> camera{};
   std::array<unsigned char*, 3> screen{};
   std::uint32_t camera_pitch = 0;  // bytes
   std::uint32_t screen_pitch = 0;
 };
 
-// --- Set-up, not measured
-// ---------------------------------------------------------------------------------------------
+// --- Set-up, not measured --------------------------------------------------------------------------------------------
 
 inline void give_back(const CopyToDisplay& my, std::uint32_t buffer) {
   v4l2_buffer one{};
@@ -78,8 +77,7 @@ inline CopyToDisplay open_copying(const char* video, const char* card, std::uint
   return my;
 }
 
-// --- The loop
-// ---------------------------------------------------------------------------------------------------------
+// --- The loop --------------------------------------------------------------------------------------------------------
 
 inline void copy(const CopyToDisplay& my, std::uint32_t from, int to) {
   const unsigned char* source = my.camera[from];
@@ -95,7 +93,7 @@ inline void copy(const CopyToDisplay& my, std::uint32_t from, int to) {
   }
 }
 
-/// Shows what is staged, where the display is not busy.
+/// Shows the staged buffer, unless the display is busy.
 inline void show(CopyToDisplay& my) {
   CameraToDisplay& base = my.base;
   if (!flip(base)) return;
@@ -105,14 +103,14 @@ inline void show(CopyToDisplay& my) {
   if (++base.events == 32) read_events(base);
 }
 
-/// The display's buffer that nobody looks at.
+/// The display's buffer that is neither on the screen nor in a pending flip.
 inline int free_one(const CameraToDisplay& base) {
   int buffer = 0;
   while (buffer == base.on_screen || buffer == base.on_its_way) ++buffer;
   return buffer;
 }
 
-/// Until that many frames were captured in all.
+/// Runs until @p frames frames were captured in total.
 inline void loop(CopyToDisplay& my, std::uint64_t frames) {
   CameraToDisplay& base = my.base;
   while (base.captured < frames) {

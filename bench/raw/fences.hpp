@@ -1,8 +1,8 @@
-// The work of fence.hpp, implicit_fences.hpp and timeline.hpp in raw system calls, as an expert would write it in C: no
-// owner of a descriptor, no seam, no error but errno, and all of it inlined into the program. Returns are the result,
-// or -errno.
+// The work of fence.hpp, implicit_fences.hpp and timeline.hpp in raw system calls, as an expert would write it in C:
+// descriptors have no owners, calls do not go through a seam, errors are only errno values, and everything is inlined
+// into the program. Functions return the result, or -errno.
 //
-// What is called "unchecked" leaves out what most programs leave out: it loses the errors of fences.
+// Functions named "unchecked" omit the checks that most programs omit, and so lose the errors of fences.
 #pragma once
 
 #include <array>
@@ -50,7 +50,7 @@ inline int import_fence(int dma_buf, int fence, std::uint32_t access) noexcept {
 
 // --- sync_files -----------------------------------------------------------------------------------------------------
 
-// 1: all parts have ended well, 0: not all have ended, -errno: a part failed, or the call did.
+// 1: all parts have ended without an error, 0: not all have ended, -errno: a part or the call failed.
 inline int look_among(int fd, sync_fence_info* parts, std::uint32_t room) noexcept {
   sync_file_info info{};
   info.num_fences = room;
@@ -90,7 +90,7 @@ inline int wait(int fd, int timeout_ms) noexcept {
   return state < 0 ? state : 0;
 }
 
-// As libsync does it.
+// Waits as libsync does.
 inline int wait_unchecked(int fd, int timeout_ms) noexcept {
   pollfd polled{.fd = fd, .events = POLLIN, .revents = 0};
   const int ready = ::poll(&polled, 1, timeout_ms);
@@ -106,8 +106,8 @@ inline int merge_two(int one, int other) noexcept {
   return result < 0 ? result : data.fence;
 }
 
-// Pairs, then pairs of pairs: the kernel copies every part in each call, so a chain would be more work. Closes what it
-// made on the way. Overwrites fds.
+// Merges pairs, then pairs of pairs: the kernel copies every part in each call, so a chain would be more work. Closes
+// its intermediate descriptors. Overwrites fds.
 inline int merge_pairs(int* fds, std::size_t count) noexcept {
   for (bool first = true; count > 1; first = false) {
     std::size_t out = 0;
@@ -128,9 +128,9 @@ inline int merge_pairs(int* fds, std::size_t count) noexcept {
 
 inline constexpr std::size_t most_inputs = 256;
 
-// One fence for all, of which none may have failed; closes the inputs. Looks at each, so that one that failed is found
-// and one that has ended is left out, and at the result: what the kernel left out had ended meanwhile, and may have
-// failed.
+// Merges all fences into one; fails if any of them failed; closes the inputs. Checks each input, so that a failed one
+// is found and one that has ended is left out. If the result has fewer parts, checks the inputs again: a part that the
+// kernel left out had ended meanwhile and may have failed.
 inline int merge(int* fds, std::size_t count) noexcept {
   std::array<int, most_inputs> active;  // NOLINT(cppcoreguidelines-pro-type-member-init): written before it is read
   std::size_t left = 0;
@@ -139,7 +139,7 @@ inline int merge(int* fds, std::size_t count) noexcept {
     if (state < 0) return state;
     if (state == 0) active[left++] = fds[i];
   }
-  if (left < 2) return -EINVAL;  // not what is measured
+  if (left < 2) return -EINVAL;  // this case is not measured
   const int merged = merge_pairs(active.data(), left);
   if (merged < 0) return merged;
   const int parts = count_parts(merged);

@@ -1,5 +1,6 @@
-// Memory of a GPU by the bare C interfaces of libgbm and Vulkan, as an expert would write it who knows the driver:
-// which calls it has, and that it makes linear images. Returns are the result, or negative: -errno, or a VkResult.
+// Memory of a GPU by the bare C interfaces of libgbm and Vulkan, as written by an expert who knows the driver: which
+// calls it has, and that it makes linear images. Functions return the result, or a negative number: -errno or a
+// VkResult.
 #pragma once
 
 #include "memory.hpp"
@@ -17,7 +18,7 @@ namespace raw {
 
 // --- GBM -------------------------------------------------------------------------------------------------------------
 
-// Exported by the kernel's call: libgbm's own leaves out the right to write with some drivers.
+// Exports with the kernel's ioctl, because with some drivers libgbm's own export omits write permission.
 inline int gbm_alloc(gbm_device* device, std::uint32_t width, std::uint32_t height) noexcept {
   gbm_bo* const bo = gbm_bo_create(device, width, height, GBM_FORMAT_XRGB8888, GBM_BO_USE_LINEAR);
   if (bo == nullptr) return errno != 0 ? -errno : -EINVAL;
@@ -42,7 +43,7 @@ inline gbm_bo* gbm_import(gbm_device* device, int dma_buf, std::uint32_t width, 
 
 // --- Vulkan ----------------------------------------------------------------------------------------------------------
 
-/// A device and what is called of it.
+/// A device and its functions that are called.
 struct GpuMemory {
   VkDevice device;
   PFN_vkCreateImage create_image;
@@ -104,7 +105,7 @@ inline int bind(const GpuMemory& gpu, VkImage image, VkDeviceMemory memory) noex
   return gpu.bind(gpu.device, 1, &info);
 }
 
-// Memory for the image, bound to it and exported: the descriptor.
+// Allocates memory for the image, binds and exports it. Returns the descriptor.
 inline int export_image(const GpuMemory& gpu, VkImage image, VkDeviceMemory& memory) noexcept {
   VkImageDrmFormatModifierPropertiesEXT chosen{};
   chosen.sType = VK_STRUCTURE_TYPE_IMAGE_DRM_FORMAT_MODIFIER_PROPERTIES_EXT;
@@ -124,7 +125,7 @@ inline int export_image(const GpuMemory& gpu, VkImage image, VkDeviceMemory& mem
                                    VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT};
   int fd = -1;
   if (const VkResult got = gpu.get_fd(gpu.device, &asked, &fd); got != VK_SUCCESS) return got;
-  ::fcntl(fd, F_SETFD, FD_CLOEXEC);  // not every driver does
+  ::fcntl(fd, F_SETFD, FD_CLOEXEC);  // not every driver sets it
   if (const int bound = bind(gpu, image, memory); bound != VK_SUCCESS) {
     ::close(fd);
     return bound;
@@ -149,13 +150,13 @@ inline int vulkan_alloc(const GpuMemory& gpu, std::uint32_t width, std::uint32_t
   return fd;
 }
 
-/// A dma-buf as an image.
+/// A dma-buf that was imported as an image.
 struct ImportedImage {
   VkImage image;
   VkDeviceMemory memory;
 };
 
-// Takes a copy of the descriptor, as Vulkan takes it away.
+// Duplicates the descriptor, because Vulkan takes ownership of it.
 inline int import_memory(const GpuMemory& gpu, int dma_buf, ImportedImage& result) noexcept {
   const VkMemoryRequirements needs = needs_of(gpu, result.image);
   VkMemoryFdPropertiesKHR properties{};

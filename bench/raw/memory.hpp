@@ -1,9 +1,9 @@
-// Memory in raw system calls, as an expert would write it in C: made, imported by a display, mapped and accessed. No
-// owner of a descriptor, no seam, no error but errno, and all of it inlined into the program. Returns are the result,
-// or -errno.
+// Memory in raw system calls, as an expert would write it in C: allocated, imported by a display, mapped and accessed.
+// Descriptors have no owners, calls do not go through a seam, errors are only errno values, and everything is inlined
+// into the program. Functions return the result, or -errno.
 //
-// What is called "checked" does what the library makes sure of besides: that there is memory enough before the kernel
-// has to kill for it, that a descriptor is a dma-buf and which, how large it is, and that no wait is without an end.
+// Functions named "checked" also check what the library checks: that there is enough memory before the kernel would
+// have to kill a process, that a descriptor is a dma-buf, its identity and size, and that every wait has a deadline.
 #pragma once
 
 #include "fences.hpp"
@@ -29,7 +29,7 @@
 
 namespace raw {
 
-// --- Made: a dma-buf's descriptor ------------------------------------------------------------------------------------
+// --- Allocation: a dma-buf's descriptor ------------------------------------------------------------------------------
 
 inline int heap_alloc(int heap, std::uint64_t bytes) noexcept {
   dma_heap_allocation_data data{};
@@ -39,7 +39,7 @@ inline int heap_alloc(int heap, std::uint64_t bytes) noexcept {
   return result < 0 ? result : static_cast<int>(data.fd);
 }
 
-// Of whole pages, that cannot shrink.
+// A memfd of whole pages that cannot shrink.
 inline int sealed_memfd(std::uint64_t bytes) noexcept {
   constexpr unsigned noexec_seal = 8;  // MFD_NOEXEC_SEAL, Linux 6.3
   int memfd = ::memfd_create("raw", MFD_CLOEXEC | MFD_ALLOW_SEALING | noexec_seal);
@@ -53,7 +53,7 @@ inline int sealed_memfd(std::uint64_t bytes) noexcept {
   return -error;
 }
 
-// The memfd stays the caller's.
+// The caller keeps the memfd.
 inline int udmabuf_of(int device, int memfd, std::uint64_t bytes) noexcept {
   udmabuf_create create{};
   create.memfd = static_cast<std::uint32_t>(memfd);
@@ -70,7 +70,7 @@ inline int udmabuf_alloc(int device, std::uint64_t bytes) noexcept {
   return dma_buf;
 }
 
-// Of 32 bits a pixel.
+// A dumb buffer with 32 bits a pixel.
 inline int dumb_alloc(int drm, std::uint32_t width, std::uint32_t height) noexcept {
   drm_mode_create_dumb create{};
   create.width = width;
@@ -103,7 +103,7 @@ struct Identity {
   ino_t inode;
 };
 
-// 0 for a dma-buf that has so many bytes.
+// Returns 0 if it is a dma-buf of at least this size.
 inline int look_at_dma_buf(int fd, std::uint64_t bytes, Identity& identity) noexcept {
   struct stat status;  // NOLINT(cppcoreguidelines-pro-type-member-init): the kernel writes it
   if (::fstat(fd, &status) < 0) return -errno;
@@ -116,13 +116,13 @@ inline int look_at_dma_buf(int fd, std::uint64_t bytes, Identity& identity) noex
   return size >= 0 && static_cast<std::uint64_t>(size) >= bytes ? 0 : -EINVAL;
 }
 
-// --- Accessed by the CPU ---------------------------------------------------------------------------------------------
+// --- Access by the CPU -----------------------------------------------------------------------------------------------
 
 inline void* map(int dma_buf, std::size_t bytes) noexcept {
   return ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, dma_buf, 0);
 }
 
-// EAGAIN is tried again, as the kernel's header asks.
+// Tries again on EAGAIN, as the kernel's header requires.
 inline int sync(int dma_buf, std::uint64_t flags) noexcept {
   dma_buf_sync argument{.flags = flags};
   int result = 0;
@@ -132,7 +132,7 @@ inline int sync(int dma_buf, std::uint64_t flags) noexcept {
   return result;
 }
 
-// Waits for those at work in the buffer, with an end, which DMA_BUF_IOCTL_SYNC has not.
+// Waits for the buffer's fences with a deadline, which DMA_BUF_IOCTL_SYNC does not have.
 inline int wait_idle(int dma_buf, short events, std::int64_t deadline_ns) noexcept {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
@@ -144,9 +144,9 @@ inline int wait_idle(int dma_buf, short events, std::int64_t deadline_ns) noexce
   return (polled.revents & events) != 0 ? 0 : -EIO;
 }
 
-// --- Imported by a display -------------------------------------------------------------------------------------------
+// --- Import by a display ---------------------------------------------------------------------------------------------
 
-// Of XRGB8888; the framebuffer's number.
+// For XRGB8888. Returns the framebuffer's id.
 inline int add_framebuffer(int drm, int dma_buf, std::uint32_t width, std::uint32_t height, std::uint32_t stride,
                            bool with_modifier, std::uint32_t& id) noexcept {
   drm_prime_handle prime{.handle = 0, .flags = 0, .fd = dma_buf};
@@ -173,10 +173,10 @@ inline int remove_framebuffer(int drm, std::uint32_t id) noexcept {
   return call(drm, DRM_IOCTL_MODE_RMFB, &argument);
 }
 
-// An atomic commit that is only tried: the framebuffer on the whole of a plane, in a mode.
+// An atomic test commit: a framebuffer on a whole plane, in a mode.
 class TestCommit {
  public:
-  // In the order of the objects.
+  // Must be called in the order of the objects.
   void set(std::uint32_t object, std::uint32_t property, std::uint64_t value) noexcept {
     if (objects_used_ == 0 || objects_[objects_used_ - 1] != object) {
       objects_[objects_used_] = object;
@@ -186,7 +186,7 @@ class TestCommit {
     properties_[used_] = property;
     values_[used_++] = value;
   }
-  // The same, of the framebuffer, whose value try_with() gives.
+  // The same for the framebuffer property, whose value is the argument of try_with().
   void set_framebuffer(std::uint32_t object, std::uint32_t property) noexcept {
     framebuffer_at_ = used_;
     set(object, property, 0);

@@ -1,6 +1,6 @@
-// A frame's work on the GPU as an expert would write it by hand: command buffers that were recorded once, places in
-// flight in turn, fences in and out as sync_files. No owner of a descriptor, no seam, no error but a number. Returns
-// are 0 or a VkResult, or -errno.
+// A frame's work on the GPU as an expert would write it by hand: command buffers that were recorded once, slots in
+// flight that are used in turn, fences in and out as sync_files. Descriptors have no owners, calls do not go through a
+// seam, and errors are only numbers. Functions return 0, a VkResult or -errno.
 #pragma once
 
 #include "fences.hpp"
@@ -14,7 +14,7 @@
 
 namespace raw {
 
-/// What the loop calls, fetched by vkGetDeviceProcAddr.
+/// The functions that the loop calls, from vkGetDeviceProcAddr.
 struct VulkanCalls {
   PFN_vkQueueSubmit submit;
   PFN_vkGetFenceStatus status;
@@ -25,7 +25,7 @@ struct VulkanCalls {
   PFN_vkGetQueryPoolResults results;
 };
 
-/// Recorded work, with its two timestamps where it has any.
+/// Recorded work, with its two timestamp queries if it has any.
 struct GpuWork {
   VkCommandBuffer commands;
   VkQueryPool queries;
@@ -40,8 +40,8 @@ struct GpuSlot {
   GpuWork work;
 };
 
-/// A frame that went through: from when its output may be read, and from when its input may be written. Both the
-/// caller's to close; -1: at once.
+/// The fences of a processed frame: one after which its output may be read, and one after which its input may be
+/// written. The caller closes both; -1: at once.
 struct GpuFrame {
   int ready;
   int release;
@@ -52,8 +52,8 @@ class GpuLoop {
   GpuLoop(const VulkanCalls& calls, VkDevice device, VkQueue queue, const std::array<GpuSlot, 2>& slots) noexcept
       : calls_(calls), device_(device), queue_(queue), slots_(slots) {}
 
-  /// Submits. @p filled: the fence of the frame, which is taken; -1: none. One that is over is not handed on, and one
-  /// that failed lets the frame go, which is what looking at it is for.
+  /// Submits the work. @p filled: the fence of the frame, which the function consumes; -1: none. The fence is checked
+  /// first: one that has signalled is not passed on, and with one that failed the frame is not processed.
   int convert(const GpuWork& given, int filled, GpuFrame& result) noexcept {
     GpuSlot& slot = slots_[next_];
     if (slot.busy) {
@@ -104,12 +104,12 @@ class GpuLoop {
     next_ = (next_ + 1) % slots_.size();
     result.release = -1;
     if (result.ready < 0) return 0;
-    ::fcntl(result.ready, F_SETFD, FD_CLOEXEC);  // not every driver does
+    ::fcntl(result.ready, F_SETFD, FD_CLOEXEC);  // not every driver sets it
     result.release = ::fcntl(result.ready, F_DUPFD_CLOEXEC, 3);
     return result.release < 0 ? -errno : 0;
   }
 
-  std::uint64_t gpu_ticks = 0;  ///< what the GPU was at work, where it is timed
+  std::uint64_t gpu_ticks = 0;  ///< the time for which the GPU worked, if it is measured
 
  private:
   VulkanCalls calls_;

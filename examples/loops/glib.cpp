@@ -1,5 +1,5 @@
-// Camera to display in GLib's main loop, as programs with GTK or GStreamer have one. It ends after the seconds that its
-// argument says, or on Ctrl-C.
+// Camera to display in GLib's main loop, which programs with GTK or GStreamer use. It ends after the number of seconds
+// in its argument, or on Ctrl-C.
 #include <dmaflow/dmaflow.hpp>
 
 #include <csignal>

@@ -1,5 +1,5 @@
-// Camera to display in libuv's loop, as Node.js and many servers have one. It ends after the seconds that its argument
-// says, or on Ctrl-C.
+// Camera to display in libuv's loop, which Node.js and many servers use. It ends after the number of seconds in its
+// argument, or on Ctrl-C.
 #include <dmaflow/dmaflow.hpp>
 
 #include <csignal>

@@ -1,5 +1,5 @@
-// Camera to display in systemd's event loop, as services have one. It ends after the seconds that its argument says, or
-// on Ctrl-C.
+// Camera to display in systemd's event loop, which services use. It ends after the number of seconds in its argument,
+// or on Ctrl-C.
 #include <dmaflow/dmaflow.hpp>
 
 #include <cerrno>
