@@ -7,7 +7,21 @@
 namespace dmaflow::detail {
 
 Branch::Branch(std::string name, Sink& sink, BranchOptions options)
-    : name_(std::move(name)), sink_(&sink), options_(std::move(options)) {}
+    : name_(std::move(name)), sink_(&sink), options_(std::move(options)) {
+  if (!options_.request || !options_.request->interval) return;
+  const Interval wanted = *options_.request->interval;
+  if (wanted.denominator != 0)
+    interval_ = std::chrono::nanoseconds(std::chrono::seconds(wanted.numerator)) / wanted.denominator;
+}
+
+// Time stamps jitter: a frame counts as on time an eighth of the interval before. The times that frames are due are
+// that far apart, so that the mean rate is kept; after a gap they begin anew.
+bool Branch::is_next_due(std::chrono::nanoseconds timestamp) noexcept {
+  const bool is_new = !next_ || timestamp < *next_ - 2 * interval_ || timestamp >= *next_ + interval_;
+  if (!is_new && timestamp < *next_ - interval_ / 8) return false;
+  next_ = (is_new ? timestamp : *next_) + interval_;
+  return true;
+}
 
 bool Branch::has(const Pollable* object) const noexcept {
   return object == sink_ || std::ranges::any_of(options_.stages, [&](const Stage* one) { return object == one; });
@@ -21,6 +35,7 @@ std::uint32_t Branch::max_queued() const noexcept {
 void Branch::begin() noexcept {
   in_stages_ = 0;
   discard_before_ = 0;
+  next_.reset();
   BranchStats unused;
   count(unused);
 }

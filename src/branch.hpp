@@ -36,7 +36,12 @@ class Branch {
   [[nodiscard]] State state() const noexcept { return state_; }
   void set_state(State state) noexcept { state_ = state; }
   [[nodiscard]] bool may_restart() const noexcept { return options_.may_restart; }
+  [[nodiscard]] const std::optional<StreamRequest>& request() const noexcept { return options_.request; }
 
+  /// Whether the branch takes this frame: at most one in the interval that it asked for, if it asked for one.
+  [[nodiscard]] bool wants(const FrameInfo& info) noexcept {
+    return interval_.count() == 0 || is_next_due(info.timestamp);
+  }
   /// To be called before the devices start: what they have dropped so far does not count for this run.
   void begin() noexcept;
   /// Queues a frame, or drops one of this branch's frames according to its policy.
@@ -86,6 +91,7 @@ class Branch {
   [[nodiscard]] bool holds_source_back() const noexcept {
     return options_.policy == Policy::wait_when_full || options_.policy == Policy::on_time;
   }
+  [[nodiscard]] bool is_next_due(std::chrono::nanoseconds timestamp) noexcept;
   void count_drops(BranchStats& stats) noexcept;
   Result<bool> move_through(BranchStats& stats, bool& between);
   Result<bool> leave_stages(BranchStats& stats, bool& between);
@@ -114,7 +120,9 @@ class Branch {
   std::uint64_t sink_dropped_ = 0;  // Consumer::dropped() when it was read last
   std::uint64_t stages_dropped_ = 0;
   std::uint64_t moves_ = 0;
-  std::uint64_t discard_before_ = 0;  // FrameInfo::sequence: older frames that leave a stage are released
+  std::uint64_t discard_before_ = 0;              // FrameInfo::sequence: older frames that leave a stage are released
+  std::chrono::nanoseconds interval_{0};          // between two frames at least; 0 = takes all
+  std::optional<std::chrono::nanoseconds> next_;  // when the next is due, by the frames' own time stamps
   State state_ = State::flowing;
   bool has_latency_ = false;
 };

@@ -67,8 +67,10 @@ class Parts {
 
 /// The combined state of the parts.
 struct Outcome {
-  bool has_ended = true;
-  int error = 0;  ///< of the first part that failed
+  std::size_t active = 0;  ///< parts that have not ended
+  int error = 0;           ///< of the first part that failed
+
+  [[nodiscard]] bool has_ended() const noexcept { return active == 0; }
 };
 
 /// Read from the parts, because the kernel's own summary of a merged fence loses errors.
@@ -78,7 +80,7 @@ Result<Outcome> outcome_of(int fd) noexcept {
   if (!all) return std::unexpected(all.error());
   Outcome outcome;
   for (const sync_fence_info& part : *all) {
-    if (part.status == 0) outcome.has_ended = false;
+    if (part.status == 0) ++outcome.active;
     if (part.status < 0 && outcome.error == 0) outcome.error = -part.status;
   }
   return outcome;
@@ -121,7 +123,7 @@ Result<Fence::State> Fence::state() const noexcept {
   const auto state = outcome_of(fd_.get());
   if (!state) return std::unexpected(state.error());
   if (state->error != 0) return State::failed;
-  return state->has_ended ? State::signalled : State::active;
+  return state->has_ended() ? State::signalled : State::active;
 }
 
 Result<bool> Fence::has_ended() const noexcept {
@@ -134,7 +136,7 @@ Result<bool> Fence::has_ended() const noexcept {
 Result<void> Fence::wait(Deadline deadline, const Cancel* cancel) const noexcept {
   if (is_null()) return {};
   auto state = outcome_of(fd_.get());
-  if (state && !state->has_ended) {
+  if (state && !state->has_ended()) {
     const int ready = detail::wait(fd_.get(), POLLIN, deadline, cancel);
     if (ready == -ECANCELED) return std::unexpected(Error::os(ECANCELED, "Fence::wait").detail("not signalled yet"));
     if (ready < 0) return std::unexpected(Error::os(-ready, "poll"));
@@ -182,6 +184,7 @@ struct Merged {
   int fd = -1;
   Fd own;  ///< of a new sync_file
   std::size_t inputs = 0;
+  std::size_t parts = 0;  ///< of the inputs, when they were looked at; the kernel merges parts of one timeline
 };
 
 /// An input, or nothing if it has signalled.
@@ -190,8 +193,8 @@ Result<Merged> look_at(const Fence& fence) noexcept {
   const auto state = outcome_of(fence.poll_fd());
   if (!state) return std::unexpected(state.error());
   if (state->error != 0) return std::unexpected(failure_of(state->error, "merge"));
-  if (state->has_ended) return Merged{};
-  return Merged{.fd = fence.poll_fd(), .own = {}, .inputs = 1};
+  if (state->has_ended()) return Merged{};
+  return Merged{.fd = fence.poll_fd(), .own = {}, .inputs = 1, .parts = state->active};
 }
 
 /// Merges each half first: the kernel copies every part in each call, so merging sets of equal size is the least work.
@@ -210,15 +213,18 @@ Result<Merged> merge_all(std::span<const Fence> fences) noexcept {
   if (const int result = sys::ioctl(left->fd, SYNC_IOC_MERGE, &data); result < 0) {
     return std::unexpected(Error::os(-result, "SYNC_IOC_MERGE").detail("descriptors %d and %d", left->fd, right->fd));
   }
-  return Merged{.fd = data.fence, .own = Fd::adopt(data.fence), .inputs = left->inputs + right->inputs};
+  return Merged{.fd = data.fence,
+                .own = Fd::adopt(data.fence),
+                .inputs = left->inputs + right->inputs,
+                .parts = left->parts + right->parts};
 }
 
-/// The kernel leaves out fences that have ended, including those with an error. If the result has fewer parts than
-/// there were inputs, one may have failed in between, and its error would be lost.
+/// The kernel leaves out fences that have ended, including those with an error. If the result has fewer parts than the
+/// inputs had, one may have failed in between, and its error would be lost.
 Result<void> check_for_lost_errors(const Merged& merged, std::span<const Fence> fences) noexcept {
   const auto summary = summary_of(merged.fd);
   if (!summary) return std::unexpected(summary.error());
-  if (summary->num_fences >= merged.inputs) return {};
+  if (summary->num_fences >= merged.parts) return {};
   for (const Fence& fence : fences) {
     if (auto input = look_at(fence); !input) return std::unexpected(input.error());
   }

@@ -49,6 +49,17 @@ Result<void> Pipeline::Impl::check_branch(const Source& source, const Sink& sink
     if (*stage == nullptr) return invalid("a stage is null");
     if (std::find(options.stages.begin(), stage, *stage) != stage) return invalid("a stage stands twice in the branch");
   }
+  if (options.request) {
+    const bool is_producing = std::ranges::any_of(options.stages, [](Stage* one) { return !one->passes_through(); });
+    if (options.request->spare_buffers != 0) {
+      return invalid("spare buffers are the source's: ask for them in prepare()");
+    }
+    if (!is_producing && (options.request->size || !options.request->formats.empty())) {
+      return invalid(
+          "without a stage that makes images of its own, a branch gets the source's: ask for their size and "
+          "format in prepare(), or give it a stage such as vulkan::Convert");
+    }
+  }
   for (const Stream& stream : streams) {
     if (&stream.source() == &source && stream.branches().size() + 1 > HoldSet::max_holders)
       return invalid("too many branches of one source");

@@ -4,6 +4,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 namespace dmaflow::detail {
@@ -33,19 +34,6 @@ bool has_allocator(const Link& link, std::string_view name) {
   const auto is_named = [name](Allocator* one) { return one != nullptr && one->name() == name; };
   return is_named(link.producer->output_allocator()) || std::ranges::any_of(link.allocators, is_named) ||
          std::ranges::any_of(link.consumers, [&](Consumer* one) { return is_named(one->input_allocator()); });
-}
-
-/// The wishes that apply to this link.
-StreamRequest wishes_for(const Link& link, bool is_first, const StreamRequest& request) {
-  StreamRequest wishes = request;
-  if (!is_first) {  // these are about the source's images
-    wishes.size.reset();
-    wishes.formats.clear();
-    wishes.interval.reset();
-    wishes.spare_buffers = 0;
-  }
-  if (!has_allocator(link, request.allocator)) wishes.allocator.clear();
-  return wishes;
 }
 
 }  // namespace
@@ -118,12 +106,38 @@ bool Stream::is_copy(const void* participant) const noexcept {
   });
 }
 
-// Inserts a copy between a producer and the consumers that cannot share its buffers. On the source's link these are the
-// branches that cannot share them even alone; if each could alone but not all together, all but the first. False if a
-// copy would not help.
-bool Stream::insert_copies(const Part& part) {
+/// What is wanted of this link.
+StreamRequest Stream::wishes_for(const Part& part, const StreamRequest& request) const {
+  StreamRequest wishes = request;
+  if (part.branch) {
+    const Branch& branch = branches_[*part.branch];
+    const auto after = branch.stages().subspan(part.place);
+    const bool is_last = std::ranges::none_of(after, [this](const Stage* stage) {
+      return !stage->passes_through() && !is_copy(static_cast<const Producer*>(stage));
+    });
+    if (branch.request()) wishes = *branch.request();
+    if (!branch.request() || !is_last) {  // they are about the source's images, or those that reach the sink
+      wishes.size.reset();
+      wishes.formats.clear();
+    }
+    wishes.interval.reset();
+    wishes.spare_buffers = 0;
+  }
+  if (!has_allocator(part.link, wishes.allocator)) wishes.allocator.clear();
+  return wishes;
+}
+
+bool Stream::may_copy(const Branch& branch, const StreamRequest& request) noexcept {
+  return branch.request() ? branch.request()->allow_copy : request.allow_copy;
+}
+
+// Inserts a copy between a producer and the consumers that cannot share its buffers, if a copy is allowed there. On the
+// source's link these are the branches that cannot share them even alone; if each could alone but not all together, all
+// that allow it but one. False if a copy would not help.
+bool Stream::insert_copies(const Part& part, const StreamRequest& request) {
   if (is_copy(part.link.producer)) return false;
   if (part.branch) {
+    if (!may_copy(branches_[*part.branch], request)) return false;
     branches_[*part.branch].insert(part.place, copies_.emplace_back());
     return true;
   }
@@ -136,7 +150,12 @@ bool Stream::insert_copies(const Part& part) {
     alone.queued = branch.max_queued();
     (negotiate(alone) ? able : unable).push_back(&branch);
   }
-  if (unable.empty() && !able.empty()) unable.assign(able.begin() + 1, able.end());
+  const auto may = [&](const Branch* branch) { return may_copy(*branch, request); };
+  if (!std::ranges::all_of(unable, may)) return false;
+  if (unable.empty()) {
+    const bool all_may = std::ranges::all_of(able, may);
+    std::ranges::copy_if(std::span(able).subspan(all_may && !able.empty() ? 1 : 0), std::back_inserter(unable), may);
+  }
   for (Branch* branch : unable) branch->insert(0, copies_.emplace_back());
   return !unable.empty();
 }
@@ -151,13 +170,25 @@ void Stream::forget() noexcept {
 
 /// An allocator that was requested by name must be available on at least one link.
 Result<void> Stream::check_names(const StreamRequest& request, const std::vector<Allocator*>& allocators) const {
-  if (request.allocator.empty()) return {};
-  for (Part& part : parts()) {
-    part.link.allocators = allocators;
-    if (has_allocator(part.link, request.allocator)) return {};
+  auto all = parts();
+  for (Part& part : all) part.link.allocators = allocators;
+  const auto is_known = [&](const std::string& name, std::optional<std::size_t> branch) {
+    const auto is_its = [&](const Part& part) { return !branch || part.branch == branch; };
+    return name.empty() || (branch && std::ranges::none_of(all, is_its)) ||  // only a copy would make a link of its own
+           std::ranges::any_of(all, [&](const Part& part) { return is_its(part) && has_allocator(part.link, name); });
+  };
+  if (!is_known(request.allocator, {})) {
+    return std::unexpected(Error::os(EINVAL, "Pipeline::prepare", source_->name())
+                               .detail("no allocator named %s", request.allocator.c_str()));
   }
-  return std::unexpected(Error::os(EINVAL, "Pipeline::prepare", source_->name())
-                             .detail("no allocator named %s", request.allocator.c_str()));
+  for (std::size_t i = 0; i < branches_.size(); ++i) {
+    const auto& wanted = branches_[i].request();
+    if (branches_[i].state() == Branch::State::failed || !wanted || is_known(wanted->allocator, i)) continue;
+    return std::unexpected(
+        Error::os(EINVAL, "Pipeline::prepare", source_->name())
+            .detail("no allocator named %s in branch %s", wanted->allocator.c_str(), branches_[i].name().c_str()));
+  }
+  return {};
 }
 
 /// Negotiates a link and makes its buffers, with copies if nothing else works and the user allows them.
@@ -166,13 +197,13 @@ std::expected<void, Refused> Stream::make_part(std::size_t index, const StreamRe
   const auto part_now = [&] {
     Part part = parts()[index];
     part.link.allocators = allocators;
-    part.link.request = wishes_for(part.link, index == 0, request);
+    part.link.request = wishes_for(part, request);
     return part;
   };
   Part part = part_now();
   auto made = make(part.link);
   std::vector<Candidate> before_copies;
-  if (!made && request.allow_copy && !made.error().candidates.empty() && insert_copies(part)) {
+  if (!made && !made.error().candidates.empty() && allows_copies(request) && insert_copies(part, request)) {
     before_copies = std::move(made.error().candidates);
     part = part_now();
     made = make(part.link);
@@ -337,7 +368,7 @@ std::expected<bool, Failed> Stream::pass_on(Frame& frame, StreamStats& stats) {
   if (info.is_last) ended_ = true;
   behind_ = may_be_behind_ && !ended_ && is_late(info) ? behind_ + 1 : 0;
 
-  if (branches_.size() == 1 && branches_.front().state() == Branch::State::flowing) {
+  if (branches_.size() == 1 && branches_.front().state() == Branch::State::flowing && branches_.front().wants(info)) {
     branches_.front().offer(std::move(frame), stats.branches.front());
     return true;
   }
@@ -352,7 +383,7 @@ void Stream::give_to_branches(Frame frame, StreamStats& stats, Result<void>& res
   constexpr auto none = ~std::size_t{0};
   std::size_t last = none;
   for (std::size_t i = 0; i < branches_.size(); ++i) {
-    if (branches_[i].state() != Branch::State::flowing) {
+    if (branches_[i].state() != Branch::State::flowing || !branches_[i].wants(frame.info())) {
       ++stats.branches[i].skipped;
       continue;
     }

@@ -139,7 +139,12 @@ class Stream {
   [[nodiscard]] std::vector<Buffer> outputs_of(const Producer& producer) const;
   [[nodiscard]] bool is_late(const FrameInfo& info) const noexcept;
   static std::expected<Made, Refused> make(Link link);
-  bool insert_copies(const Part& part);
+  [[nodiscard]] StreamRequest wishes_for(const Part& part, const StreamRequest& request) const;
+  [[nodiscard]] static bool may_copy(const Branch& branch, const StreamRequest& request) noexcept;
+  [[nodiscard]] bool allows_copies(const StreamRequest& request) const noexcept {
+    return std::ranges::any_of(branches_, [&](const Branch& branch) { return may_copy(branch, request); });
+  }
+  bool insert_copies(const Part& part, const StreamRequest& request);
   std::expected<void, Refused> make_part(std::size_t index, const StreamRequest& request,
                                          const std::vector<Allocator*>& allocators);
   Result<void> settle(const Branch& branch) const;

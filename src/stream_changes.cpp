@@ -103,8 +103,9 @@ std::expected<void, Failed> Stream::note_buffers() {
 Result<void> Stream::join(const StreamRequest& request, const std::vector<Allocator*>& allocators) {
   const std::size_t index = branches_.size() - 1;
   Branch& branch = branches_[index];
-  auto joined = settle(branch);
-  if (!joined && request.allow_copy) {
+  auto joined = check_names(request, allocators);
+  if (joined) joined = settle(branch);
+  if (!joined && may_copy(branch, request)) {
     branch.insert(0, copies_.emplace_back());
     joined = settle(branch);
   }

@@ -203,14 +203,13 @@ Result<void> Convert::Impl::start_shader(std::size_t output_count) {
     if (auto made = sampler->create(reading); !made) return made;
   }
   shader = std::make_unique<ConvertShader>(gpu);
-  // A frame whose visible part is not the whole is scaled even if the sizes agree; the same shader is used for both.
   const Size source_size = input.layout.size;
   const Placement whole{.visible = {0, 0, source_size.width, source_size.height},
                         .target = output.layout.size,
                         .fit = options.fit,
                         .rotation = options.rotation};
   return shader->create({.source = reading.source,
-                         .scales = scales(whole),
+                         .always_scales = scales(whole),
                          .has_overlay = options.overlay.has_value(),
                          .whole = by_sampler ? sampler->sampler() : VK_NULL_HANDLE,
                          .whole_descriptors = reading.whole.sampler_descriptors},
@@ -371,7 +370,8 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
     std::ranges::transform(matrix[row], parameters.matrix[row].begin(), [](double v) { return static_cast<float>(v); });
   }
   const Size target = output.layout.size;
-  place({.visible = visible, .target = target, .fit = options.fit, .rotation = options.rotation}, parameters);
+  const Placement placement{.visible = visible, .target = target, .fit = options.fit, .rotation = options.rotation};
+  place(placement, parameters);
   if (options.overlay) {
     const Picture& picture = *options.overlay;
     parameters.picture = {picture.x, picture.y, picture.x + static_cast<std::int32_t>(picture.size.width),
@@ -398,7 +398,7 @@ Result<void> Convert::Impl::record(std::uint32_t pair, const Rect& visible, cons
     vk.CmdResetQueryPool(record.commands, times, 2 * pair, 2);
     vk.CmdWriteTimestamp(record.commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, times, 2 * pair);
   }
-  vk.CmdBindPipeline(record.commands, VK_PIPELINE_BIND_POINT_COMPUTE, shader->pipeline());
+  vk.CmdBindPipeline(record.commands, VK_PIPELINE_BIND_POINT_COMPUTE, shader->pipeline(scales(placement)));
   const std::array sets{from.set, to.set};
   vk.CmdBindDescriptorSets(record.commands, VK_PIPELINE_BIND_POINT_COMPUTE, shader->layout(), 0,
                            static_cast<std::uint32_t>(sets.size()), sets.data(), 0, nullptr);
@@ -686,6 +686,7 @@ void Convert::Impl::stop() noexcept {
                   idle.error().message().c_str());
     }
   }
+  if (pending) ++dropped;
   pending.release();
   filled = {};
   finished.release();

@@ -69,7 +69,7 @@ struct Convert::Impl {
   StreamConfig output;
 
   bool started = false;
-  std::uint64_t dropped = 0;  // frames whose fence failed
+  std::uint64_t dropped = 0;  // frames whose fence failed, or that waited when it was stopped
   Reading reading;
   std::unique_ptr<YuvSampler> sampler;  // if all planes are read as one image
   std::unique_ptr<ConvertShader> shader;

@@ -25,7 +25,8 @@ ConvertShader::~ConvertShader() {
   VkDevice device = device_.device;
   if (device == VK_NULL_HANDLE) return;  // detached: destroyed by the device's owner
   vk.DestroyDescriptorPool(device, pool_, nullptr);
-  vk.DestroyPipeline(device, pipeline_, nullptr);
+  vk.DestroyPipeline(device, scaling_, nullptr);
+  vk.DestroyPipeline(device, exact_, nullptr);
   vk.DestroyPipelineLayout(device, layout_, nullptr);
   vk.DestroyDescriptorSetLayout(device, output_layout_, nullptr);
   vk.DestroyDescriptorSetLayout(device, input_layout_, nullptr);
@@ -34,7 +35,10 @@ ConvertShader::~ConvertShader() {
 Result<void> ConvertShader::create(const Kind& kind, std::uint32_t inputs, std::uint32_t outputs) {
   reads_whole_ = kind.whole != VK_NULL_HANDLE;
   if (auto made = create_layouts(kind); !made) return made;
-  if (auto made = create_pipeline(kind); !made) return made;
+  if (auto made = create_pipeline(kind, true, scaling_); !made) return made;
+  if (!kind.always_scales) {
+    if (auto made = create_pipeline(kind, false, exact_); !made) return made;
+  }
   return create_pool(kind, inputs, outputs);
 }
 
@@ -68,7 +72,7 @@ Result<void> ConvertShader::create_layouts(const Kind& kind) {
                          "vkCreatePipelineLayout");
 }
 
-Result<void> ConvertShader::create_pipeline(const Kind& kind) {
+Result<void> ConvertShader::create_pipeline(const Kind& kind, bool scales, VkPipeline& out) {
   const Functions& vk = device_.vk;
   using Code = std::span<const std::uint32_t>;
   const Code spirv = reads_whole_ ? Code(whole_spirv) : Code(planes_spirv);
@@ -90,7 +94,7 @@ Result<void> ConvertShader::create_pipeline(const Kind& kind) {
   const Constants constants{.kind = static_cast<std::int32_t>(kind.source.kind),
                             .across = static_cast<std::int32_t>(kind.source.chroma_across),
                             .down = static_cast<std::int32_t>(kind.source.chroma_down),
-                            .scales = kind.scales ? VK_TRUE : VK_FALSE,
+                            .scales = scales ? VK_TRUE : VK_FALSE,
                             .overlay = kind.has_overlay ? VK_TRUE : VK_FALSE};
   std::array<VkSpecializationMapEntry, 5> entries{};
   for (std::uint32_t i = 0; i < entries.size(); ++i) entries[i] = {.constantID = i, .offset = 4 * i, .size = 4};
@@ -105,7 +109,7 @@ Result<void> ConvertShader::create_pipeline(const Kind& kind) {
                                                    .pName = "main",
                                                    .pSpecializationInfo = &specialised},
                                          .layout = layout_};
-  const VkResult result = vk.CreateComputePipelines(device_.device, VK_NULL_HANDLE, 1, &info, nullptr, &pipeline_);
+  const VkResult result = vk.CreateComputePipelines(device_.device, VK_NULL_HANDLE, 1, &info, nullptr, &out);
   vk.DestroyShaderModule(device_.device, module, nullptr);
   return device_.checked(result, "vkCreateComputePipelines");
 }

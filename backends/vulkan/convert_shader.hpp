@@ -12,7 +12,7 @@ class ConvertShader {
   /// What the shader is specialised for.
   struct Kind {
     SourceFormat source{};
-    bool scales = false;
+    bool always_scales = false;  ///< else a second pipeline is made for frames of which only a part is visible
     bool has_overlay = false;
     VkSampler whole = VK_NULL_HANDLE;     ///< reads all planes as one image; null = they are read one by one
     std::uint32_t whole_descriptors = 1;  ///< the number that such an image takes
@@ -30,12 +30,15 @@ class ConvertShader {
                                                        VkDescriptorSet again = VK_NULL_HANDLE);
   [[nodiscard]] Result<VkDescriptorSet> describe_output(VkImageView target, VkImageView overlay);
 
-  [[nodiscard]] VkPipeline pipeline() const noexcept { return pipeline_; }
+  /// @p scales: whether texels are interpolated.
+  [[nodiscard]] VkPipeline pipeline(bool scales) const noexcept {
+    return scales || exact_ == VK_NULL_HANDLE ? scaling_ : exact_;
+  }
   [[nodiscard]] VkPipelineLayout layout() const noexcept { return layout_; }
 
  private:
   [[nodiscard]] Result<void> create_layouts(const Kind& kind);
-  [[nodiscard]] Result<void> create_pipeline(const Kind& kind);
+  [[nodiscard]] Result<void> create_pipeline(const Kind& kind, bool scales, VkPipeline& out);
   [[nodiscard]] Result<void> create_pool(const Kind& kind, std::uint32_t inputs, std::uint32_t outputs);
   [[nodiscard]] Result<VkDescriptorSet> allocate(VkDescriptorSetLayout layout);
 
@@ -44,7 +47,8 @@ class ConvertShader {
   VkDescriptorSetLayout input_layout_ = VK_NULL_HANDLE;
   VkDescriptorSetLayout output_layout_ = VK_NULL_HANDLE;
   VkPipelineLayout layout_ = VK_NULL_HANDLE;
-  VkPipeline pipeline_ = VK_NULL_HANDLE;
+  VkPipeline scaling_ = VK_NULL_HANDLE;
+  VkPipeline exact_ = VK_NULL_HANDLE;
   VkDescriptorPool pool_ = VK_NULL_HANDLE;
 };
 

@@ -50,6 +50,12 @@ struct BranchOptions {
   /// reads the flips of several frames at once, unless frames come rarely or have a target: then it reports each as
   /// soon as it is seen.
   Function<void(const Presentation&)> on_presented{};
+  /// What is wanted in this branch, in place of what the stream is asked: `interval`: the branch takes at most one
+  /// frame in this time, and the others count as BranchStats::skipped; `size` and `formats`: of the images that its
+  /// last stage with buffers of its own makes (vulkan::Convert); `allocator` and `buffers`: of the links behind its
+  /// stages; `allow_copy`: whether a copy of each frame may be inserted. `spare_buffers` must be 0. nullopt: every
+  /// frame, any size and format, and for the rest the stream's request.
+  std::optional<StreamRequest> request{};
   /// For connect() while the pipeline runs: whether the source's stream may be stopped and started again if its running
   /// buffers are too few or do not suit the new sink. Frames in flight are delivered first; a camera misses some
   /// meanwhile (StreamStats::lost).

@@ -63,7 +63,8 @@ struct BranchStats {
   Drops dropped{};
   std::uint64_t failed = 0;  ///< frames for which a stage or the sink returned an error
   std::uint64_t held = 0;    ///< frames that wait in the branch or are in its stages now; 0 once stopped
-  /// Frames that were captured while the branch got none: before it was added, while it was paused, after it failed.
+  /// Frames that were captured while the branch got none: before it was added, while it was paused, after it failed,
+  /// or between two frames of the interval it asked for (BranchOptions::request).
   std::uint64_t skipped = 0;
   std::uint64_t added = 0;  ///< frames that stages produced beyond those they took (a deinterlacer makes two from one)
   Histogram latency{};      ///< capture to presentation; only of frames whose time stamp is on CLOCK_MONOTONIC

@@ -26,6 +26,7 @@ const std::vector<Recipe>& recipes() {
       {.name = "worker", .arguments = "", .says = "^mean [1-9]"},
       {.name = "record", .arguments = "$FILE.y4m", .says = "^[1-9][0-9]* frames written"},
       {.name = "two_cameras", .arguments = "$FIRST $SECOND", .says = "front 1280x720 [\\s\\S]*rear 640x480 "},
+      {.name = "fewer_frames", .arguments = "", .says = "\ndetector ([3-9]|1[01]) frames, [1-9][0-9]* skipped"},
       {.name = "start_recording", .arguments = "$FILE.raw", .says = "^[0-9]+ frames captured, [1-9][0-9]* recorded"},
       {.name = "one_fails", .arguments = "", .says = "fails: server: upload: [\\s\\S]*[3-9][0-9] frames for the other"},
       {.name = "change_size", .arguments = "", .says = "^640x480 [\\s\\S]*\n1280x720 "},

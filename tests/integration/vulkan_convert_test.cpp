@@ -6,6 +6,7 @@
 #include "kms_support.hpp"
 #include "screens.hpp"
 
+#include <dmaflow/function_sink.hpp>
 #include <dmaflow/kms.hpp>
 #include <dmaflow/pipeline.hpp>
 #include <dmaflow/v4l2.hpp>
@@ -133,6 +134,28 @@ TEST_F(VulkanConvert, ShowsOnlyTheVisiblePartAndFollowsItFromFrameToFrame) {
     const Reference reference(buffer.layout(), access.object(0), {});
     EXPECT_LE(
         largest_error(result, [&](int x, int y) { return reference.at(x + visible.x + 0.5, y + visible.y + 0.5); }), 1);
+  }
+}
+
+TEST_F(VulkanConvert, AVisiblePartThatIsEnlargedIsInterpolatedThoughTheWholeWouldNotBeScaled) {
+  const Buffer buffer = heap_buffer({64, 64}, formats::xrgb8888);
+  fill_with_noise(buffer, 7);
+  auto stage = start_stage(*gpu, std::span(&buffer, 1), {}, {.size = Size{64, 64}});
+  for (const Rect visible : {Rect{16, 8, 32, 32}, Rect{0, 0, 64, 64}}) {
+    const Frame result = convert_one(*stage.convert, frame_of(buffer, {.visible = visible}));
+    auto access = must(CpuAccess::begin(buffer, Access::read, Deadline::after(5s)), "reference");
+    const Reference reference(buffer.layout(), access.object(0), {});
+    // At its edge the visible part's own texels are repeated; those beyond it are not read.
+    const auto inside = [](double at, std::int32_t first, std::uint32_t count) {
+      return std::clamp(at * count / 64.0, 0.5, count - 0.5) + first;
+    };
+    EXPECT_LE(largest_error(result,
+                            [&](int x, int y) {
+                              return reference.at(inside(x + 0.5, visible.x, visible.width),
+                                                  inside(y + 0.5, visible.y, visible.height));
+                            }),
+              1)
+        << visible.width;
   }
 }
 
@@ -284,6 +307,34 @@ TEST_F(VulkanConvert, WithEveryPlaceTakenItIsNotReadyUntilOneIsFree) {
 
 // A YUV camera on an XRGB screen: nothing is copied, nothing is imported after the start, and screenshots from outside
 // the guest show the camera's bars.
+TEST_F(VulkanConvert, ABranchAsksForTheSizeOfItsOwnImages) {
+  if (!in_lab()) GTEST_SKIP() << "needs a camera of the lab";
+  const LeakCheck leaks;
+  const auto camera = must(v4l2::Camera::open("/dev/video0"));
+  auto convert = must(Convert::create(*gpu, {}));
+  const auto heap = system_heap();
+  Size whole{};
+  Size small{};
+  const auto keep = [](Size& size) {
+    return [&size](const Frame& frame) -> Result<void> {
+      size = frame.buffer().layout().size;
+      return {};
+    };
+  };
+  const auto recorder = must(FunctionSink::create(keep(whole)));
+  const auto detector = must(FunctionSink::create(keep(small)));
+  Pipeline pipeline;
+  pipeline.offer(*heap);
+  must(pipeline.connect(*camera, *recorder, "recorder"));
+  must(pipeline.connect(*camera, *detector, "detector",
+                        {.stages = {convert.get()}, .request = StreamRequest{.size = Size{160, 120}}}));
+  const auto plans = pipeline.prepare({.size = Size{640, 480}, .formats = {formats::yuyv}});
+  ASSERT_TRUE(plans) << plans.error().message();
+  must(pipeline.run({.frames = 6}));
+  EXPECT_EQ(whole, (Size{640, 480}));
+  EXPECT_EQ(small, (Size{160, 120}));
+}
+
 TEST_F(VulkanConvert, AYuvCameraIsSeenOnAnRgbScreen) {
   if (!in_lab()) GTEST_SKIP() << "pictures are taken outside the lab's guest";
   const LeakCheck leaks;

@@ -366,6 +366,16 @@ TEST_F(FenceTest, AnInputThatFailsWhileItIsMergedIsNotForgotten) {
   EXPECT_TRUE(std::ranges::none_of(inputs, &Fence::is_null));
 }
 
+TEST_F(FenceTest, AnInputThatFailsWhileItIsMergedIsNotForgottenBesideOneOfManyParts) {
+  const LeakCheck leaks;
+  auto inputs = fences({{0, 0, 0}, {0}});
+  kernel.on_call = [&](const sys::Call& call) {
+    if (call.request == SYNC_IOC_MERGE) kernel.set(inputs[1], {-EIO});  // after it was checked
+  };
+  EXPECT_TRUE(fails_with(merge(inputs), EIO));
+  EXPECT_TRUE(std::ranges::none_of(inputs, &Fence::is_null));
+}
+
 // --- Cancel
 
 TEST_F(FenceTest, AnotherThreadEndsAWait) {

@@ -8,6 +8,8 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -537,6 +539,95 @@ TEST_F(FileSinkTest, BracketsEachFrameWithOneAccessAndMapsNothingWhileItRuns) {
   while (sink->written() < 3 || app->holds()->lent() > 0) must(pipeline.step(Deadline::after(milliseconds(10))));
   EXPECT_EQ(count.maps, 0);
   EXPECT_EQ(count.ioctls, 4) << "a start and an end of two frames";
+}
+
+// --- Other tools ---------------------------------------------------------------------------------------------------
+
+/// What a command prints to its standard output.
+std::string output_of(const std::string& command) {
+  std::string text;
+  std::FILE* pipe = ::popen(command.c_str(), "r");
+  if (pipe == nullptr) return "popen: " + std::to_string(errno);
+  std::array<char, 4096> some;
+  while (const std::size_t size = std::fread(some.data(), 1, some.size(), pipe)) text.append(some.data(), size);
+  EXPECT_EQ(::pclose(pipe), 0) << command;
+  return text;
+}
+
+bool has_ffmpeg() { return std::system("command -v ffmpeg >/dev/null 2>&1") == 0; }
+
+class OpenedByFfmpeg : public FileSinkTest, public testing::WithParamInterface<PixelFormat> {
+ protected:
+  void SetUp() override {
+    if (!has_ffmpeg()) GTEST_SKIP() << "ffmpeg is not installed";
+    FileSinkTest::SetUp();
+  }
+  /// Writes three frames of 16x8 pixels.
+  void write(const std::string& to) {
+    start(to, config_of(GetParam(), {16, 8}));
+    for (int i = 0; i < 3; ++i) push();
+    finish();
+  }
+};
+
+std::string name_of(const testing::TestParamInfo<PixelFormat>& test) { return test.param.name(); }
+
+class Y4mOpenedByFfmpeg : public OpenedByFfmpeg {};
+INSTANTIATE_TEST_SUITE_P(Of, Y4mOpenedByFfmpeg,
+                         testing::Values(formats::nv12, formats::nv21, formats::nv16,
+                                         PixelFormat::of('N', 'V', '2', '4'), formats::yuv420,
+                                         PixelFormat::of('Y', 'U', '1', '6'), PixelFormat::of('Y', 'U', '2', '4'),
+                                         formats::yuyv, formats::uyvy, formats::p010, formats::r8),
+                         name_of);
+
+TEST_P(Y4mOpenedByFfmpeg, PixelForPixel) {
+  write(path("clip.y4m"));
+  std::string frames = contents(path("clip.y4m"));
+  const std::string header = frames.substr(0, frames.find('\n') + 1);
+  frames.erase(0, header.size());
+  const std::size_t frame = frames.size() / 3;
+  for (std::size_t i = 3; i-- > 0;) frames.erase(i * frame, 6);  // "FRAME\n"
+  EXPECT_EQ(output_of("ffmpeg -v error -i " + path("clip.y4m") + " -f rawvideo -"), frames) << header;
+}
+
+class RawOpenedByFfmpeg : public OpenedByFfmpeg {};
+INSTANTIATE_TEST_SUITE_P(Of, RawOpenedByFfmpeg,
+                         testing::Values(formats::nv12, formats::nv16, PixelFormat::of('N', 'V', '2', '4'),
+                                         formats::yuv420, formats::yuyv, formats::uyvy,
+                                         PixelFormat::of('Y', 'V', 'Y', 'U'), formats::p010, formats::r8,
+                                         formats::rgb565, formats::xrgb8888, formats::xbgr8888, formats::argb8888,
+                                         formats::abgr8888, formats::rgb888, formats::bgr888, formats::xrgb2101010),
+                         name_of);
+
+TEST_P(RawOpenedByFfmpeg, ByTheCommandInItsDescription) {
+  write(path("clip.raw"));
+  const auto json = description(path("clip.raw"));
+  ASSERT_TRUE(json["play"].is_string()) << json;
+  std::string command = json["play"];
+  ASSERT_TRUE(command.starts_with("ffplay ")) << command;
+  command.replace(0, 7, "ffmpeg -v error ");
+  command.insert(command.find('\''), "-i ");
+  EXPECT_EQ(output_of(command + " -f rawvideo -"), contents(path("clip.raw"))) << command;
+}
+
+TEST_P(RawOpenedByFfmpeg, InTheRightColours) {
+  const std::string_view order = GetParam() == formats::xrgb8888 || GetParam() == formats::argb8888   ? "BGR-"
+                                 : GetParam() == formats::xbgr8888 || GetParam() == formats::abgr8888 ? "RGB-"
+                                 : GetParam() == formats::rgb888                                      ? "BGR"
+                                 : GetParam() == formats::bgr888                                      ? "RGB"
+                                                                                                      : "";
+  if (order.empty()) GTEST_SKIP() << "its components are not whole bytes, or not R, G and B";
+  write(path("clip.raw"));
+  const auto json = description(path("clip.raw"));
+  std::string command = json["play"];
+  command.replace(0, 7, "ffmpeg -v error ");
+  command.insert(command.find('\''), "-i ");
+  const std::string bytes = contents(path("clip.raw"));
+  std::string expected;
+  for (std::size_t at = 0; at < bytes.size(); at += order.size()) {
+    for (const char component : {'R', 'G', 'B'}) expected += bytes[at + order.find(component)];
+  }
+  EXPECT_EQ(output_of(command + " -f rawvideo -pix_fmt rgb24 -"), expected) << command;
 }
 
 TEST_F(FileSinkTest, KeepsTheContractOfDeviceHpp) {
