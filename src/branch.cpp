@@ -89,8 +89,8 @@ bool Branch::look_whether_due(BranchStats& stats) noexcept {
   return is_due(queue_[first_], now);
 }
 
-std::optional<Deadline> Branch::wake_by() const noexcept {
-  if (options_.policy != Policy::on_time || count_ == 0 || !entry_takes()) return std::nullopt;
+std::optional<Deadline> Branch::first_due() const noexcept {
+  if (count_ == 0 || !entry_takes()) return std::nullopt;
   const auto due = queue_[first_].info().target - sink_->lead_time();
   return Deadline::at(Deadline::Clock::time_point(std::chrono::duration_cast<Deadline::Clock::duration>(due)));
 }

@@ -54,7 +54,9 @@ class Branch {
   /// Releases every frame that is queued here or still in a stage and was captured before the frame with this number.
   void discard_before(std::uint64_t sequence, BranchStats& stats) noexcept;
   /// When the first frame that waits for its target is due; nullopt if none does, or if it waits for something else.
-  [[nodiscard]] std::optional<Deadline> wake_by() const noexcept;
+  [[nodiscard]] std::optional<Deadline> wake_by() const noexcept {
+    return options_.policy == Policy::on_time ? first_due() : std::nullopt;
+  }
   void report(const Presentation& presentation) {
     if (options_.on_presented) options_.on_presented(presentation);
   }
@@ -95,6 +97,7 @@ class Branch {
   void count_drops(BranchStats& stats) noexcept;
   Result<bool> move_through(BranchStats& stats, bool& between);
   Result<bool> leave_stages(BranchStats& stats, bool& between);
+  [[nodiscard]] std::optional<Deadline> first_due() const noexcept;
   [[nodiscard]] bool is_due(const Frame& frame, Deadline::Clock::time_point now) const noexcept;
   /// Whether the first frame in the queue may move on now. Drops frames whose successor is due as well: they are late.
   [[nodiscard]] bool first_is_due(BranchStats& stats) noexcept {

@@ -274,13 +274,4 @@ Result<void> Pipeline::dispatch() {
       Error::os(EINVAL, "Pipeline::dispatch").detail(impl_->running ? "poll_fd() was not asked for" : "not started"));
 }
 
-Result<bool> Pipeline::step(Deadline deadline, const Cancel* cancel) {
-  if (!impl_->running) return std::unexpected(Error::os(EINVAL, "Pipeline::step").detail("not started"));
-  const std::array<int, 1> stop_fds{cancel != nullptr ? cancel->poll_fd() : -1};
-  bool stopped = false;
-  auto done = impl_->step(deadline, stop_fds, &stopped);
-  if (done && stopped) return std::unexpected(Error::os(ECANCELED, "Pipeline::step"));
-  return done;
-}
-
 }  // namespace dmaflow

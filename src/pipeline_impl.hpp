@@ -125,15 +125,17 @@ struct Pipeline::Impl {
   Result<void> dispatch();
   Result<void> turn(std::size_t first_entry);
   Result<void> serve(std::size_t first_entry);
-  Result<void> serve_watched(std::size_t first_entry);
-  Result<void> dispatch_to(Pollable& object, short revents);
-  Result<void> wake_objects();
+  [[gnu::noinline]] Result<void> serve_watched(std::size_t first_entry);
+  [[gnu::noinline]] Result<void> dispatch_to(Pollable& object, short revents);
+  [[gnu::noinline]] Result<void> wake_objects();
   Result<void> serve_stream(std::size_t index, short revents);
   std::expected<bool, Failed> take_frames(std::size_t index);
   [[nodiscard]] bool is_enough(std::size_t index) const noexcept;
   /// Asks the program about a failure. Returns success if the others continue, else the error of the failure.
-  Result<void> survive(std::size_t index, const Failed& failure);
-  Result<void> renegotiate(std::size_t index);
+  [[gnu::noinline]] Result<void> survive(std::size_t index, const Failed& failure);
+  [[gnu::noinline]] Result<void> renegotiate(std::size_t index);
+  /// Moves on the frames that wait in the branches.
+  [[gnu::noinline]] std::expected<void, Failed> advance_waiting(std::size_t index);
 
   // pipeline_changes.cpp
   [[nodiscard]] Result<void> check_quiet(const char* operation) const;

@@ -1,6 +1,8 @@
 // One iteration of the pipeline's loop.
 #include "pipeline_impl.hpp"
 
+#include "frame_path.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <utility>
@@ -101,6 +103,15 @@ Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_f
   return true;
 }
 
+[[gnu::flatten]] Result<bool> Pipeline::step(Deadline deadline, const Cancel* cancel) {
+  if (!impl_->running) return std::unexpected(Error::os(EINVAL, "Pipeline::step").detail("not started"));
+  const std::array<int, 1> stop_fds{cancel != nullptr ? cancel->poll_fd() : -1};
+  bool stopped = false;
+  auto done = impl_->step(deadline, stop_fds, &stopped);
+  if (done && stopped) return std::unexpected(Error::os(ECANCELED, "Pipeline::step"));
+  return done;
+}
+
 // Hands the wait set of step() to the epoll descriptor, for the program's own loop.
 Result<void> Pipeline::Impl::arm() {
   clear_wait_set();
@@ -153,7 +164,7 @@ Result<void> Pipeline::Impl::serve_watched(std::size_t first_entry) {
 }
 
 // Sinks and stages first: the frames they release can be returned to the source in the same iteration.
-Result<void> Pipeline::Impl::serve(std::size_t first_entry) {
+[[gnu::flatten]] Result<void> Pipeline::Impl::serve(std::size_t first_entry) {
   const pollfd* poll = polls.data() + first_entry;
   for (const Entry& entry : std::span(entries).subspan(first_entry)) {
     const short revents = poll++->revents;
@@ -210,6 +221,10 @@ bool Pipeline::Impl::is_enough(std::size_t index) const noexcept {
   return frame_limit != 0 && stats.streams[index].captured - before_run[index] >= frame_limit;
 }
 
+std::expected<void, detail::Failed> Pipeline::Impl::advance_waiting(std::size_t index) {
+  return streams[index].advance(stats.streams[index]);
+}
+
 // Takes frames until the source has no more, and moves each one on before taking the next, so that an idle recorder
 // gets them all. If frames are late, only the newest is moved on. If no frame came, the frames that wait in the
 // branches are moved on. True if frames came and a newer one may be available at once.
@@ -221,7 +236,7 @@ std::expected<bool, detail::Failed> Pipeline::Impl::take_frames(std::size_t inde
   }
   stream.set_more(false);
   if (!stream.has_room()) {  // move the waiting frames on first
-    if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
+    if (auto moved = advance_waiting(index); !moved) return std::unexpected(moved.error());
   }
   bool came = false;
   for (int taken = 0; !stream.ended(); ++taken) {
@@ -242,7 +257,7 @@ std::expected<bool, detail::Failed> Pipeline::Impl::take_frames(std::size_t inde
   if (stream.is_behind() && came) return true;
   stream.caught_up();
   if (came) return false;
-  if (auto moved = stream.advance(counts); !moved) return std::unexpected(moved.error());
+  if (auto moved = advance_waiting(index); !moved) return std::unexpected(moved.error());
   return false;
 }
 

@@ -137,7 +137,7 @@ class Stream {
                      Result<void>& result);
   [[nodiscard]] std::span<const Buffer> inputs_of(const Consumer& consumer) const noexcept;
   [[nodiscard]] std::vector<Buffer> outputs_of(const Producer& producer) const;
-  [[nodiscard]] bool is_late(const FrameInfo& info) const noexcept;
+  [[nodiscard, gnu::noinline]] bool is_late(const FrameInfo& info) const noexcept;
   static std::expected<Made, Refused> make(Link link);
   [[nodiscard]] StreamRequest wishes_for(const Part& part, const StreamRequest& request) const;
   [[nodiscard]] static bool may_copy(const Branch& branch, const StreamRequest& request) noexcept;
@@ -155,9 +155,9 @@ class Stream {
   std::expected<void, Failed> note_buffers();
   [[nodiscard]] std::optional<std::size_t> branch_of(const Consumer& consumer) const noexcept;
   void note_traits() noexcept;
-  std::expected<bool, Failed> add_buffers_and_pass_on(Frame& frame, StreamStats& stats);
+  [[gnu::noinline]] std::expected<bool, Failed> add_buffers_and_pass_on(Frame& frame, StreamStats& stats);
   std::expected<bool, Failed> pass_on(Frame& frame, StreamStats& stats);
-  void give_to_branches(Frame frame, StreamStats& stats, Result<void>& result) noexcept;
+  [[gnu::noinline]] void give_to_branches(Frame frame, StreamStats& stats, Result<void>& result) noexcept;
 
   Source* source_;
   std::vector<Branch> branches_;

@@ -1,6 +1,8 @@
 // Changes to a stream while it runs: branches are added, are removed or fail, and waiting frames are discarded.
 #include "stream.hpp"
 
+#include "frame_path.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <vector>

@@ -52,20 +52,6 @@ int AtomicRequest::commit(int fd, std::uint32_t flags, std::uint64_t user_data) 
   return drm_ioctl(fd, DRM_IOCTL_MODE_ATOMIC, &request);
 }
 
-int AtomicRequest::commit_one(int fd, std::uint32_t flags, std::uint32_t object, std::uint32_t property,
-                              std::uint64_t value, std::uint64_t user_data) noexcept {
-  const std::uint32_t count = 1;
-  drm_mode_atomic request{};
-  request.flags = flags;
-  request.count_objs = 1;
-  request.objs_ptr = address_of(&object);
-  request.count_props_ptr = address_of(&count);
-  request.props_ptr = address_of(&property);
-  request.prop_values_ptr = address_of(&value);
-  request.user_data = user_data;
-  return drm_ioctl(fd, DRM_IOCTL_MODE_ATOMIC, &request);
-}
-
 Result<Blob> Blob::create(DrmFile& file, const void* data, std::size_t size) noexcept {
   drm_mode_create_blob request{};
   request.data = address_of(data);

@@ -2,11 +2,15 @@
 #pragma once
 
 #include "drm_file.hpp"
+#include "drm_ioctl.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
+
+#include <drm.h>
+#include <drm_mode.h>
 
 namespace dmaflow::kms {
 
@@ -35,6 +39,20 @@ class AtomicRequest {
   std::vector<std::uint32_t> properties_;
   std::vector<std::uint64_t> values_;
 };
+
+inline int AtomicRequest::commit_one(int fd, std::uint32_t flags, std::uint32_t object, std::uint32_t property,
+                                     std::uint64_t value, std::uint64_t user_data) noexcept {
+  const std::uint32_t count = 1;
+  drm_mode_atomic request{};
+  request.flags = flags;
+  request.count_objs = 1;
+  request.objs_ptr = address_of(&object);
+  request.count_props_ptr = address_of(&count);
+  request.props_ptr = address_of(&property);
+  request.prop_values_ptr = address_of(&value);
+  request.user_data = user_data;
+  return drm_ioctl(fd, DRM_IOCTL_MODE_ATOMIC, &request);
+}
 
 /// Owns a property blob.
 class Blob {

@@ -118,8 +118,4 @@ Result<Framebuffer*> Framebuffer::of(DrmFile& file, const Buffer& buffer) {
   return static_cast<Framebuffer*>(*attached);
 }
 
-bool Framebuffer::was_tried(std::uint64_t configuration) const noexcept {
-  return std::find(tried_.begin(), tried_.end(), configuration) != tried_.end();
-}
-
 }  // namespace dmaflow::kms

@@ -7,6 +7,7 @@
 #include <dmaflow/attachment.hpp>
 #include <dmaflow/buffer.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -42,7 +43,9 @@ class Framebuffer final : public Attachment {
 
   [[nodiscard]] std::uint32_t id() const noexcept { return id_; }
   /// Whether a plane tried it with this configuration. Each set_input() of each plane has its own number.
-  [[nodiscard]] bool was_tried(std::uint64_t configuration) const noexcept;
+  [[nodiscard]] bool was_tried(std::uint64_t configuration) const noexcept {
+    return std::ranges::find(tried_, configuration) != tried_.end();
+  }
   void set_tried(std::uint64_t configuration) { tried_.push_back(configuration); }
 
  private:

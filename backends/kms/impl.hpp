@@ -171,19 +171,21 @@ struct Output::Impl {
   /// Commits the staged frames, or parks the output.
   [[nodiscard]] Result<void> commit() noexcept;
   /// Commits everything: connector, CRTC, mode, each plane with its newest frame.
-  [[nodiscard]] int commit_all() noexcept;
+  [[nodiscard, gnu::noinline]] int commit_all() noexcept;
   /// Turns off another CRTC that drives our connector, in a commit of its own. A commit that also asked for our flip
   /// event would cause an event of that CRTC too, or be refused if that CRTC is off.
   [[nodiscard]] int free_connector() noexcept;
   [[nodiscard]] int commit_staged() noexcept;
+  /// The same for several planes, or for one that needs more than a new framebuffer.
+  [[nodiscard, gnu::noinline]] int commit_planes() noexcept;
   [[nodiscard]] int submit(std::uint32_t flags) noexcept;
   /// The user data of the next commit's flip event: this output's number and the commit's.
   [[nodiscard]] std::uint64_t next_user_data() const noexcept { return std::uint64_t{number} << 48U | (commits + 1); }
   /// Commits one framebuffer on one plane and waits until it is on the screen. Asks for no event.
   [[nodiscard]] Outcome commit_now(Plane::Impl& plane, std::uint32_t framebuffer) noexcept;
-  void note_used(std::uint32_t plane);
+  [[gnu::noinline]] void note_used(std::uint32_t plane);
   /// Handles a failed commit: the output is parked, paused or blocked, or it is an error.
-  [[nodiscard]] Result<void> settle(int result) noexcept;
+  [[nodiscard, gnu::noinline]] Result<void> settle(int result) noexcept;
   /// After mastership came back: sets everything again, whatever another master left.
   [[nodiscard]] Result<void> relight() noexcept;
   void committed() noexcept;

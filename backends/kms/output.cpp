@@ -84,6 +84,12 @@ bool Output::Impl::has_following() const noexcept {
                      [](const auto& plane) { return static_cast<bool>(Inside::of(*plane).following.frame); });
 }
 
+bool Output::Impl::has_committable() noexcept {
+  bool found = false;
+  for (const auto& plane : planes) found |= Inside::of(*plane).is_committable();
+  return found;
+}
+
 bool Output::Impl::is_waiting() const noexcept { return is_parked && (has_staged() || must_relight); }
 
 Result<void> Output::Impl::prepare() {
@@ -187,18 +193,21 @@ int Output::Impl::commit_all() noexcept {
 }
 
 int Output::Impl::commit_staged() noexcept {
-  std::uint32_t flags = nonblocking_flip;
-  if (planes.size() == 1 && !wants_out_fences) {
-    Plane::Impl& impl = Inside::of(*planes.front());
-    if (impl.is_going()) impl.follow_visible_part();
-    if (impl.staged.wait == Plane::Impl::FenceWait::nobody && impl.staged.frame && impl.is_on && !impl.has_moved) {
-      const PlaneObject& plane = *impl.place->plane;
-      const int result = AtomicRequest::commit_one(device.file.fd, flags, plane.id, plane.fb, impl.staged.framebuffer,
-                                                   next_user_data());
-      if (result == 0) committed();
-      return result;
-    }
+  if (planes.size() != 1 || wants_out_fences) return commit_planes();
+  Plane::Impl& impl = Inside::of(*planes.front());
+  if (impl.is_going()) impl.follow_visible_part();
+  if (impl.staged.wait != Plane::Impl::FenceWait::nobody || !impl.staged.frame || !impl.is_on || impl.has_moved) {
+    return commit_planes();
   }
+  const PlaneObject& plane = *impl.place->plane;
+  const int result = AtomicRequest::commit_one(device.file.fd, nonblocking_flip, plane.id, plane.fb,
+                                               impl.staged.framebuffer, next_user_data());
+  if (result == 0) committed();
+  return result;
+}
+
+int Output::Impl::commit_planes() noexcept {
+  std::uint32_t flags = nonblocking_flip;
   request.clear();
   for (const auto& plane : planes) {
     Plane::Impl& impl = Inside::of(*plane);
@@ -244,7 +253,7 @@ std::chrono::nanoseconds Output::Impl::refresh_period() const noexcept {
 
 void Output::Impl::keep_step() noexcept { commit_by = Deadline::Clock::now() + refresh_period() * 3 / 2; }
 
-Result<void> Output::Impl::commit() noexcept {
+[[gnu::flatten]] Result<void> Output::Impl::commit() noexcept {
   if (is_parked || device.paused || is_deferring()) return {};
   if (is_blocked && Deadline::Clock::now() < ask_again) return {};
   if (!(has_committable() || must_relight)) {
@@ -306,7 +315,12 @@ void Output::Impl::committed() noexcept {
     if (last_captured.count() != 0 && info.timestamp - last_captured > slow_interval) is_slow = true;
     if (info.target.count() != 0) is_slow = true;  // someone evaluates its presentation time
     last_captured = info.timestamp;
-    impl.submitted.push({.commit = commits, .report = Presentation::of(info)});
+    Plane::Impl::Submitted& submitted = impl.submitted.push();
+    submitted.commit = commits;
+    submitted.report.sequence = info.sequence;
+    submitted.report.captured = info.timestamp;
+    submitted.report.target = info.target;
+    submitted.report.pts = info.pts;
     impl.under_way = std::move(impl.staged);
     if (impl.following.frame) {
       impl.staged = std::move(impl.following);
@@ -338,9 +352,9 @@ void Output::Impl::on_flip(std::uint64_t commit, std::chrono::nanoseconds when) 
     while (!impl.submitted.empty() && impl.submitted.front().commit <= commit) {
       const Plane::Impl::Submitted& done = impl.submitted.front();
       if (done.commit == commit) {
-        Presentation report = done.report;
+        Presentation& report = impl.presented.push();
+        report = done.report;
         report.presented = when;
-        impl.presented.push(report);
       }
       impl.submitted.pop();
     }

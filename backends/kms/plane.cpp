@@ -128,7 +128,7 @@ bool Plane::ready() const noexcept {
   return !impl_->staged.frame || (impl_->keeps_staged() && !impl_->following.frame);
 }
 
-Result<Frame> Plane::accept(Frame frame) {
+[[gnu::flatten]] Result<Frame> Plane::accept(Frame frame) {
   if (auto alive = impl_->device().check_alive("accept"); !alive) return std::unexpected(alive.error());
   const auto* framebuffer = frame ? attachment_as<Framebuffer>(frame.buffer(), *impl_->file().domain) : nullptr;
   if (framebuffer == nullptr || !framebuffer->was_tried(impl_->configuration)) {

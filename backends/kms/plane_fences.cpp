@@ -92,12 +92,6 @@ void Plane::Impl::set_fence(AtomicRequest& to) const {
   to.set(place->plane->id, place->plane->in_fence, static_cast<std::uint64_t>(staged_fence().poll_fd()));
 }
 
-bool Output::Impl::has_committable() noexcept {
-  bool found = false;
-  for (const auto& plane : planes) found |= Inside::of(*plane).is_committable();
-  return found;
-}
-
 bool Output::Impl::hold_for_fences() noexcept {
   bool found = false;
   for (const auto& plane : planes) {

@@ -16,10 +16,10 @@ class Ring {
     first_ = (first_ + 1) % size;
     --count_;
   }
-  void push(const T& item) noexcept {
+  /// The element to be filled in.
+  T& push() noexcept {
     if (count_ == size) pop();
-    items_[(first_ + count_) % size] = item;
-    ++count_;
+    return items_[(first_ + count_++) % size];
   }
 
  private:

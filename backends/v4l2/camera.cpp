@@ -70,6 +70,7 @@ struct Camera::Impl {
   std::optional<Error> refusal;  // used in give_back_all() only: making room for an error is expensive
   Sequence sequence;
   Rect visible;
+  FrameInfo info;         // of the newest frame; what is the same for each is set once
   bool polled = false;    // dispatch() has received POLLIN
   bool readable = false;  // dispatch() has received POLLIN since the last frame
   bool ending = false;    // the end of the stream was announced
@@ -81,8 +82,8 @@ struct Camera::Impl {
 
   static Result<std::unique_ptr<Camera>> make(Result<Device> device, const Options& options);
   void subscribe() noexcept;
-  void read_events() noexcept;
-  bool is_change(const Error& error) noexcept;
+  [[gnu::noinline]] void read_events() noexcept;
+  [[gnu::noinline]] bool is_change(const Error& error) noexcept;
   Result<void> forget_format() noexcept;
   Result<Rect> set_rectangle(std::uint32_t target, const Rect& rect);
   void look_at_rectangles() noexcept;
@@ -97,7 +98,8 @@ struct Camera::Impl {
   Result<void> fill_queue(std::span<const Buffer> buffers);
   void forget_stream() noexcept;
   Result<Frame> lend(const Dequeued& done);
-  Result<bool> give_back(const HoldSet::Returned& returned) noexcept;
+  [[gnu::noinline]] Result<bool> give_back(const HoldSet::Returned& returned) noexcept;
+  Result<bool> give_back_now(const HoldSet::Returned& returned) noexcept;
   Result<void> give_back_all() noexcept {
     if (waiting.count == 0 && !holds->has_returned()) return {};
     return give_back_returned();
@@ -352,6 +354,7 @@ Result<void> Camera::start(std::span<const Buffer> buffers) {
   auto holds = HoldSet::create({buffers.begin(), buffers.end()});
   if (!holds) return std::unexpected(holds.error());
   my.forget_stream();
+  my.info = {.color = my.output.color};
   auto running = my.fill_queue(buffers);
   if (running) running = my.queue.stream_on();
   if (!running) {
@@ -393,7 +396,7 @@ bool Camera::may_have_frame() const noexcept {
   return my.ended || !my.polled || my.readable;
 }
 
-Result<Frame> Camera::take() {
+[[gnu::flatten]] Result<Frame> Camera::take() {
   Impl& my = *impl_;
   if (!my.holds) return Frame{};
   if (my.ended) return std::unexpected(my.device.error(EPIPE, "VIDIOC_DQBUF").detail("the stream has ended"));
@@ -414,9 +417,8 @@ Result<Frame> Camera::take() {
 
 Result<Frame> Camera::Impl::lend(const Dequeued& done) {
   const std::uint32_t index = hold_of_slot[done.slot];
-  FrameInfo info;
-  info.sequence = sequence.extend(done.sequence);
   const bool monotonic = (done.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
+  info.sequence = sequence.extend(done.sequence);
   info.clock = monotonic ? FrameInfo::Clock::monotonic : FrameInfo::Clock::unknown;
   // A driver's timestamp may lie in the future (vivid's planned end of exposure): no image is newer than now.
   info.timestamp = monotonic ? std::min(done.timestamp, Deadline::Clock::now().time_since_epoch()) : done.timestamp;
@@ -424,7 +426,6 @@ Result<Frame> Camera::Impl::lend(const Dequeued& done) {
   info.visible = visible;
   info.is_erroneous = (done.flags & V4L2_BUF_FLAG_ERROR) != 0;
   info.is_last = (done.flags & V4L2_BUF_FLAG_LAST) != 0;
-  info.color = output.color;
   info.field = field_of(done.field == V4L2_FIELD_ANY ? agreed->format.field : done.field);
   ended = info.is_last;
   if (output.layout.plane_count == agreed->format.planes)
@@ -444,7 +445,7 @@ Result<Frame> Camera::Impl::lend(const Dequeued& done) {
   return holds->lend(index, info);
 }
 
-Result<void> Camera::dispatch(short revents) {
+[[gnu::flatten]] Result<void> Camera::dispatch(short revents) {
   Impl& my = *impl_;
   if (my.events && (revents & (POLLPRI | POLLERR)) != 0) my.read_events();
   if (!my.holds) return {};
@@ -469,26 +470,32 @@ Result<bool> Camera::Impl::give_back(const HoldSet::Returned& returned) noexcept
     if (*status == Fence::State::active) return false;
     fence = {};  // if it failed, the reader is gone: the buffer may be written anyway
   }
+  return give_back_now(returned);
+}
+
+Result<bool> Camera::Impl::give_back_now(const HoldSet::Returned& returned) noexcept {
   if (auto queued = queue.queue(slot_of_hold[returned.index]); !queued) return std::unexpected(queued.error());
   return true;
 }
 
 Result<void> Camera::Impl::give_back_returned() noexcept {
-  // Returned buffers are added to the waiting ones, then each is tried: one that fails or is not ready stays.
-  while (waiting.count < max_slots && holds->has_returned()) {
-    const auto returned = holds->take_returned();
-    if (!returned) break;
-    if (returned->fences.empty() && queue.queue(slot_of_hold[returned->index])) continue;
-    waiting.entries[waiting.count++] = *returned;
-  }
-  if (waiting.count == 0) return {};
+  // Each is tried once: one that fails, or whose fences are pending, stays here.
+  const auto is_given_back = [this](const HoldSet::Returned& returned) {
+    const auto queued = returned.fences.empty() ? give_back_now(returned) : give_back(returned);
+    if (queued) [[likely]]
+      return *queued;
+    if (!refusal) refusal = queued.error();
+    return false;
+  };
   std::uint32_t kept = 0;
   for (std::uint32_t i = 0; i < waiting.count; ++i) {
-    auto queued = give_back(waiting.entries[i]);
-    if (!queued && !refusal) refusal = queued.error();
-    if (!queued || !*queued) waiting.entries[kept++] = waiting.entries[i];
+    if (!is_given_back(waiting.entries[i])) waiting.entries[kept++] = waiting.entries[i];
   }
   waiting.count = kept;
+  while (waiting.count < max_slots && holds->has_returned()) {
+    const auto returned = holds->take_returned();
+    if (returned && !is_given_back(*returned)) waiting.entries[waiting.count++] = *returned;
+  }
   if (!refusal) [[likely]]
     return {};
   const Error first = *refusal;

@@ -78,81 +78,15 @@ void Queue::pair(std::uint32_t index, const Buffer& buffer, const StreamFormat& 
   }
 }
 
+Error Queue::not_queued(std::uint32_t index) const noexcept {
+  return device_.error(EPROTO, "VIDIOC_DQBUF").detail("the driver gave buffer %u, which it did not have", index);
+}
+
 Error Queue::stream_error(int code, const char* operation) const noexcept {
   Error error = device_.error(code, operation);
   if (code == EPIPE) error.detail("the stream has ended");
   if (code == EIO) error.detail("the device reports a failure and has stopped: stop and start it again");
   return error;
-}
-
-Result<void> Queue::queue(std::uint32_t index, std::chrono::nanoseconds time) noexcept {
-  Slot& slot = table_[index];
-  v4l2_plane planes[max_planes];
-  v4l2_buffer buffer{};
-  buffer.index = index;
-  buffer.type = device_.buffer_type();
-  buffer.memory = memory_;
-  buffer.field = V4L2_FIELD_NONE;
-  const bool is_import = memory_ == V4L2_MEMORY_DMABUF;
-  const bool is_output = device_.direction() == Direction::output;
-  if (is_output) {
-    buffer.timestamp.tv_sec = static_cast<decltype(buffer.timestamp.tv_sec)>(time.count() / 1'000'000'000);
-    buffer.timestamp.tv_usec = static_cast<decltype(buffer.timestamp.tv_usec)>(time.count() % 1'000'000'000 / 1000);
-  }
-  if (device_.multiplanar()) {
-    buffer.m.planes = planes;
-    buffer.length = slot.planes;
-    for (std::uint32_t i = 0; i < slot.planes; ++i) {
-      planes[i] = {};
-      if (is_import) planes[i].m.fd = slot.fds[i];
-      if (is_import) planes[i].length = slot.lengths[i];
-      if (is_output) planes[i].bytesused = slot.used[i];
-    }
-  } else {
-    if (is_import) buffer.m.fd = slot.fds[0];
-    if (is_import) buffer.length = slot.lengths[0];
-    if (is_output) buffer.bytesused = slot.used[0];
-  }
-  const int result = device_.try_call(DMAFLOW_V4L2_OP(VIDIOC_QBUF), &buffer);
-  if (result < 0) return std::unexpected(stream_error(-result, "VIDIOC_QBUF"));
-  slot.queued = true;
-  ++queued_;
-  return {};
-}
-
-Result<bool> Queue::dequeue(Dequeued& out) noexcept {
-  v4l2_plane planes[VIDEO_MAX_PLANES];
-  v4l2_buffer buffer{};
-  buffer.type = device_.buffer_type();
-  buffer.memory = memory_;
-  if (device_.multiplanar()) {
-    std::ranges::fill(planes, v4l2_plane{});
-    buffer.m.planes = planes;
-    buffer.length = VIDEO_MAX_PLANES;
-  }
-  const int result = device_.try_call(DMAFLOW_V4L2_OP(VIDIOC_DQBUF), &buffer);
-  if (result == -EAGAIN) return false;
-  if (result < 0) return std::unexpected(stream_error(-result, "VIDIOC_DQBUF"));
-  if (buffer.index >= slots_ || !table_[buffer.index].queued) {
-    return std::unexpected(
-        device_.error(EPROTO, "VIDIOC_DQBUF").detail("the driver gave buffer %u, which it did not have", buffer.index));
-  }
-  table_[buffer.index].queued = false;
-  --queued_;
-  out.slot = buffer.index;
-  out.sequence = buffer.sequence;
-  out.flags = buffer.flags;
-  out.field = buffer.field;
-  out.timestamp = std::chrono::seconds(buffer.timestamp.tv_sec) + std::chrono::microseconds(buffer.timestamp.tv_usec);
-  if (device_.multiplanar()) {
-    for (std::uint32_t i = 0; i < table_[buffer.index].planes; ++i) {
-      out.bytes_used[i] = planes[i].bytesused;
-      out.data_offset[i] = planes[i].data_offset;
-    }
-  } else {
-    out.bytes_used[0] = buffer.bytesused;
-  }
-  return true;
 }
 
 Result<void> Queue::stream_on() noexcept {

@@ -4,7 +4,10 @@
 #include "device.hpp"
 #include "stream_format.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -69,6 +72,7 @@ class Queue {
   };
 
   [[nodiscard]] Error stream_error(int code, const char* operation) const noexcept;
+  [[nodiscard]] Error not_queued(std::uint32_t index) const noexcept;
 
   const Device& device_;
   std::array<Slot, max_slots> table_{};
@@ -77,6 +81,76 @@ class Queue {
   std::uint32_t queued_ = 0;
   bool streaming_ = false;
 };
+
+// Inline, because every frame passes through these.
+
+inline Result<void> Queue::queue(std::uint32_t index, std::chrono::nanoseconds time) noexcept {
+  Slot& slot = table_[index];
+  v4l2_plane planes[max_planes];
+  v4l2_buffer buffer{};
+  buffer.index = index;
+  buffer.type = device_.buffer_type();
+  buffer.memory = memory_;
+  buffer.field = V4L2_FIELD_NONE;
+  const bool is_import = memory_ == V4L2_MEMORY_DMABUF;
+  const bool is_output = device_.direction() == Direction::output;
+  if (is_output) {
+    buffer.timestamp.tv_sec = static_cast<decltype(buffer.timestamp.tv_sec)>(time.count() / 1'000'000'000);
+    buffer.timestamp.tv_usec = static_cast<decltype(buffer.timestamp.tv_usec)>(time.count() % 1'000'000'000 / 1000);
+  }
+  if (device_.multiplanar()) {
+    buffer.m.planes = planes;
+    buffer.length = slot.planes;
+    for (std::uint32_t i = 0; i < slot.planes; ++i) {
+      planes[i] = {};
+      if (is_import) planes[i].m.fd = slot.fds[i];
+      if (is_import) planes[i].length = slot.lengths[i];
+      if (is_output) planes[i].bytesused = slot.used[i];
+    }
+  } else {
+    if (is_import) buffer.m.fd = slot.fds[0];
+    if (is_import) buffer.length = slot.lengths[0];
+    if (is_output) buffer.bytesused = slot.used[0];
+  }
+  const int result = device_.try_call(DMAFLOW_V4L2_OP(VIDIOC_QBUF), &buffer);
+  if (result < 0) return std::unexpected(stream_error(-result, "VIDIOC_QBUF"));
+  slot.queued = true;
+  ++queued_;
+  return {};
+}
+
+inline Result<bool> Queue::dequeue(Dequeued& out) noexcept {
+  v4l2_plane planes[VIDEO_MAX_PLANES];
+  v4l2_buffer buffer{};
+  buffer.type = device_.buffer_type();
+  buffer.memory = memory_;
+  if (device_.multiplanar()) {
+    std::ranges::fill(planes, v4l2_plane{});
+    buffer.m.planes = planes;
+    buffer.length = VIDEO_MAX_PLANES;
+  }
+  const int result = device_.try_call(DMAFLOW_V4L2_OP(VIDIOC_DQBUF), &buffer);
+  if (result == -EAGAIN) return false;
+  if (result < 0) return std::unexpected(stream_error(-result, "VIDIOC_DQBUF"));
+  if (buffer.index >= slots_ || !table_[buffer.index].queued) [[unlikely]]
+    return std::unexpected(not_queued(buffer.index));
+  table_[buffer.index].queued = false;
+  --queued_;
+  out.slot = buffer.index;
+  out.sequence = buffer.sequence;
+  out.flags = buffer.flags;
+  out.field = buffer.field;
+  out.timestamp = std::chrono::seconds(buffer.timestamp.tv_sec) + std::chrono::microseconds(buffer.timestamp.tv_usec);
+  if (device_.multiplanar()) {
+    for (std::uint32_t i = 0; i < table_[buffer.index].planes; ++i) {
+      out.bytes_used[i] = planes[i].bytesused;
+      out.data_offset[i] = planes[i].data_offset;
+    }
+  } else {
+    out.bytes_used[0] = buffer.bytesused;
+  }
+  return true;
+}
 
 /// Adds to @p error why the driver did not take a foreign buffer; for EINVAL and others of the first QBUF.
 Error explain_import(Error error, const Buffer& buffer) noexcept;

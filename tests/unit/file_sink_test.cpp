@@ -556,7 +556,7 @@ std::string output_of(const std::string& command) {
 
 bool has_ffmpeg() { return std::system("command -v ffmpeg >/dev/null 2>&1") == 0; }
 
-class OpenedByFfmpeg : public FileSinkTest, public testing::WithParamInterface<PixelFormat> {
+class OpenedByFfmpeg : public FileSinkTest, public ::testing::WithParamInterface<PixelFormat> {
  protected:
   void SetUp() override {
     if (!has_ffmpeg()) GTEST_SKIP() << "ffmpeg is not installed";
@@ -570,14 +570,14 @@ class OpenedByFfmpeg : public FileSinkTest, public testing::WithParamInterface<P
   }
 };
 
-std::string name_of(const testing::TestParamInfo<PixelFormat>& test) { return test.param.name(); }
+std::string name_of(const ::testing::TestParamInfo<PixelFormat>& test) { return test.param.name(); }
 
 class Y4mOpenedByFfmpeg : public OpenedByFfmpeg {};
 INSTANTIATE_TEST_SUITE_P(Of, Y4mOpenedByFfmpeg,
-                         testing::Values(formats::nv12, formats::nv21, formats::nv16,
-                                         PixelFormat::of('N', 'V', '2', '4'), formats::yuv420,
-                                         PixelFormat::of('Y', 'U', '1', '6'), PixelFormat::of('Y', 'U', '2', '4'),
-                                         formats::yuyv, formats::uyvy, formats::p010, formats::r8),
+                         ::testing::Values(formats::nv12, formats::nv21, formats::nv16,
+                                           PixelFormat::of('N', 'V', '2', '4'), formats::yuv420,
+                                           PixelFormat::of('Y', 'U', '1', '6'), PixelFormat::of('Y', 'U', '2', '4'),
+                                           formats::yuyv, formats::uyvy, formats::p010, formats::r8),
                          name_of);
 
 TEST_P(Y4mOpenedByFfmpeg, PixelForPixel) {
@@ -592,11 +592,11 @@ TEST_P(Y4mOpenedByFfmpeg, PixelForPixel) {
 
 class RawOpenedByFfmpeg : public OpenedByFfmpeg {};
 INSTANTIATE_TEST_SUITE_P(Of, RawOpenedByFfmpeg,
-                         testing::Values(formats::nv12, formats::nv16, PixelFormat::of('N', 'V', '2', '4'),
-                                         formats::yuv420, formats::yuyv, formats::uyvy,
-                                         PixelFormat::of('Y', 'V', 'Y', 'U'), formats::p010, formats::r8,
-                                         formats::rgb565, formats::xrgb8888, formats::xbgr8888, formats::argb8888,
-                                         formats::abgr8888, formats::rgb888, formats::bgr888, formats::xrgb2101010),
+                         ::testing::Values(formats::nv12, formats::nv16, PixelFormat::of('N', 'V', '2', '4'),
+                                           formats::yuv420, formats::yuyv, formats::uyvy,
+                                           PixelFormat::of('Y', 'V', 'Y', 'U'), formats::p010, formats::r8,
+                                           formats::rgb565, formats::xrgb8888, formats::xbgr8888, formats::argb8888,
+                                           formats::abgr8888, formats::rgb888, formats::bgr888, formats::xrgb2101010),
                          name_of);
 
 TEST_P(RawOpenedByFfmpeg, ByTheCommandInItsDescription) {

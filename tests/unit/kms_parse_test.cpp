@@ -89,7 +89,7 @@ TEST(KmsModifier, OnlyKnownLinearGoesUnstatedToDevicesWithoutModifiers) {
 TEST(KmsRing, AFullRingLosesItsOldest) {
   Ring<int, 3> ring;
   EXPECT_TRUE(ring.empty());
-  for (int i = 1; i <= 5; ++i) ring.push(i);
+  for (int i = 1; i <= 5; ++i) ring.push() = i;
   for (int i = 3; i <= 5; ++i) {
     ASSERT_FALSE(ring.empty());
     EXPECT_EQ(ring.front(), i);
