@@ -174,18 +174,23 @@ void Stream::forget() noexcept {
 Result<void> Stream::check_names(const StreamRequest& request, const std::vector<Allocator*>& allocators) const {
   auto all = parts();
   for (Part& part : all) part.link.allocators = allocators;
-  const auto is_known = [&](const std::string& name, std::optional<std::size_t> branch) {
-    const auto is_its = [&](const Part& part) { return !branch || part.branch == branch; };
-    return name.empty() || (branch && std::ranges::none_of(all, is_its)) ||  // only a copy would make a link of its own
-           std::ranges::any_of(all, [&](const Part& part) { return is_its(part) && has_allocator(part.link, name); });
-  };
-  if (!is_known(request.allocator, {})) {
+  const auto has = [](const Part& part, const std::string& name) { return has_allocator(part.link, name); };
+  if (!request.allocator.empty() &&
+      std::ranges::none_of(all, [&](const Part& part) { return has(part, request.allocator); })) {
     return std::unexpected(Error::os(EINVAL, "Pipeline::prepare", source_->name())
                                .detail("no allocator named %s", request.allocator.c_str()));
   }
   for (std::size_t i = 0; i < branches_.size(); ++i) {
     const auto& wanted = branches_[i].request();
-    if (branches_[i].state() == Branch::State::failed || !wanted || is_known(wanted->allocator, i)) continue;
+    if (branches_[i].state() == Branch::State::failed || !wanted || wanted->allocator.empty()) continue;
+    bool has_links = false;  // of its own; if not, only a copy would make one
+    bool is_known = false;
+    for (const Part& part : all) {
+      if (part.branch.value_or(branches_.size()) != i) continue;
+      has_links = true;
+      is_known |= has(part, wanted->allocator);
+    }
+    if (is_known || !has_links) continue;
     return std::unexpected(
         Error::os(EINVAL, "Pipeline::prepare", source_->name())
             .detail("no allocator named %s in branch %s", wanted->allocator.c_str(), branches_[i].name().c_str()));

@@ -1,11 +1,13 @@
 #include "objects.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include <drm_mode.h>
@@ -71,6 +73,25 @@ std::vector<PixelFormat> parse_formats(std::span<const std::byte> blob) {
   return formats;
 }
 
+/// Which properties have a neutral value: the one that the kernel sets when it resets the object
+/// (drivers/gpu/drm/drm_atomic_state_helper.c), or 0 for blobs and switches.
+std::optional<std::uint64_t> neutral_value(std::string_view name, const drmModePropertyRes& property) {
+  if ((property.flags & DRM_MODE_PROP_IMMUTABLE) != 0) return std::nullopt;
+  constexpr std::array<std::string_view, 5> off = {"GAMMA_LUT", "DEGAMMA_LUT", "CTM", "VRR_ENABLED",
+                                                   "HDR_OUTPUT_METADATA"};
+  if (std::ranges::find(off, name) != off.end()) return 0;
+  if (name == "alpha" && property.count_values == 2) return property.values[1];  // the range's end: opaque
+  const std::string_view wanted = name == "Colorspace" ? "Default" : name == "pixel blend mode" ? "Pre-multiplied" : "";
+  for (int i = 0; i < property.count_enums; ++i) {
+    if (!wanted.empty() && wanted == property.enums[i].name) return property.enums[i].value;
+  }
+  return std::nullopt;
+}
+
+void note_neutral(std::vector<Neutral>& list, std::string_view name, const drmModePropertyRes& property) {
+  if (const auto value = neutral_value(name, property)) list.push_back({.property = property.prop_id, .value = *value});
+}
+
 PlaneObject read_plane(int fd, const drmModePlane& plane) {
   PlaneObject result;
   result.id = plane.plane_id;
@@ -90,6 +111,7 @@ PlaneObject read_plane(int fd, const drmModePlane& plane) {
                   for (const auto& known : names) {
                     if (name == known.name) result.*known.id = property.prop_id;
                   }
+                  note_neutral(result.neutral, name, property);
                   const bool is_immutable = (property.flags & DRM_MODE_PROP_IMMUTABLE) != 0;
                   if (name == "type") result.type = value;
                   if (name == "rotation" && !is_immutable) {
@@ -118,6 +140,7 @@ CrtcObject read_crtc(int fd, std::uint32_t id, std::uint32_t index) {
   CrtcObject result{.id = id, .index = index};
   each_property(fd, id, DRM_MODE_OBJECT_CRTC,
                 [&](std::string_view name, const drmModePropertyRes& property, std::uint64_t) {
+                  note_neutral(result.neutral, name, property);
                   if (name == "ACTIVE") result.active_property = property.prop_id;
                   if (name == "MODE_ID") result.mode_property = property.prop_id;
                   if (name == "OUT_FENCE_PTR") result.out_fence_property = property.prop_id;
@@ -179,6 +202,7 @@ Result<ConnectorObject> read_connector(const DrmFile& file, std::uint32_t id, bo
   }
   each_property(file.fd, id, DRM_MODE_OBJECT_CONNECTOR,
                 [&](std::string_view name, const drmModePropertyRes& property, std::uint64_t value) {
+                  note_neutral(result.neutral, name, property);
                   if (name == "WRITEBACK_FB_ID") result.writeback_fb = property.prop_id;
                   if (name == "WRITEBACK_OUT_FENCE_PTR") result.writeback_out_fence = property.prop_id;
                   if (name == "WRITEBACK_PIXEL_FORMATS" && value != 0) {

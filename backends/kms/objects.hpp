@@ -24,6 +24,13 @@ struct ModeEntry {
   Mode mode;
 };
 
+/// A property that changes what is seen and that another program may have left set (a night mode's GAMMA_LUT), with the
+/// value at which frames are shown as they are.
+struct Neutral {
+  std::uint32_t property = 0;
+  std::uint64_t value = 0;
+};
+
 struct ConnectorObject {
   std::uint32_t id = 0;
   std::string name;
@@ -36,6 +43,7 @@ struct ConnectorObject {
   std::uint32_t possible_crtcs = 0;  // bit = index of the CRTC
   std::uint32_t crtc_id = 0;         // the one that drives it now
   std::uint32_t crtc_property = 0;   // CRTC_ID
+  std::vector<Neutral> neutral;
 };
 
 struct CrtcObject {
@@ -44,6 +52,7 @@ struct CrtcObject {
   std::uint32_t active_property = 0;
   std::uint32_t mode_property = 0;
   std::uint32_t out_fence_property = 0;  // OUT_FENCE_PTR
+  std::vector<Neutral> neutral;
 };
 
 struct PlaneObject {
@@ -61,6 +70,7 @@ struct PlaneObject {
   std::uint64_t rotations = 1;  // DRM_MODE_ROTATE_* and REFLECT_* it takes
   std::uint32_t zpos = 0;       // 0 = none, or it cannot be changed
   std::uint64_t zpos_min = 0, zpos_max = 0;
+  std::vector<Neutral> neutral;
 
   /// Whether it takes the pair, on a device with or without support for modifiers.
   [[nodiscard]] bool takes(FormatModifier wanted, bool device_has_modifiers) const noexcept;

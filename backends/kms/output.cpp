@@ -20,7 +20,7 @@ namespace {
 constexpr std::uint32_t nonblocking_flip = DRM_MODE_ATOMIC_NONBLOCK | DRM_MODE_PAGE_FLIP_EVENT;
 /// If frames are further apart than this, the loop wakes up for their flip events.
 constexpr std::chrono::milliseconds slow_interval{100};
-constexpr std::size_t properties_per_plane = 16;
+constexpr std::size_t properties_per_plane = 20;
 /// How many consecutive frames must find the display not done before the output counts as in step with its source.
 constexpr std::uint32_t refusals_in_step = 3;
 
@@ -118,8 +118,10 @@ void Output::Impl::set_mode(AtomicRequest& to, std::uint32_t blob) const {
     if (plane.crtc_id != 0 && (plane.crtc_id == crtc->id || plane.crtc_id == left)) Plane::Impl::turn_off(to, plane);
   }
   to.set(connector->id, connector->crtc_property, crtc->id);
+  for (const Neutral& one : connector->neutral) to.set(connector->id, one.property, one.value);
   to.set(crtc->id, crtc->mode_property, blob);
   to.set(crtc->id, crtc->active_property, 1);
+  for (const Neutral& one : crtc->neutral) to.set(crtc->id, one.property, one.value);
 }
 
 int Output::Impl::submit(std::uint32_t flags) noexcept {

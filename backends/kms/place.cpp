@@ -256,6 +256,7 @@ void Plane::Impl::set_place(AtomicRequest& to, const Place& at, std::uint32_t fr
   to.set(p.id, p.crtc_h, at.position.height);
   to.set(p.id, p.rotation, rotation_bits(options));
   if (options.zpos) to.set(p.id, p.zpos, *options.zpos);
+  for (const Neutral& one : p.neutral) to.set(p.id, one.property, one.value);
 }
 
 int Plane::Impl::try_place(const Place& at, std::uint32_t framebuffer, std::uint32_t mode_blob) const {

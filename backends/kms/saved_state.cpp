@@ -11,10 +11,17 @@
 namespace dmaflow::kms {
 namespace {
 
-// In the order in which a driver sees them. Rotation and the like keep their values when a plane is turned off.
+// Rotation and the like keep their values when a plane is turned off, and colour tables when a CRTC is.
 constexpr std::array<std::string_view, 15> saved_names = {"CRTC_ID", "FB_ID",  "MODE_ID",  "ACTIVE", "SRC_X",
                                                           "SRC_Y",   "SRC_W",  "SRC_H",    "CRTC_X", "CRTC_Y",
                                                           "CRTC_W",  "CRTC_H", "rotation", "zpos",   "alpha"};
+constexpr std::array<std::string_view, 7> saved_colour_names = {
+    "pixel blend mode", "CTM", "GAMMA_LUT", "DEGAMMA_LUT", "VRR_ENABLED", "HDR_OUTPUT_METADATA", "Colorspace"};
+
+bool is_saved(std::string_view name) {
+  return std::ranges::find(saved_names, name) != saved_names.end() ||
+         std::ranges::find(saved_colour_names, name) != saved_colour_names.end();
+}
 
 /// These are zero if an output is turned off. The rest of a plane's state does no harm.
 bool is_zero_when_off(std::string_view name) {
@@ -36,16 +43,16 @@ Result<void> SavedState::save(std::uint32_t object, std::uint32_t type) {
     const Property property(drmModeGetProperty(file_->fd, all->props[i]), drmModeFreeProperty);
     if (!property || (property->flags & DRM_MODE_PROP_IMMUTABLE) != 0) continue;
     const std::string_view name = property->name;
-    if (std::find(saved_names.begin(), saved_names.end(), name) == saved_names.end()) continue;
+    if (!is_saved(name)) continue;
     std::uint64_t value = all->prop_values[i];
-    if (name == "MODE_ID" && value != 0) {
-      const BlobCopy mode(drmModeGetPropertyBlob(file_->fd, static_cast<std::uint32_t>(value)),
+    if ((property->flags & DRM_MODE_PROP_BLOB) != 0 && value != 0) {
+      const BlobCopy blob(drmModeGetPropertyBlob(file_->fd, static_cast<std::uint32_t>(value)),
                           drmModeFreePropertyBlob);
-      if (!mode) return std::unexpected(file_->error(-errno, "DRM_IOCTL_MODE_GETPROPBLOB"));
-      auto copy = Blob::create(*file_, mode->data, mode->length);
+      if (!blob) return std::unexpected(file_->error(-errno, "DRM_IOCTL_MODE_GETPROPBLOB"));
+      auto copy = Blob::create(*file_, blob->data, blob->length);
       if (!copy) return std::unexpected(copy.error());
       value = copy->id();
-      modes_.push_back(std::move(*copy));
+      blobs_.push_back(std::move(*copy));
     }
     if (name == "FB_ID") was_on = value != 0;
     values_.push_back({.object = object,

@@ -9,8 +9,8 @@
 
 namespace dmaflow::kms {
 
-/// The mutable state of some CRTCs, connectors and planes. The mode is kept as a copy, because the original blob
-/// belongs to whoever set it.
+/// The mutable state of some CRTCs, connectors and planes. Blobs (modes, colour tables) are kept as copies, because the
+/// originals belong to whoever set them.
 class SavedState {
  public:
   /// Reads everything that turning on @p crtc and @p connector may change. Errors: those of the ioctls.
@@ -34,7 +34,7 @@ class SavedState {
 
   DrmFile* file_;
   std::vector<Value> values_;
-  std::vector<Blob> modes_;
+  std::vector<Blob> blobs_;
   AtomicRequest request_;
 };
 

@@ -159,8 +159,7 @@ class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
 
   /// Releases the hold now. Does nothing on an empty frame.
   void release() noexcept;
-  /// Releases the hold now; the buffer may be written again once @p done has signalled. On an empty frame it only
-  /// closes
+  /// Releases the hold now; the buffer may be written again once @p done has signalled. On an empty frame it only closes
   /// @p done.
   void release(Fence done) noexcept;
 
@@ -205,7 +204,7 @@ struct Hold {
 ///
 /// Each buffer is free, lent, or returned:
 ///
-///     free -- lend() --> lent -- the last Frame lets go --> returned -- take_returned() --> free
+///     free -- lend() --> lent -- the last Frame is released --> returned -- take_returned() --> free
 ///
 /// Only a free buffer can be lent or retired. Everything else is refused with EBUSY and changes nothing.
 class HoldSet : public std::enable_shared_from_this<HoldSet> {
