@@ -159,8 +159,7 @@ class [[nodiscard("dropping a frame gives its buffer back at once")]] Frame {
 
   /// Releases the hold now. Does nothing on an empty frame.
   void release() noexcept;
-  /// Releases the hold now; the buffer may be written again once @p done has signalled. On an empty frame it only closes
-  /// @p done.
+  /// Releases the hold now; the buffer may be written again once @p done has signalled. An empty frame just closes it.
   void release(Fence done) noexcept;
 
  private:
