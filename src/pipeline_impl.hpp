@@ -66,7 +66,6 @@ struct Pipeline::Impl {
   };
   std::vector<pollfd> polls;
   std::vector<Entry> entries;
-  bool is_armed = false;  // a HoldSet in the wait set was armed
   std::vector<Pollable*> watched;
   struct Due {
     Pollable* object = nullptr;
@@ -107,7 +106,8 @@ struct Pipeline::Impl {
   [[nodiscard]] bool all_ended() const noexcept { return std::ranges::all_of(streams, &Stream::is_done); }
 
   // pipeline_loop.cpp
-  void wait_for(int fd, short events, const Entry& entry);
+  /// Adds a descriptor to the wait set, if there is one and something to wait for. Its index, or Stream::no_poll.
+  std::size_t wait_for(int fd, short events, const Entry& entry);
   void wait_for(Pollable& object, bool is_watched = false);
   void note_wake(std::optional<Deadline> by) {
     if (by) wake = std::min(wake, by->time());
@@ -115,7 +115,6 @@ struct Pipeline::Impl {
   void clear_wait_set() noexcept {
     polls.clear();
     entries.clear();
-    is_armed = false;
     wake = Clock::time_point::max();
   }
   bool fill_wait_set();

@@ -20,20 +20,16 @@ bool is_no_signal(const Error& error) noexcept { return error.code() == ENOLINK 
 
 // --- Waiting
 
-void Pipeline::Impl::wait_for(int fd, short events, const Entry& entry) {
+std::size_t Pipeline::Impl::wait_for(int fd, short events, const Entry& entry) {
+  if (fd < 0 || events == 0) return Stream::no_poll;
   polls.push_back({.fd = fd, .events = events, .revents = 0});
   entries.push_back(entry);
+  return polls.size() - 1;
 }
 
 void Pipeline::Impl::wait_for(Pollable& object, bool is_watched) {
-  if (const short events = object.poll_events(); events != 0) {
-    if (const int fd = object.poll_fd(); fd >= 0) {
-      wait_for(fd, events, {.object = &object, .is_watched = is_watched});
-    }
-  }
-  if (const int fence = object.waiting_fence(); fence >= 0) {
-    wait_for(fence, POLLIN, {.object = &object, .is_watched = is_watched, .is_fence = true});
-  }
+  wait_for(object.poll_fd(), object.poll_events(), {.object = &object, .is_watched = is_watched});
+  wait_for(object.waiting_fence(), POLLIN, {.object = &object, .is_watched = is_watched, .is_fence = true});
   note_wake(object.wake_by());
 }
 
@@ -47,20 +43,12 @@ bool Pipeline::Impl::fill_wait_set() {
     sleep &= !stream.is_behind() && !(is_asked && stream.has_more());
     if (is_asked) {
       Source& source = stream.source();
-      if (const short events = source.poll_events(); events != 0) {
-        if (const int fd = source.poll_fd(); fd >= 0) {
-          stream.set_poll_index(polls.size());
-          wait_for(fd, events, {});
-        }
-      }
-      if (const int fence = source.waiting_fence(); fence >= 0) {
-        wait_for(fence, POLLIN, {.is_fence = true});  // every iteration serves the sources
-      }
+      stream.set_poll_index(wait_for(source.poll_fd(), source.poll_events(), {}));
+      wait_for(source.waiting_fence(), POLLIN, {.is_fence = true});  // every iteration serves the sources
       note_wake(source.wake_by());
     }
     if (HoldSet* holds = stream.source().holds()) {
       if (stream.must_be_woken()) {
-        is_armed = true;
         sleep &= holds->arm();
         wait_for(holds->wake_fd(), POLLIN, {.wake_of = holds});
       } else {
@@ -79,17 +67,16 @@ bool Pipeline::Impl::fill_wait_set() {
 }
 
 void Pipeline::Impl::disarm() noexcept {
-  if (!is_armed) return;
-  for (std::size_t i = 0; i < entries.size(); ++i) {
-    if (entries[i].wake_of != nullptr) entries[i].wake_of->disarm((polls[i].revents & POLLIN) != 0);
+  const pollfd* poll = polls.data();
+  for (const Entry& entry : entries) {
+    const bool woken = (poll++->revents & POLLIN) != 0;
+    if (entry.wake_of != nullptr) entry.wake_of->disarm(woken);
   }
 }
 
 Result<bool> Pipeline::Impl::step(Deadline deadline, std::span<const int> stop_fds, bool* stopped) {
   clear_wait_set();
-  for (const int fd : stop_fds) {
-    if (fd >= 0) wait_for(fd, POLLIN, {});
-  }
+  for (const int fd : stop_fds) wait_for(fd, POLLIN, {});
   const auto first_entry = entries.size();
   const bool sleep = fill_wait_set();
   const int ready = sys::wait(polls, sleep ? Deadline::at(std::min(deadline.time(), wake)) : Deadline::immediate());

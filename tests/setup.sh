@@ -18,9 +18,10 @@ PACKAGES_BUILD=(g++ cmake ninja-build pkg-config git ca-certificates libdrm-dev 
 PACKAGES_LOOPS=(libglib2.0-dev libuv1-dev libsystemd-dev)
 # shellcheck disable=SC2034
 PACKAGES_LINT=(clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev)
-# shellcheck disable=SC2034  # other compilers, libraries and machines; llvm-19 has the symbolizer of Clang's sanitizers; ffmpeg opens
-# the files that FileSink writes
-PACKAGES_PORTABILITY=(ffmpeg libc++-19-dev libc++abi-19-dev llvm-19 googletest libx11-dev g++-arm-linux-gnueabihf g++-aarch64-linux-gnu)
+# shellcheck disable=SC2034  # other compilers, libraries and machines; llvm-19 has the symbolizer of Clang's sanitizers
+PACKAGES_PORTABILITY=(libc++-19-dev libc++abi-19-dev llvm-19 googletest libx11-dev g++-arm-linux-gnueabihf g++-aarch64-linux-gnu)
+# shellcheck disable=SC2034  # the unit tests open with it what FileSink writes
+PACKAGES_UNIT=(ffmpeg)
 # shellcheck disable=SC2034  # the pictures in the demo's report
 PACKAGES_REPORT=(gnuplot-nox)
 # shellcheck disable=SC2034  # to run the lab; building its image needs the second group too, once

@@ -306,35 +306,25 @@ void Output::Impl::committed() noexcept {
   in_flight = is_lit = has_touched = true;
   must_relight = is_blocked = false;
   if (is_in_step) keep_step();
-  bool is_more_staged = false;
   for (const auto& plane : planes) {
     Plane::Impl& impl = Inside::of(*plane);
-    if (!impl.is_going()) {
-      is_more_staged |= static_cast<bool>(impl.staged.frame);
-      continue;
-    }
+    if (!impl.is_going()) continue;
     const FrameInfo& info = impl.staged.frame.info();
     if (last_captured.count() != 0 && info.timestamp - last_captured > slow_interval) is_slow = true;
     if (info.target.count() != 0) is_slow = true;  // someone evaluates its presentation time
     last_captured = info.timestamp;
     Plane::Impl::Submitted& submitted = impl.submitted.push();
     submitted.commit = commits;
-    submitted.report.sequence = info.sequence;
-    submitted.report.captured = info.timestamp;
-    submitted.report.target = info.target;
-    submitted.report.pts = info.pts;
+    submitted.report = Presentation::of(info);
     impl.under_way = std::move(impl.staged);
-    if (impl.following.frame) {
-      impl.staged = std::move(impl.following);
-      is_more_staged = true;
-    }
+    if (impl.following.frame) impl.staged = std::move(impl.following);
     if (!impl.is_on) note_used(impl.place->plane->id);
     impl.is_on = true;
     impl.has_moved = false;
   }
   // A frame that followed this one is now next, and would be refused until the flip. If no more frames arrive to try
   // again (a policy that waits for room), only the flip event lets it continue.
-  if (!is_in_step && is_more_staged) is_parked = true;
+  if (!is_in_step && has_staged()) is_parked = true;
 }
 
 void Output::Impl::completed() noexcept {

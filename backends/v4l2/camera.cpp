@@ -400,7 +400,7 @@ bool Camera::may_have_frame() const noexcept {
   Impl& my = *impl_;
   if (!my.holds) return Frame{};
   if (my.ended) return std::unexpected(my.device.error(EPIPE, "VIDIOC_DQBUF").detail("the stream has ended"));
-  if (my.signal.is_absent() || my.queue.queued() == 0 || (my.polled && !my.readable)) return Frame{};
+  if (my.signal.is_absent() || my.queue.queued() == 0 || !may_have_frame()) return Frame{};
   my.readable = my.ending;
   Dequeued done;
   const auto is_done = my.queue.dequeue(done);

@@ -4,6 +4,7 @@
 
 #include "support.hpp"
 
+#include <dmaflow/cpu_access.hpp>
 #include <dmaflow/frame.hpp>
 #include <dmaflow/kms.hpp>
 
@@ -203,5 +204,33 @@ struct Screen {
   }
   static Deadline soon() { return Deadline::after(std::chrono::seconds(10)); }
 };
+
+/// Shows one frame filled with a pattern, waits until it is on the screen, and returns its buffer.
+inline Buffer show_a_pattern(Screen& screen) {
+  Frame frame = screen.next();
+  {
+    auto access = must(CpuAccess::begin(frame.buffer(), CpuAccess::Mode::write, Screen::soon()));
+    const auto bytes = access.writable_object(0);
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 7 / 4 % 251);
+    must(access.end());
+  }
+  Buffer buffer = frame.buffer();
+  must(screen.plane->accept(std::move(frame))).release();
+  must(screen.plane->flush());
+  must(screen.plane->drain(Screen::soon()));
+  return buffer;
+}
+
+/// The number of bytes in which two XRGB8888 pictures of the same layout differ; X is left out.
+inline std::size_t differing_bytes(const Buffer& one, const Buffer& other) {
+  auto here = must(CpuAccess::begin(one, CpuAccess::Mode::read, Screen::soon()));
+  auto there = must(CpuAccess::begin(other, CpuAccess::Mode::read, Screen::soon()));
+  const Size size = one.layout().size;
+  std::size_t different = 0;
+  for (std::size_t i = 0; i < std::size_t{size.width} * size.height * 4; ++i) {
+    different += i % 4 != 3 && here.object(0)[i] != there.object(0)[i] ? 1U : 0U;
+  }
+  return different;
+}
 
 }  // namespace dmaflow::test
